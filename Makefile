@@ -1,0 +1,67 @@
+# Two commands on a fresh Debian or Ubuntu with Python 3.11 or newer:
+#   make demo    from nothing to a student's segmentation, in minutes
+#   make test    everything the tests need, and the fast tests
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# a folder of real volumes; tests that need one skip without it
+REAL_DATA ?= $(wildcard ../shared/data)
+PYTEST := xvfb-run -a -s "-screen 0 1600x1000x24" $(BIN)/pytest \
+	$(if $(REAL_DATA),--real-data $(REAL_DATA))
+# libraries that Qt and Mesa load, and a screen for machines that have none
+LIBRARIES := libgl1 libegl1 libglx-mesa0 libgl1-mesa-dri libxkbcommon-x11-0 \
+	libxcb-cursor0 libxcb-icccm4 libxcb-image0 libxcb-keysyms1 libxcb-randr0 \
+	libxcb-render-util0 libxcb-shape0 libxcb-xinerama0 libdbus-1-3 xvfb xauth
+
+.PHONY: demo install install-dev libraries lint test test-slow screenshots models clean
+
+demo: install
+	$(BIN)/python docs/demo.py demo
+
+install: $(VENV)/installed
+
+install-dev: $(VENV)/installed-dev
+
+# torch first: where there is no GPU, a build without CUDA spares gigabytes
+$(VENV)/constraints.txt:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade "pip>=25.1"
+	if command -v nvidia-smi >/dev/null; then echo "torch>=2.10"; \
+		else echo "torch==2.13.0"; fi > $@
+	$(BIN)/python -m pip install -q -r $@
+
+$(VENV)/installed: $(VENV)/constraints.txt pyproject.toml
+	$(BIN)/python -m pip install -q -c $(VENV)/constraints.txt -e ".[all]"
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/python -m pip install -q -c $(VENV)/constraints.txt --group dev
+	touch $@
+
+libraries:
+	@missing=$$(dpkg-query -W -f '$${db:Status-Status} $${Package}\n' $(LIBRARIES) 2>&1 \
+		| grep -v '^installed' || true); \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ]; then apt-get update -q && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -q $(LIBRARIES); \
+	else echo "The tests open real windows; install what that needs, then try again:"; \
+		echo "sudo apt-get install -y $(LIBRARIES)"; exit 1; fi
+
+lint: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: install-dev libraries
+	$(PYTEST) -m "not slow and not gpu"
+
+test-slow: install-dev libraries
+	$(PYTEST) -m "slow and not gpu"
+
+screenshots: install-dev libraries
+	xvfb-run -a -s "-screen 0 1600x1000x24" $(BIN)/python docs/screenshots.py
+
+clean:
+	rm -rf $(VENV) demo dist build

@@ -1,0 +1,64 @@
+"""What can go wrong where a person can act on it.
+
+::
+
+    KdsegError               exit code 1
+    ├── UsageError           exit code 2: the command was not understood
+    │   ├── RecipeError      a recipe with an unknown key or a wrong value
+    │   └── DataSetError     a folder that is no data set, a case that is not in it
+    ├── VolumeError          a file or an array that is no good volume
+    │   ├── LabelError       label values outside the set, or not integral
+    │   └── GridError        two volumes that should share a grid and do not
+    ├── ModelError           a model folder that cannot be trusted, or does not fit
+    ├── RunError             a run folder in the wrong state
+    └── StopRequested        exit code 3: somebody asked the run to stop
+
+Every message is one sentence, or two: which thing, the value found, the rule, and
+what to do about it.
+"""
+
+
+class KdsegError(Exception):
+    """Something a person can mend; the message says how."""
+
+    exit_code = 1
+
+
+class UsageError(KdsegError):
+    """A command or a recipe that asks for something impossible."""
+
+    exit_code = 2
+
+
+class RecipeError(UsageError):
+    """A recipe with an unknown key or a value out of range."""
+
+
+class DataSetError(UsageError):
+    """A folder that is no data set, or a case that is not in it."""
+
+
+class VolumeError(KdsegError):
+    """A file or an array that is no good volume."""
+
+
+class LabelError(VolumeError):
+    """Label values that are not integral or not in the set."""
+
+
+class GridError(VolumeError):
+    """Two volumes that should lie on one grid and do not."""
+
+
+class ModelError(KdsegError):
+    """A model folder that cannot be trusted, or does not fit the volume."""
+
+
+class RunError(KdsegError):
+    """A run folder in the wrong state for what was asked."""
+
+
+class StopRequested(KdsegError):  # noqa: N818 - an order, not an error
+    """Somebody asked the run to stop, and it did in good order."""
+
+    exit_code = 3

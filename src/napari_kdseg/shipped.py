@@ -1,0 +1,41 @@
+"""The volumes and models that come with the package."""
+
+from pathlib import Path
+
+from napari_kdseg.errors import KdsegError
+
+_CARD = "model.yaml"
+_VOLUME_SUFFIX = ".nii.gz"
+
+
+def sample_folder() -> Path:
+    """Find the sample data: inside the package, or at the root of the repository.
+
+    A wheel has it inside the package; an editable installation leaves it where it is.
+
+    Raises
+    ------
+    KdsegError
+        When neither place has it.
+    """
+    package = Path(__file__).resolve().parent
+    places = (package / "sample_data", package.parents[1] / "sample_data")
+    for place in places:
+        if place.is_dir():
+            return place
+    raise KdsegError(
+        f"The sample data is neither in {places[0]} nor in {places[1]}; the package "
+        "brings it along. Install napari-kdseg again."
+    )
+
+
+def shipped_models() -> dict[str, Path]:
+    """Give the folders of the models that come along, by name."""
+    cards = (sample_folder() / "models").glob(f"*/{_CARD}")
+    return {card.parent.name: card.parent for card in sorted(cards)}
+
+
+def shipped_volumes() -> dict[str, Path]:
+    """Give the scans that come along, by name."""
+    files = (sample_folder() / "volumes").glob(f"*{_VOLUME_SUFFIX}")
+    return {file.name.removesuffix(_VOLUME_SUFFIX): file for file in sorted(files)}
