@@ -1,0 +1,271 @@
+"""One stage of training: steps, schedule, checkpoints, curves.
+
+Methods hand in a network, where batches come from and an objective; everything else is
+the same for all of them. A stage that is killed goes on from its last checkpoint and
+ends with the same weights, bit for bit, on one device type, torch build and thread
+count: batches come from a counter, and the checkpoint holds all other state.
+"""
+
+import json
+import math
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from kdseg_train.config import Plateau, Training
+from kdseg_train.patches import Batch
+from napari_kdseg.atomic import publish_folder
+from napari_kdseg.errors import RunError
+from napari_kdseg.runs.run import Run
+
+PROGRESS_SECONDS = 0.5
+MOST_BAD_LOSSES = 3
+
+Objective = Callable[[Batch], dict[str, Tensor]]
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where batches come from; the same step gives the same batch."""
+
+    def batch(self, step: int) -> Batch:
+        """Batch of a step."""
+        ...
+
+
+@dataclass
+class State:
+    """What changes while a stage runs, besides weights and optimiser."""
+
+    step: int = 0
+    rate: float = 0.0
+    smoothed: float | None = None
+    best: float = math.inf
+    epochs_without_gain: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    bad_losses: int = 0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A network, what teaches it, and for how long.
+
+    The objective returns the terms of the loss by name; their sum is minimised.
+    """
+
+    name: str
+    network: nn.Module
+    objective: Objective
+    source: Source
+    settings: Training
+
+
+def train(stage: Stage, run: Run, device: torch.device) -> None:
+    """Train one stage to its last step, from its checkpoint where there is one.
+
+    Raises
+    ------
+    StopRequested
+        When the run is asked to stop; the step it had reached is saved.
+    RunError
+        After three losses in a row that are not finite.
+    """
+    network, settings = stage.network, stage.settings
+    optimiser = torch.optim.Adam(
+        network.parameters(),
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        amsgrad=settings.amsgrad,
+    )
+    checkpoint = Checkpoint(run.checkpoints / stage.name, network, optimiser)
+    state = checkpoint.load() or State(rate=settings.learning_rate)
+    saved = shown = time.monotonic()
+    network.train()
+    for batch in _ahead(stage.source, state.step, settings.steps):
+        _step(stage, optimiser, state, batch.to(device))
+        now = time.monotonic()
+        if now - shown > PROGRESS_SECONDS or state.step == settings.steps:
+            run.progress(state.step, settings.steps, stage=stage.name)
+            shown = now
+        if state.step % settings.iterations_per_epoch == 0:
+            _end_epoch(stage, optimiser, state, run)
+        if run.stop_requested() or now - saved > settings.checkpoint_minutes * 60:
+            checkpoint.save(state)
+            run.check_stop()
+            saved = now
+    checkpoint.save(state)
+    network.eval()
+
+
+def _ahead(source: Source, first: int, last: int) -> Iterator[Batch]:
+    """Batches in order, the next one being drawn while this one is used."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting: Future[Batch] | None = None
+        for step in range(first, last):
+            batch = waiting.result() if waiting else source.batch(step)
+            waiting = pool.submit(source.batch, step + 1) if step + 1 < last else None
+            yield batch
+
+
+def _step(
+    stage: Stage, optimiser: torch.optim.Optimizer, state: State, batch: Batch
+) -> None:
+    settings = stage.settings
+    for group in optimiser.param_groups:
+        group["lr"] = _rate(settings, state)
+    terms = stage.objective(batch)
+    loss = torch.stack(list(terms.values())).sum()
+    state.step += 1
+    if not torch.isfinite(loss):
+        state.bad_losses += 1
+        if state.bad_losses >= MOST_BAD_LOSSES:
+            raise RunError(
+                f"stage {stage.name}: the loss was not finite {MOST_BAD_LOSSES} times "
+                f"in a row (step {state.step}); lower training.learning_rate."
+            )
+        return
+    state.bad_losses = 0
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    if settings.gradient_clip is not None:
+        nn.utils.clip_grad_norm_(stage.network.parameters(), settings.gradient_clip)
+    optimiser.step()
+    for name, term in (*terms.items(), ("loss", loss)):
+        state.sums[name] = state.sums.get(name, 0.0) + float(term.detach())
+
+
+def _rate(settings: Training, state: State) -> float:
+    if settings.schedule == "poly":
+        return float(settings.learning_rate * (1 - state.step / settings.steps) ** 0.9)
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    return state.rate
+
+
+def _end_epoch(
+    stage: Stage, optimiser: torch.optim.Optimizer, state: State, run: Run
+) -> None:
+    settings = stage.settings
+    count = settings.iterations_per_epoch
+    means = {name: total / count for name, total in state.sums.items()}
+    state.sums = {}
+    run.metric(
+        stage=stage.name,
+        step=state.step,
+        epoch=state.step // count,
+        learning_rate=optimiser.param_groups[0]["lr"],
+        **means,
+    )
+    if settings.schedule == "plateau" and "loss" in means:
+        watch_plateau(state, means["loss"], settings.plateau)
+
+
+def watch_plateau(state: State, loss: float, settings: Plateau) -> None:
+    """Lower the rate when the smoothed loss has stopped falling.
+
+    A reduction counts when it is larger than ``threshold``; after more than
+    ``patience_epochs`` epochs without one the rate is multiplied by ``factor``.
+    """
+    previous = state.smoothed if state.smoothed is not None else loss
+    state.smoothed = settings.smoothing * previous + (1 - settings.smoothing) * loss
+    if state.smoothed < state.best - settings.threshold:
+        state.best = state.smoothed
+        state.epochs_without_gain = 0
+        return
+    state.epochs_without_gain += 1
+    if state.epochs_without_gain > settings.patience_epochs:
+        state.rate = max(state.rate * settings.factor, settings.minimum_rate)
+        state.epochs_without_gain = 0
+
+
+class Checkpoint:
+    """Weights, optimiser and state of a stage in one folder, without pickle.
+
+    The folder appears complete or not at all; the previous one stays until then.
+    """
+
+    def __init__(
+        self, folder: Path, network: nn.Module, optimiser: torch.optim.Optimizer
+    ) -> None:
+        self.folder = folder
+        self.network = network
+        self.optimiser = optimiser
+
+    def save(self, state: State) -> None:
+        """Write everything needed to go on from here."""
+        new = self.folder.with_name(f"{self.folder.name}.new")
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        save_file(_contiguous(self.network.state_dict()), new / "weights.safetensors")
+        tensors = {
+            f"{number}.{name}": value
+            for number, values in self.optimiser.state_dict()["state"].items()
+            for name, value in values.items()
+        }
+        save_file(_contiguous(tensors), new / "optimiser.safetensors")
+        (new / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
+        old = self.folder.with_name(f"{self.folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if self.folder.exists():
+            self.folder.rename(old)
+        publish_folder(new, self.folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def load(self) -> State | None:
+        """Put weights and optimiser back; nothing where there is no checkpoint."""
+        folder = self.folder
+        if not folder.exists():
+            folder = self.folder.with_name(f"{self.folder.name}.old")
+        if not folder.exists():
+            return None
+        self.network.load_state_dict(load_file(folder / "weights.safetensors"))
+        entries: dict[int, dict[str, Tensor]] = {}
+        for key, value in load_file(folder / "optimiser.safetensors").items():
+            number, name = key.split(".", 1)
+            entries.setdefault(int(number), {})[name] = value
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": entries, "param_groups": groups})
+        text = (folder / "state.json").read_text(encoding="utf-8")
+        values: dict[str, Any] = json.loads(text)
+        return State(**values)
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+
+def pick_device(name: str) -> torch.device:
+    """Device by name; ``auto`` takes CUDA where there is one.
+
+    Raises
+    ------
+    RunError
+        Where CUDA is asked for and missing.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise RunError(
+            f"device is {name!r}, but torch sees no CUDA device; set device to cpu, or "
+            "see `kdseg-train doctor`."
+        )
+    return device
+
+
+@contextmanager
+def seeded(seed: int, stage: str) -> Iterator[None]:
+    """Context in which weights come from seed and stage; other draws go on."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed * 1_000_003 + zlib.crc32(stage.encode()))
+        yield

@@ -1,0 +1,95 @@
+"""The methods, by name. A method is a module; adding one is one line here.
+
+Each has ``TITLE``, ``Config`` (a recipe with the method's own settings) and
+``train(run, config)``.
+"""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from kdseg_train import supervised
+from kdseg_train.config import Frozen, Recipe, parse
+from kdseg_train.data import fingerprint, resolve
+from kdseg_train.methods import ms_kd
+from napari_kdseg.errors import RecipeError
+from napari_kdseg.runs.run import Run
+
+METHODS: dict[str, ModuleType] = {
+    "supervised": supervised,
+    "ms-kd": ms_kd,
+}
+
+
+def prepare(values: dict[str, Any], where: str, root: Path) -> dict[str, Any]:
+    """Check a recipe and freeze what it means: the content of a run's config.
+
+    Parameters
+    ----------
+    values
+        A recipe as read from its file.
+    where
+        Name of the file, for errors.
+    root
+        Folder that relative data paths start from.
+
+    Raises
+    ------
+    RecipeError, DataSetError
+        Naming the first thing that is wrong and its fix.
+    """
+    config = _config(values, where)
+    cases = resolve(config, root)
+    frozen = Frozen(
+        root=root.resolve(),
+        channels=cases.channels,
+        classes=cases.classes,
+        training=tuple(case.id for case in cases.training),
+        validation=tuple(case.id for case in cases.validation),
+        test=tuple(case.id for case in cases.test),
+        unlabelled=tuple(case.id for case in cases.unlabelled),
+        fingerprint=fingerprint((*cases.training, *cases.unlabelled, *cases.test)),
+    )
+    return config.model_copy(update={"frozen": frozen}).model_dump(mode="json")
+
+
+def fit(run: Run) -> None:
+    """Train what a prepared run says."""
+    config = _config(run.config, str(run.folder / "config.yaml"))
+    METHODS[config.method].train(run, config)
+
+
+def describe(method: str | None = None) -> dict[str, Any]:
+    """JSON schema of a method's settings, or of every method's by name."""
+    if method is None:
+        return {name: describe(name) for name in METHODS}
+    return {
+        "title": module_of(method).TITLE,
+        "settings": module_of(method).Config.model_json_schema(),
+    }
+
+
+def module_of(method: str) -> ModuleType:
+    """Module of a method.
+
+    Raises
+    ------
+    RecipeError
+        Where there is no such method.
+    """
+    if method not in METHODS:
+        raise RecipeError(
+            f"there is no method {method!r}; there are {', '.join(METHODS)}."
+        )
+    return METHODS[method]
+
+
+def _config(values: dict[str, Any], where: str) -> Recipe:
+    method = values.get("method")
+    if not isinstance(method, str):
+        raise RecipeError(
+            f"{where}: no method is named; write `method:` and one of "
+            f"{', '.join(METHODS)}."
+        )
+    config: Recipe = parse(module_of(method).Config, values, where)
+    return config

@@ -1,0 +1,421 @@
+"""MS-KD: several single-organ teachers, one multi-organ student.
+
+Feng et al., MS-KD: Multi-Organ Segmentation with Multiple Binary-Labeled Datasets,
+arXiv 2108.02559. Symbols as in the paper:
+
+==========  ===================================================================
+``q^k``     probabilities of teacher k, background and organ: ``B 2 *S``
+``q^S``     probabilities of the student: ``B K+1 *S``
+``M^k``     organ-k region, where teacher k sees its organ (eq. 2): ``B K *S``
+``M^B``     true background region, where no teacher sees its organ
+``q̂^k``     ``q^k`` in the student's classes, 0 for other organs (eq. 3)
+``q̂^B``     mean of all ``q̂^k`` (eq. 5)
+``F^{k,l}`` decoder features of teacher k at 1/2^l of the resolution
+``λ1, λ2``  weights of the background and of the feature term (eq. 8)
+==========  ===================================================================
+
+The student sees the union of all images and no label at all. Print and intention differ
+in places; each choice is a setting, and its description says what the paper has.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Protocol, cast, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from monai.inferers.utils import sliding_window_inference
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from kdseg_train.config import Recipe, Settings, Training
+from kdseg_train.loop import Stage, pick_device
+from kdseg_train.loop import train as train_stage
+from kdseg_train.losses import dice_and_cross_entropy, voxel_kl
+from kdseg_train.patches import Batch, Patches, StoredCase
+from kdseg_train.supervised import (
+    Material,
+    Target,
+    gather,
+    model_card,
+    new_network,
+    test,
+    train_on_labels,
+)
+from napari_kdseg.errors import ModelError
+from napari_kdseg.models.model import Model, save_model
+from napari_kdseg.models.networks.network import SegmentationNetwork
+from napari_kdseg.runs.run import Run
+
+TITLE = "MS-KD: several single-organ teachers, one multi-organ student"
+
+
+@runtime_checkable
+class Tapped(Protocol):
+    """A network whose decoder features can be taken out."""
+
+    def features(
+        self, image: Tensor, levels: Sequence[int], /
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """Give the logits, and by level the decoder's features there."""
+        ...
+
+
+class Distillation(Settings):
+    """What the teachers tell the student (section 2.2)."""
+
+    background_weight: float = Field(1.0, ge=0, description="λ1 of eq. 8")
+    feature_weight: float = Field(
+        10.0, ge=0, description="λ2 of eq. 8; 0: logits-wise supervision alone (LW)"
+    )
+    feature_levels: tuple[int, ...] = Field(
+        (1,), description="l of eq. 7: decoder features at 1/2^l of the resolution"
+    )
+    overlap: Literal["sum", "max_prob", "ignore"] = Field(
+        "sum",
+        description="where two teachers claim a voxel: both teach (eq. 4 as printed), "
+        "the surer one teaches, or neither does",
+    )
+    normaliser: Literal["all", "region"] = Field(
+        "all",
+        description="terms are divided by all pixels (eqs. 4, 6, 7 as printed), or by "
+        "those of their region",
+    )
+    mask_downsampling: Literal["nearest", "any", "majority"] = Field(
+        "nearest", description="how M^{k,l} is made from M^k; the paper does not say"
+    )
+    label_weight: float = Field(
+        0.0,
+        ge=0,
+        description="weight of a loss on labels; not in the paper, which "
+        "shows the student none",
+    )
+    foreground_from: Literal["teachers", "labels"] = Field(
+        "teachers",
+        description="what counts as foreground when the student's patches are drawn",
+    )
+
+
+class Config(Recipe):
+    """Teachers are trained on their organ's labels, the student on the teachers."""
+
+    method: Literal["ms-kd"] = "ms-kd"
+    teachers: dict[str, Path] = Field(
+        default_factory=dict,
+        description="class -> model folder of its teacher; others are trained first",
+    )
+    teacher_training: Training | None = Field(
+        None, description="nothing given: as `training`, which is the student's"
+    )
+    distillation: Distillation = Distillation()
+
+
+def train(run: Run, config: Config) -> None:
+    """Train the teachers, then the student, then test all of them."""
+    material = gather(run, config)
+    teachers = [
+        teacher_of(run, config, material, organ) for organ in material.cases.classes
+    ]
+    student = train_student(run, config, material, teachers)
+    test(run, [student, *teachers], material.cases)
+
+
+def teacher_of(run: Run, config: Config, material: Material, organ: str) -> Model:
+    """Teacher of one organ, given or trained: ``L = Dice + CE`` on its own cases.
+
+    Raises
+    ------
+    ModelError
+        Where a given teacher does not know the organ alone.
+    """
+    given = config.teachers.get(organ)
+    if given is not None:
+        model = Model.open(given)
+        if model.card.classes.names != (organ,):
+            raise ModelError(
+                f"{given} segments {', '.join(model.card.classes.names)}; the teacher "
+                f"of {organ} must segment {organ} alone."
+            )
+        return model
+    target = Target(
+        (organ,), run.folder / "teachers" / organ, "teacher", f"teacher-{organ}"
+    )
+    settings = config.teacher_training or config.training
+    return train_on_labels(run, config, material, target, settings)
+
+
+def train_student(
+    run: Run, config: Config, material: Material, teachers: list[Model]
+) -> Model:
+    """Train the student on the union of all cases, with the teachers frozen."""
+    cases = material.cases
+    target = Target(cases.classes, run.model_folder, "student", "student")
+    if target.folder.exists():
+        return Model.open(target.folder)
+    card = model_card(config, cases, target, teachers)
+    device = pick_device(config.device)
+    student = new_network(config, cases, target).to(device)
+    frozen = [frozen_network(model, device) for model in teachers]
+    check_teachers(config, student, teachers, frozen)
+    stored = [*material.training, *material.unlabelled]
+    if config.distillation.foreground_from == "teachers":
+        mark_foreground(run, config, stored, frozen, device)
+
+    def objective(batch: Batch) -> dict[str, Tensor]:
+        return distillation_terms(student, frozen, batch, config.distillation)
+
+    source = Patches(stored, config, config.training, target.stage)
+    train_stage(
+        Stage("student", student, objective, source, config.training), run, device
+    )
+    return save_model(target.folder, card, student)
+
+
+def frozen_network(model: Model, device: torch.device) -> SegmentationNetwork:
+    """Network of a model that nothing can change: no gradient, no training mode."""
+    network: SegmentationNetwork = model.network(str(device))
+    return network.eval().requires_grad_(requires_grad=False)
+
+
+def check_teachers(
+    config: Config,
+    student: SegmentationNetwork,
+    teachers: list[Model],
+    frozen: list[SegmentationNetwork],
+) -> None:
+    """Refuse teachers that the student cannot learn from, before training starts.
+
+    Raises
+    ------
+    ModelError
+        Where preprocessing differs, or feature widths do where features are distilled.
+    """
+    for model, network in zip(teachers, frozen, strict=True):
+        if model.card.preprocessing != config.preprocessing:
+            raise ModelError(
+                f"teacher {model.card.name} expects other preprocessing than the "
+                "student's recipe; online distillation needs the same one."
+            )
+        for level in config.distillation.feature_levels:
+            if config.distillation.feature_weight == 0:
+                continue
+            theirs, own = (
+                network.feature_channels(level),
+                student.feature_channels(level),
+            )
+            if theirs != own:
+                raise ModelError(
+                    f"teacher {model.card.name} has {theirs} features at level {level}"
+                    f", the student {own}; feature-wise supervision needs as many: "
+                    "set network.width alike, or distillation.feature_weight to 0."
+                )
+
+
+def distillation_terms(
+    student: Tapped,
+    teachers: Sequence[Tapped],
+    batch: Batch,
+    settings: Distillation,
+) -> dict[str, Float[Tensor, ""]]:
+    """Eq. 8, term by term: Σ_k L^k_logit, λ1 L^B_logit, λ2 Σ_k L^{k,l}_feature."""
+    levels = settings.feature_levels if settings.feature_weight > 0 else ()
+    with torch.no_grad():
+        told = [teacher.features(batch.image, levels) for teacher in teachers]
+        prob = torch.stack([logits.softmax(dim=1) for logits, _ in told], dim=1)
+    logits, features = student.features(batch.image, levels)
+    regions = organ_regions(prob)
+    taught = resolve_overlap(regions, prob[:, :, 1], settings.overlap)
+    log_prob = logits.log_softmax(dim=1)
+    terms = {
+        "organs": organ_loss(prob, log_prob, taught, settings.normaliser),
+        "background": settings.background_weight
+        * background_loss(
+            prob, log_prob, true_background(regions), settings.normaliser
+        ),
+    }
+    if levels:
+        terms["features"] = settings.feature_weight * sum_features(
+            [found for _, found in told], features, taught, settings
+        )
+    if settings.label_weight > 0:
+        supervised = dice_and_cross_entropy(logits, batch.labels, batch.annotated)
+        for name, term in supervised.items():
+            terms[f"label_{name}"] = settings.label_weight * term
+    return terms
+
+
+def organ_regions(prob: Float[Tensor, "B K 2 *S"]) -> Bool[Tensor, "B K *S"]:
+    """``M^k`` of eq. 2; a voxel torn evenly is background."""
+    return prob[:, :, 1] > prob[:, :, 0]
+
+
+def true_background(regions: Bool[Tensor, "B K *S"]) -> Bool[Tensor, "B ..."]:
+    """``M^B``: what every teacher sees as background."""
+    return ~regions.any(dim=1)
+
+
+def resolve_overlap(
+    regions: Bool[Tensor, "B K *S"],
+    organ_prob: Float[Tensor, "B K *S"],
+    rule: Literal["sum", "max_prob", "ignore"],
+) -> Bool[Tensor, "B K *S"]:
+    """Who teaches where teachers claim the same voxel; background is never changed."""
+    if rule == "sum":
+        return regions
+    if rule == "ignore":
+        return regions & (regions.sum(dim=1, keepdim=True) == 1)
+    surest = organ_prob.masked_fill(~regions, -1.0).argmax(dim=1)
+    winner = functional.one_hot(surest, regions.shape[1]).movedim(-1, 1).bool()
+    return regions & winner
+
+
+def in_student_classes(
+    prob: Float[Tensor, "B 2 *S"], organ: int, organs: int
+) -> Float[Tensor, "B C *S"]:
+    """``q̂^k`` of eq. 3: background to 0, organ k (counted from 0) to k + 1, else 0."""
+    moved = prob.new_zeros(prob.shape[0], organs + 1, *prob.shape[2:])
+    moved[:, 0] = prob[:, 0]
+    moved[:, organ + 1] = prob[:, 1]
+    return moved
+
+
+def organ_loss(
+    prob: Float[Tensor, "B K 2 *S"],
+    log_prob: Float[Tensor, "B C *S"],
+    taught: Bool[Tensor, "B K *S"],
+    normaliser: str,
+) -> Float[Tensor, ""]:
+    """``Σ_k L^k_logit`` of eq. 4: the student follows teacher k in its organ."""
+    organs = prob.shape[1]
+    terms = [
+        over_region(
+            voxel_kl(in_student_classes(prob[:, k], k, organs), log_prob),
+            taught[:, k],
+            normaliser,
+        )
+        for k in range(organs)
+    ]
+    return torch.stack(terms).sum()
+
+
+def background_loss(
+    prob: Float[Tensor, "B K 2 *S"],
+    log_prob: Float[Tensor, "B C *S"],
+    region: Bool[Tensor, "B ..."],
+    normaliser: str,
+) -> Float[Tensor, ""]:
+    """``L^B_logit`` of eqs. 5 and 6: in true background all teachers speak at once."""
+    organs = prob.shape[1]
+    moved = [in_student_classes(prob[:, k], k, organs) for k in range(organs)]
+    mean = torch.stack(moved).mean(dim=0)
+    return over_region(voxel_kl(mean, log_prob), region, normaliser)
+
+
+def sum_features(
+    told: list[dict[int, Tensor]],
+    features: dict[int, Tensor],
+    taught: Bool[Tensor, "B K *S"],
+    settings: Distillation,
+) -> Float[Tensor, ""]:
+    """``Σ_k Σ_l L^{k,l}_feature``, in the organ regions alone."""
+    terms = [
+        feature_loss(
+            found[level],
+            features[level],
+            downsampled(taught[:, k], level, settings.mask_downsampling),
+            settings.normaliser,
+        )
+        for k, found in enumerate(told)
+        for level in settings.feature_levels
+    ]
+    return torch.stack(terms).sum()
+
+
+def feature_loss(
+    teacher: Float[Tensor, "B F *S"],
+    student: Float[Tensor, "B F *S"],
+    region: Bool[Tensor, "B ..."],
+    normaliser: str,
+) -> Float[Tensor, ""]:
+    """``L^{k,l}_feature`` of eq. 7.
+
+    Channels of networks that were trained apart come in any order; sorting the softmax
+    over channels at each voxel makes them comparable.
+    """
+    wanted = teacher.softmax(dim=1).sort(dim=1).values
+    log_found = student.log_softmax(dim=1).sort(dim=1).values
+    return over_region(voxel_kl(wanted, log_found), region, normaliser)
+
+
+def downsampled(
+    region: Bool[Tensor, "B ..."], level: int, rule: str
+) -> Bool[Tensor, "B ..."]:
+    """``M^{k,l}``: a region at 1/2^l of the resolution."""
+    factor = 2**level
+    mask = region[:, None].float()
+    pool = functional.max_pool3d if mask.ndim == 5 else functional.max_pool2d
+    mean = functional.avg_pool3d if mask.ndim == 5 else functional.avg_pool2d
+    if rule == "any":
+        small = pool(mask, factor)
+    elif rule == "majority":
+        small = mean(mask, factor)
+    else:
+        small = mask
+        for axis in range(2, mask.ndim):
+            index = torch.arange(0, mask.shape[axis], factor, device=mask.device)
+            small = small.index_select(axis, index)
+    return small[:, 0] > 0.5
+
+
+def over_region(
+    values: Float[Tensor, "B ..."], region: Bool[Tensor, "B ..."], normaliser: str
+) -> Float[Tensor, ""]:
+    """Sum over a region, divided by all voxels, or by the region's own number."""
+    total = torch.where(region, values, torch.zeros_like(values)).sum()
+    count = region.sum().clamp(min=1) if normaliser == "region" else values.numel()
+    return total / count
+
+
+def mark_foreground(
+    run: Run,
+    config: Config,
+    stored: list[StoredCase],
+    teachers: Sequence[SegmentationNetwork],
+    device: torch.device,
+) -> None:
+    """Let the teachers say where organs are, since the student may not see labels."""
+    for number, case in enumerate(stored, start=1):
+        run.check_stop()
+        marker = case.folder / "marked-by-teachers"
+        if not marker.exists():
+            case.set_places(_seen_by_any(config, case, teachers, device))
+            marker.touch()
+        run.progress(number, len(stored), stage="foreground")
+
+
+@torch.inference_mode()
+def _seen_by_any(
+    config: Config,
+    case: StoredCase,
+    teachers: Sequence[SegmentationNetwork],
+    device: torch.device,
+) -> np.ndarray:
+    image = torch.from_numpy(np.asarray(case.image, dtype=np.float32)).to(device)
+    # slices become the batch of a 2D network
+    flat = len(config.patch_vox) == 2
+    patches_in = image.movedim(1, 0) if flat else image[None]
+    seen = np.zeros(image.shape[1:], np.uint8)
+    for organ, teacher in enumerate(teachers, start=1):
+        logits = sliding_window_inference(
+            patches_in,
+            config.patch_vox,
+            sw_batch_size=4,
+            predictor=teacher,
+            overlap=0.25,
+            cval=config.preprocessing.pad_value,
+        )
+        mask = cast(Tensor, logits).argmax(dim=1).bool()
+        seen[(mask if flat else mask[0]).cpu().numpy()] = organ
+    return seen

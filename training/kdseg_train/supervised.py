@@ -1,0 +1,309 @@
+"""Supervised training from labels, also partly annotated ones.
+
+The plain method, and the stages that every other method is made of: gather the cases,
+train a network on labels, keep it as a model folder, test it.
+"""
+
+import csv
+import io
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from kdseg_train.config import Recipe, Training, parse
+from kdseg_train.data import Case, Cases, fingerprint, resolve
+from kdseg_train.loop import Stage, pick_device, seeded
+from kdseg_train.loop import train as train_stage
+from kdseg_train.losses import dice_and_cross_entropy
+from kdseg_train.patches import (
+    Batch,
+    Patches,
+    StoredCase,
+    read_case,
+    read_case_labels,
+    store_all,
+)
+from napari_kdseg.atomic import write_text_atomic
+from napari_kdseg.errors import DataSetError
+from napari_kdseg.inference.predict import Settings, predict_volume
+from napari_kdseg.measure.metrics import ClassScore, score
+from napari_kdseg.models.model import (
+    Model,
+    ModelCard,
+    Provenance,
+    save_model,
+)
+from napari_kdseg.models.networks import build
+from napari_kdseg.models.networks.network import SegmentationNetwork
+from napari_kdseg.runs.run import Run
+from napari_kdseg.volumes.labels import LabelSet
+
+TITLE = "Supervised training"
+
+
+class Config(Recipe):
+    """One network, trained on labels with Dice + cross-entropy, 1:1.
+
+    Where a case has not annotated a class, the class is unknown there: its probability
+    is added to background's before the comparison.
+    """
+
+    method: Literal["supervised"] = "supervised"
+
+
+def train(run: Run, config: Config) -> None:
+    """Train one network on every class, keep it as ``RUN/model`` and test it."""
+    material = gather(run, config)
+    model = train_on_labels(
+        run,
+        config,
+        material,
+        Target(material.cases.classes, run.model_folder, "student", "training"),
+        config.training,
+    )
+    test(run, [model], material.cases)
+
+
+@dataclass(frozen=True)
+class Material:
+    """The cases of a run, prepared and on disk."""
+
+    cases: Cases
+    training: tuple[StoredCase, ...]
+    unlabelled: tuple[StoredCase, ...]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a stage makes: a model of some classes in a folder, in a role."""
+
+    classes: tuple[str, ...]
+    folder: Path
+    role: Literal["teacher", "student"]
+    stage: str
+
+
+def gather(run: Run, config: Recipe) -> Material:
+    """Find the cases and prepare them once, with progress.
+
+    Raises
+    ------
+    DataSetError
+        Where the data has changed since the run was prepared.
+    """
+    if config.frozen is None:
+        raise DataSetError(
+            f"{run.folder} has no frozen cases; prepare it with `kdseg-train fit`."
+        )
+    cases = resolve(config, config.frozen.root)
+    found = fingerprint((*cases.training, *cases.unlabelled, *cases.test))
+    if found != config.frozen.fingerprint:
+        raise DataSetError(
+            f"the data of {run.folder} has changed since the run was prepared "
+            f"(fingerprint {found[:12]}, was {config.frozen.fingerprint[:12]}); start "
+            "a new run, or put the data back."
+        )
+
+    def report(done: int, total: int) -> None:
+        run.check_stop()
+        run.progress(done, total, stage="prepare")
+
+    stored = store_all(
+        [*cases.training, *cases.unlabelled],
+        run.partial / "cases",
+        cases.classes,
+        config.preprocessing,
+        report,
+    )
+    count = len(cases.training)
+    return Material(cases, tuple(stored[:count]), tuple(stored[count:]))
+
+
+def train_on_labels(
+    run: Run, config: Recipe, material: Material, target: Target, settings: Training
+) -> Model:
+    """Train a network on the labels of some classes; an existing model is taken.
+
+    A network of one class sees a binary problem: cases that do not annotate any of its
+    classes are left out.
+
+    Raises
+    ------
+    DataSetError
+        Where no training case annotates the classes.
+    """
+    if target.folder.exists():
+        return Model.open(target.folder)
+    everything = material.cases.classes
+    wanted = [everything.index(name) for name in target.classes]
+    stored = [
+        case for case in material.training if any(case.annotated[i] for i in wanted)
+    ]
+    if not stored:
+        raise DataSetError(f"no training case annotates {', '.join(target.classes)}.")
+    card = model_card(config, material.cases, target)
+    device = pick_device(config.device)
+    network = new_network(config, material.cases, target).to(device)
+    narrow = _narrowed(wanted, len(everything))
+
+    def objective(batch: Batch) -> dict[str, torch.Tensor]:
+        labels, annotated = narrow(batch)
+        return dice_and_cross_entropy(network(batch.image), labels, annotated)
+
+    source = Patches(stored, config, settings, target.stage)
+    train_stage(Stage(target.stage, network, objective, source, settings), run, device)
+    return save_model(target.folder, card, network)
+
+
+def _narrowed(
+    wanted: Sequence[int], count: int
+) -> Callable[[Batch], tuple[torch.Tensor, torch.Tensor]]:
+    """Labels of all classes -> labels of the wanted ones, numbered anew."""
+    table = torch.zeros(count + 1, dtype=torch.int64)
+    for new, old in enumerate(wanted, start=1):
+        table[old + 1] = new
+    columns = list(wanted)
+
+    def narrow(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        return table.to(batch.labels.device)[batch.labels], batch.annotated[:, columns]
+
+    return narrow
+
+
+def new_network(config: Recipe, cases: Cases, target: Target) -> SegmentationNetwork:
+    """Network of the recipe with freshly drawn weights."""
+    with seeded(config.seed, target.stage):
+        return build(
+            config.network_spec,
+            len(cases.channels),
+            len(target.classes) + 1,
+        )
+
+
+def model_card(
+    config: Recipe, cases: Cases, target: Target, teachers: Sequence[Model] = ()
+) -> ModelCard:
+    """Card of the model that a stage makes; made first, so that it fails first.
+
+    Raises
+    ------
+    RecipeError
+        Where the recipe asks for a model that cannot be.
+    """
+    values = {
+        "name": model_name(config, target),
+        "role": target.role,
+        "network": config.network_spec,
+        "channels": cases.channels,
+        "classes": LabelSet.from_names(cases.classes).subset(target.classes),
+        "preprocessing": config.preprocessing,
+        "tiling": {"tile_vox": config.patch_vox, "overlap": config.overlap, "batch": 4},
+        "provenance": Provenance(
+            method=config.method,
+            recipe=config.model_dump(mode="json", exclude={"frozen"}),
+            data_fingerprint=config.frozen.fingerprint if config.frozen else "",
+            teachers=tuple(teacher.fingerprint for teacher in teachers),
+            versions=_versions(),
+            created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        ),
+        "licence": config.licence or "not stated",
+        "description": config.description,
+    }
+    return parse(ModelCard, values, f"the model of stage {target.stage}")
+
+
+def model_name(config: Recipe, target: Target) -> str:
+    """Name of a model: the recipe's, with the organ where it is a teacher's."""
+    base = config.name or config.method
+    return base if target.role == "student" else f"{base}-{'-'.join(target.classes)}"
+
+
+def _versions() -> dict[str, str]:
+    names = ("napari-kdseg", "torch", "monai", "numpy")
+    return {"python": platform.python_version()} | {
+        name: metadata.version(name) for name in names
+    }
+
+
+# ---- testing ----
+
+
+def test(run: Run, models: Sequence[Model], cases: Cases) -> None:
+    """Score models on the test cases, each on the classes it knows.
+
+    Writes ``RUN/metrics.csv``: one row a case, model and class that the case annotates.
+    """
+    rows: list[dict[str, str]] = []
+    for number, case in enumerate(cases.test, start=1):
+        rows += _score_case(case, models, cases)
+        run.progress(number, len(cases.test), stage="test")
+        run.check_stop()
+    if not rows:
+        return
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text_atomic(run.folder / "metrics.csv", text.getvalue())
+    for model in models:
+        for name in model.card.classes.names:
+            dice = [
+                float(row["dice"])
+                for row in rows
+                if row["class"] == name and row["model"] == model.card.name
+            ]
+            if dice:
+                mean = sum(dice) / len(dice)
+                run.metric(
+                    stage="test",
+                    model=model.card.name,
+                    organ=name,
+                    dice=mean,
+                    cases=len(dice),
+                )
+
+
+def _score_case(
+    case: Case, models: Sequence[Model], cases: Cases
+) -> list[dict[str, str]]:
+    volume = read_case(case)
+    truth = read_case_labels(case, cases.classes, volume)
+    prediction = predict_volume(volume, models, Settings(uncertainty=None))
+    rows = []
+    for model, labels in zip(models, prediction.labels, strict=True):
+        own = model.card.classes
+        lookup = [0] + [
+            own.by_name(name).value if name in own.names else 0
+            for name in cases.classes
+        ]
+        reference = torch.tensor(lookup)[torch.from_numpy(truth).long()].numpy()
+        scores = score(
+            reference.astype(labels.dtype), labels, own, volume.grid.spacing_mm
+        )
+        rows += [
+            _row(case.id, model.card.name, found)
+            for found in scores
+            if found.name in case.annotated
+        ]
+    return rows
+
+
+def _row(case: str, model: str, found: ClassScore) -> dict[str, str]:
+    return {
+        "case": case,
+        "model": model,
+        "class": found.name,
+        "dice": f"{found.dice:.6f}",
+        "iou": f"{found.iou:.6f}",
+        "hd_mm": f"{found.hd_mm:.4f}",
+        "hd95_mm": f"{found.hd95_mm:.4f}",
+        "nsd": f"{found.nsd:.6f}",
+        "reference_ml": f"{found.reference_ml:.4f}",
+        "prediction_ml": f"{found.prediction_ml:.4f}",
+    }
