@@ -1,0 +1,1 @@
+"""What a scan is: voxels and the grid they lie on, from file and back to file."""

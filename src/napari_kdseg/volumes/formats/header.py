@@ -1,0 +1,33 @@
+"""What every format tells about a file before its voxels are read."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from napari_kdseg.volumes.volume import Grid
+
+
+@dataclass(frozen=True)
+class Header:
+    """A file's grid, channels and size, known without reading a voxel."""
+
+    path: Path
+    grid: Grid
+    channels: tuple[str, ...]
+    dtype: np.dtype[np.generic]
+    """The type the voxels have once read."""
+    notes: tuple[str, ...] = ()
+    """What a person should know about the file, a sentence each."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Channels, and voxels along z, y, x."""
+        return (len(self.channels), *self.grid.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Memory the voxels take once read."""
+        depth, height, width = self.grid.shape
+        voxels = len(self.channels) * depth * height * width
+        return voxels * self.dtype.itemsize

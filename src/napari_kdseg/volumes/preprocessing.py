@@ -1,0 +1,243 @@
+"""From a volume to what a network sees, and back to the volume's own grid.
+
+Three steps, in this order: axes are turned to the model's orientation (nothing is
+lost), grey values are scaled, and, where a model asks for it, voxels are resized. A
+`Frame` knows the way in both directions for any box, so that inference can read, work
+and write by the tile.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from jaxtyping import Float32
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from napari_kdseg.errors import GridError, VolumeError
+from napari_kdseg.volumes.intensity import (
+    Intensity,
+    IntensityParameters,
+    apply_intensity,
+    fit_intensity,
+)
+from napari_kdseg.volumes.orientation import (
+    Orientation,
+    check_axcodes,
+    orient,
+    unorient,
+)
+from napari_kdseg.volumes.resampling import (
+    interpolate_linear,
+    resample_nearest,
+    resampled_grid,
+    resampled_shape,
+    source_box,
+)
+from napari_kdseg.volumes.volume import Box, Grid, Volume, VoxelArray
+
+__all__ = [
+    "Frame",
+    "Intensity",
+    "IntensityParameters",
+    "Orientation",
+    "Prepared",
+    "Preprocessing",
+    "apply_intensity",
+    "fit_intensity",
+    "orient",
+    "prepare",
+    "prepare_labels",
+    "unorient",
+]
+
+_SLAB_VOXELS = 1 << 20
+
+
+def _axcodes(value: str | None) -> str | None:
+    try:
+        return None if value is None else check_axcodes(value)
+    except VolumeError as error:
+        raise ValueError(str(error)) from None
+
+
+def _sizes(
+    value: tuple[float | None, float | None, float | None] | None,
+) -> tuple[float | None, float | None, float | None] | None:
+    if value is not None and any(size is not None and size <= 0 for size in value):
+        raise ValueError(f"spacing_mm is {value}; each entry must be above 0.")
+    return value
+
+
+class Preprocessing(BaseModel):
+    """What a model wants done to a volume before it looks at it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    orientation: Annotated[str | None, AfterValidator(_axcodes)] = Field(
+        "RAS",
+        description="where the x, y, z axes point in the model's frame; axes are "
+        "swapped and flipped, never resampled; empty keeps the stored axes",
+    )
+    spacing_mm: Annotated[
+        tuple[float | None, float | None, float | None] | None, AfterValidator(_sizes)
+    ] = Field(
+        None,
+        description="voxel size along z, y, x of the model's frame; empty, or an empty "
+        "entry, keeps the stored size",
+    )
+    intensity: tuple[Intensity, ...] = Field(
+        (Intensity(),),
+        min_length=1,
+        description="one for all channels, or one a channel",
+    )
+    pad_value: float = Field(
+        0.0, description="the scaled value that stands outside the volume"
+    )
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How the grid of a source and a model's frame hang together."""
+
+    source: Grid
+    """The grid as stored."""
+    oriented: Grid
+    """The same voxels on the model's axes."""
+    model: Grid
+    """What the network sees: `oriented`, resized where the model asks for it."""
+    orientation: Orientation
+    """The turn between `source` and `oriented`."""
+
+    @classmethod
+    def of(cls, grid: Grid, preprocessing: Preprocessing) -> "Frame":
+        """Plan the way from a grid to a model's frame."""
+        turn = Orientation.between(grid, preprocessing.orientation)
+        oriented = turn.grid(grid)
+        if preprocessing.spacing_mm is None:
+            return cls(grid, oriented, oriented, turn)
+        shape = resampled_shape(oriented, preprocessing.spacing_mm)
+        if shape == oriented.shape:
+            return cls(grid, oriented, oriented, turn)
+        return cls(grid, oriented, resampled_grid(oriented, shape), turn)
+
+    @property
+    def is_resampled(self) -> bool:
+        """Whether the model's voxels differ from the source's."""
+        return self.model.shape != self.oriented.shape
+
+    def read(
+        self, data: VoxelArray, parameters: Sequence[IntensityParameters], box: Box
+    ) -> Float32[np.ndarray, "c z y x"]:
+        """Read a box of the model's frame as the network shall see it.
+
+        Parameters
+        ----------
+        data
+            The source's voxels, channel first, in memory or lazy; only what the box
+            needs is read.
+        parameters
+            From `fit_intensity` on the same data.
+        box
+            Of the model's frame; each slice within it and not empty.
+        """
+        wanted = box
+        if self.is_resampled:
+            wanted = source_box(self.oriented.shape, self.model.shape, box)
+        index = self.orientation.source_index(wanted)
+        stored = np.asarray(data[(slice(None), *index)])
+        scaled = apply_intensity(self.orientation.to_oriented(stored), parameters)
+        if not self.is_resampled:
+            return scaled
+        shapes = self.oriented.shape, self.model.shape
+        return interpolate_linear(scaled, *shapes, box)
+
+    def read_labels(self, labels: np.ndarray) -> np.ndarray:
+        """Bring labels (last axes z, y, x) from the source to the model's frame."""
+        self._check(labels, self.source)
+        turned = self.orientation.to_oriented(labels)
+        return np.ascontiguousarray(resample_nearest(turned, self.model.shape))
+
+    def restore_labels(self, labels: np.ndarray) -> np.ndarray:
+        """Bring labels (last axes z, y, x) from the model's frame to the source."""
+        self._check(labels, self.model)
+        resized = resample_nearest(labels, self.oriented.shape)
+        return np.ascontiguousarray(self.orientation.to_source(resized))
+
+    def source_index(self, box: Sequence[slice]) -> Box:
+        """Find where a box of the oriented frame lies in the source array."""
+        return self.orientation.source_index(box)
+
+    def to_source(self, block: np.ndarray) -> np.ndarray:
+        """Turn a block of the oriented frame to the source's axes; a view."""
+        return self.orientation.to_source(block)
+
+    def _check(self, labels: np.ndarray, grid: Grid) -> None:
+        if tuple(labels.shape[-3:]) != grid.shape:
+            raise GridError(
+                f"The labels have {tuple(labels.shape[-3:])} voxels and their grid "
+                f"{grid.shape} (z, y, x); both must be equal. Take the labels of this "
+                "volume."
+            )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A volume as the network sees it, with the way back."""
+
+    data: Float32[np.ndarray, "c z y x"]
+    """Scaled voxels in the model's frame."""
+    grid: Grid
+    """The grid of `data`."""
+    frame: Frame
+    """The way there and back."""
+
+    def restore_labels(self, labels: np.ndarray) -> np.ndarray:
+        """Bring labels made on `data` back to the volume's own grid and axes."""
+        return self.frame.restore_labels(labels)
+
+
+def prepare(volume: Volume, preprocessing: Preprocessing) -> Prepared:
+    """Turn, scale and resize a whole volume for a network.
+
+    Needs the result and little more: the source is read a few planes at a time.
+
+    Raises
+    ------
+    VolumeError
+        When channels and intensity settings do not fit.
+    """
+    frame = Frame.of(volume.grid, preprocessing)
+    parameters = fit_intensity(volume.data, preprocessing.intensity, volume.name)
+    depth, height, width = frame.model.shape
+    channels = volume.data.shape[0]
+    data = np.empty((channels, depth, height, width), dtype=np.float32)
+    planes = max(1, _SLAB_VOXELS // (height * width * channels))
+    for start in range(0, depth, planes):
+        span = slice(start, min(start + planes, depth))
+        box = (span, slice(0, height), slice(0, width))
+        data[:, span] = frame.read(volume.data, parameters, box)
+    return Prepared(data, frame.model, frame)
+
+
+def prepare_labels(
+    array: np.ndarray, grid: Grid, preprocessing: Preprocessing
+) -> tuple[np.ndarray, Grid]:
+    """Bring labels (z, y, x) to the model's frame, by nearest neighbour.
+
+    Parameters
+    ----------
+    array
+        Labels on `grid`.
+    grid
+        Their grid.
+    preprocessing
+        What the model does to images; only orientation and voxel size count here.
+
+    Returns
+    -------
+    tuple
+        Labels of the same type, and their grid.
+    """
+    frame = Frame.of(grid, preprocessing)
+    return frame.read_labels(array), frame.model
