@@ -1,0 +1,1 @@
+"""Measures: how well a segmentation agrees with a reference, organ by organ."""

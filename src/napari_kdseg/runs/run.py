@@ -1,0 +1,381 @@
+"""The run folder: a config goes in, events come out, a file `stop` asks for the end.
+
+::
+
+    RUN/config.yaml        complete settings; begins with version and command
+        events.jsonl       one JSON object a line: v, time, event and its fields
+        environment.json   interpreter, machine, package versions
+        partial/           unfinished results, readable while they grow
+        checkpoints/       what a training continues from
+        model/             the model a training made
+        stop               present: somebody asks for an orderly end
+        lock               present: a process is executing the run, or died doing so
+
+Events: ``started``, ``resumed``, ``progress``, ``metric``, ``warning``, ``error``,
+``stopped``, ``finished``, and those of single commands. ``time`` is seconds since 1970,
+UTC. The file only grows; readers keep the byte they have read to.
+"""
+
+import contextlib
+import copy
+import json
+import math
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from napari_kdseg.atomic import write_text_atomic
+from napari_kdseg.errors import RunError, StopRequested
+from napari_kdseg.runs.environment import environment
+from napari_kdseg.runs.lock import Lock, is_held
+
+EVENT_VERSION = 1
+
+State = Literal["prepared", "running", "finished", "stopped", "failed", "interrupted"]
+_FINAL: dict[str, State] = {
+    "finished": "finished",
+    "stopped": "stopped",
+    "error": "failed",
+}
+_TAIL_BYTES = 1 << 16
+
+
+class Run:
+    """One job's folder, for the process that executes it and for all who look on.
+
+    Examples
+    --------
+    >>> run = Run.create(folder, {"version": 1, "command": "predict"})
+    >>> with run.executing():
+    ...     for step in range(total):
+    ...         run.check_stop()
+    ...         run.progress(step + 1, total)
+    """
+
+    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
+        self._folder = folder
+        self._config = config
+
+    # ---- Opening ----
+
+    @classmethod
+    def create(cls, folder: Path, config: dict[str, Any]) -> "Run":
+        """Prepare a run; an existing one is returned where its config is the same.
+
+        Raises
+        ------
+        RunError
+            Where the folder holds another run or other files, or the config does not
+            say its version and command.
+        """
+        folder = Path(folder).absolute()
+        plain = _ordered(config)
+        if (folder / "config.yaml").exists():
+            run = cls.open(folder)
+            if run.config != plain:
+                raise RunError(_other_config(run, plain))
+            return run
+        if folder.is_dir() and any(folder.iterdir()):
+            raise RunError(
+                f"{folder} holds files and no run (config.yaml); choose a new folder."
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{folder} cannot be made: {error.strerror}.") from error
+        write_text_atomic(folder / "config.yaml", _dump(plain))
+        return cls(folder, plain)
+
+    @classmethod
+    def open(cls, folder: Path) -> "Run":
+        """Open a prepared, running or ended run.
+
+        Raises
+        ------
+        RunError
+            Where there is no readable config.yaml with a version and a command.
+        """
+        folder = Path(folder).absolute()
+        path = folder / "config.yaml"
+        try:
+            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise RunError(
+                f"{folder} is no run folder: config.yaml cannot be read "
+                f"({error.strerror})."
+            ) from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            reason = str(error).splitlines()[0]
+            raise RunError(f"{path} is no YAML file ({reason}).") from error
+        if not isinstance(config, dict):
+            raise RunError(f"{path} holds no settings; a run begins with version: 1.")
+        return cls(folder, _ordered(config, str(path)))
+
+    # ---- What and where ----
+
+    @property
+    def folder(self) -> Path:
+        """The run folder, absolute."""
+        return self._folder
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """A copy of the settings, as YAML has them (lists and strings, no paths)."""
+        return copy.deepcopy(self._config)
+
+    @property
+    def partial(self) -> Path:
+        """Unfinished results; exists while and after the run is executed."""
+        return self._folder / "partial"
+
+    @property
+    def checkpoints(self) -> Path:
+        """What a killed training continues from."""
+        return self._folder / "checkpoints"
+
+    @property
+    def model_folder(self) -> Path:
+        """The model this run makes; missing until it is complete."""
+        return self._folder / "model"
+
+    @property
+    def events_path(self) -> Path:
+        """The file of events; missing before the run is executed."""
+        return self._folder / "events.jsonl"
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is something unfinished that an execution would go on with."""
+        folders = (self.partial, self.checkpoints)
+        return any(folder.is_dir() and any(folder.iterdir()) for folder in folders)
+
+    def state(self) -> State:
+        """How far the run is; ``interrupted`` where its process died without a word."""
+        if is_held(self._folder / "lock"):
+            return "running"
+        last = self._last_event()
+        if last is None:
+            return "prepared"
+        return _FINAL.get(last, "interrupted")
+
+    # ---- Events ----
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """Append one line; readers see all of it or a torn line that they ignore.
+
+        Numbers that are not finite become null, since JSON has no word for them.
+        """
+        record = {"v": EVENT_VERSION, "time": round(time.time(), 3), "event": kind}
+        line = json.dumps(_finite(_plain(record | fields)), allow_nan=False) + "\n"
+        with self.events_path.open("ab", buffering=0) as file:
+            file.write(line.encode())
+            if kind in _FINAL:
+                os.fsync(file.fileno())
+
+    def progress(self, step: int, total: int, stage: str = "", **extra: Any) -> None:
+        """Say that `step` of `total` is done, in a stage where there are several."""
+        self.event("progress", stage=stage, step=step, total=total, **extra)
+
+    def metric(self, **values: Any) -> None:
+        """Record measured values: losses, scores, rates, with step and stage."""
+        self.event("metric", **values)
+
+    def warning(self, text: str) -> None:
+        """Tell whoever follows the run about something odd that does not end it."""
+        self.event("warning", message=text)
+
+    def error(self, text: str) -> None:
+        """Tell whoever follows the run what went wrong."""
+        self.event("error", message=text)
+
+    def events(self, since_byte: int = 0) -> tuple[list[dict[str, Any]], int]:
+        """Events from a byte on, and the byte to go on from.
+
+        A last line without its end is left for the next call; lines that are no JSON
+        object (torn by a crash, then followed by others) are skipped.
+        """
+        try:
+            with self.events_path.open("rb") as file:
+                file.seek(since_byte)
+                data = file.read()
+        except FileNotFoundError:
+            return [], since_byte
+        complete = data[: data.rfind(b"\n") + 1]
+        return _parse(complete), since_byte + len(complete)
+
+    # ---- Stopping ----
+
+    def request_stop(self) -> None:
+        """Ask for an orderly end; who executes the run looks at every step."""
+        (self._folder / "stop").touch()
+
+    def stop_requested(self) -> bool:
+        """Whether somebody asked for an orderly end."""
+        return (self._folder / "stop").exists()
+
+    def check_stop(self) -> None:
+        """Leave the work where somebody asked for it.
+
+        Raises
+        ------
+        StopRequested
+            Where the file `stop` exists.
+        """
+        if self.stop_requested():
+            raise StopRequested(
+                f"{self._folder} was asked to stop; what is finished is kept."
+            )
+
+    # ---- Executing ----
+
+    @contextlib.contextmanager
+    def executing(self) -> Iterator[None]:
+        """Hold the run while working on it, and write how it began and ended.
+
+        Raises
+        ------
+        RunError
+            Where another living process executes the run, or it is finished.
+        """
+        lock = Lock(self._folder / "lock")
+        try:
+            self._begin()
+            with self._ending():
+                self._describe_environment()
+                yield
+        finally:
+            lock.release()
+
+    def _begin(self) -> None:
+        last = self._last_event()
+        if last == "finished":
+            raise RunError(
+                f"{self._folder} is finished; its result stays as it is. Use another "
+                "folder to run it again."
+            )
+        if last is not None and last not in _FINAL:
+            # The request was meant for the execution that died.
+            self._forget_stop()
+        resuming = self.has_work
+        self.partial.mkdir(exist_ok=True)
+        self.checkpoints.mkdir(exist_ok=True)
+        self._end_torn_line()
+        self.event(
+            "resumed" if resuming else "started",
+            command=self._config["command"],
+            host=socket.gethostname(),
+            pid=os.getpid(),
+        )
+
+    def _describe_environment(self) -> None:
+        described = json.dumps(environment(), indent=2)
+        write_text_atomic(self._folder / "environment.json", described + "\n")
+
+    @contextlib.contextmanager
+    def _ending(self) -> Iterator[None]:
+        try:
+            yield
+        except (StopRequested, KeyboardInterrupt) as stop:
+            self._last_words("stopped", str(stop) or "interrupted from the keyboard")
+            raise
+        except BaseException as error:
+            self._last_words("error", str(error) or type(error).__name__)
+            raise
+        self.event("finished")
+        self._forget_stop()
+
+    def _last_words(self, kind: str, message: str) -> None:
+        # A full disk must not hide the error that came first.
+        with contextlib.suppress(OSError):
+            self.event(kind, message=message)
+            self._forget_stop()
+
+    def _forget_stop(self) -> None:
+        (self._folder / "stop").unlink(missing_ok=True)
+
+    # ---- Reading the file of events ----
+
+    def _last_event(self) -> str | None:
+        """Kind of the newest event, from the end of the file alone."""
+        try:
+            size = self.events_path.stat().st_size
+        except OSError:
+            size = 0
+        if size == 0:
+            return None
+        events, _ = self.events(max(0, size - _TAIL_BYTES))
+        return str(events[-1]["event"]) if events else "torn"
+
+    def _end_torn_line(self) -> None:
+        with self.events_path.open("a+b", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            if size == 0:
+                return
+            file.seek(size - 1)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+
+
+def _ordered(config: dict[str, Any], where: str = "The config") -> dict[str, Any]:
+    """The config as YAML keeps it, version and command first."""
+    missing = [key for key in ("version", "command") if key not in config]
+    if missing:
+        raise RunError(
+            f"{where} has no {' and no '.join(missing)}; a run begins with "
+            "version: 1 and command: fit, predict or evaluate."
+        )
+    first = {"version": config["version"], "command": config["command"]}
+    plain: dict[str, Any] = yaml.safe_load(_dump(_plain(first | config)))
+    return plain
+
+
+def _dump(plain: dict[str, Any]) -> str:
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+def _plain(value: Any) -> Any:
+    """The value in the words YAML and JSON share: no tuples, paths, numpy scalars."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    return value
+
+
+def _finite(value: Any) -> Any:
+    """The plain value with null where a number is not finite."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _other_config(run: Run, wanted: dict[str, Any]) -> str:
+    found = run.config
+    keys = [key for key in found | wanted if found.get(key) != wanted.get(key)]
+    return (
+        f"{run.folder} holds a {run.state()} run with other settings "
+        f"({', '.join(keys)}); choose a new folder, or the same settings."
+    )
+
+
+def _parse(lines: bytes) -> list[dict[str, Any]]:
+    events = []
+    for line in lines.splitlines():
+        with contextlib.suppress(ValueError):
+            record = json.loads(line)
+            if isinstance(record, dict) and "event" in record:
+                events.append(record)
+    return events
