@@ -1,0 +1,1 @@
+"""From a volume to labels, uncertainty and regions, tile by tile."""

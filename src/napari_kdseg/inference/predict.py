@@ -1,0 +1,357 @@
+"""Labels, uncertainty and probabilities of a volume, as a stream of finished tiles.
+
+The volume is never there as probabilities: windows overlap along z in a buffer that
+is one tile deep, and what is complete is reduced to labels at once. Peak memory
+depends on the tile, the number of classes and one face of the volume.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from napari_kdseg.errors import ModelError, StopRequested, UsageError
+from napari_kdseg.inference.estimate import Estimate, estimate
+from napari_kdseg.inference.forward import Forward, pick_device
+from napari_kdseg.inference.merge import in_step, turned
+from napari_kdseg.inference.plan import Pass, plan_passes
+from napari_kdseg.inference.postprocessing import clean
+from napari_kdseg.inference.reduce import Maps, Reducer
+from napari_kdseg.inference.settings import Settings
+from napari_kdseg.inference.source import Source
+from napari_kdseg.inference.sweep import Hooks, Slab, Sweep, needed_box, release
+from napari_kdseg.models.model import Model, ModelCard
+from napari_kdseg.volumes.intensity import (
+    Intensity,
+    IntensityParameters,
+    fit_intensity,
+)
+from napari_kdseg.volumes.preprocessing import Frame
+from napari_kdseg.volumes.volume import Box, Volume
+
+__all__ = [
+    "Estimate",
+    "FinishedTile",
+    "Prediction",
+    "Settings",
+    "estimate",
+    "finish_labels",
+    "predict_tiles",
+    "predict_volume",
+]
+
+Fits = dict[tuple[Intensity, ...], tuple[IntensityParameters, ...]]
+
+
+@dataclass(frozen=True)
+class FinishedTile:
+    """A part of the volume that is done, on the source's own grid and axes.
+
+    All arrays have one entry a model, in the order in which the models were given.
+    """
+
+    index: Box
+    """Where in the source array (z, y, x as stored)."""
+    labels: tuple[NDArray[Any], ...]
+    """Class values, before any clean-up; z, y, x."""
+    uncertainty: tuple[NDArray[np.float32], ...] | None
+    """0 (sure) to 1; z, y, x."""
+    probabilities: tuple[NDArray[np.float32], ...] | None
+    """Class (background first), z, y, x."""
+    fraction: float
+    """Part of the whole that is done with this tile, above 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A whole volume's results, one entry a model, on the source's own grid."""
+
+    labels: tuple[NDArray[Any], ...]
+    """Class values after clean-up; z, y, x."""
+    uncertainty: tuple[NDArray[np.float32], ...] | None
+    """0 (sure) to 1; z, y, x."""
+    probabilities: tuple[NDArray[np.float32], ...] | None
+    """Class (background first), z, y, x."""
+
+
+def _never() -> bool:
+    return False
+
+
+def _silent(message: str) -> None:
+    del message
+
+
+def predict_tiles(
+    volume: Volume,
+    models: Sequence[Model],
+    settings: Settings | None = None,
+    *,
+    box: Box | None = None,
+    should_stop: Callable[[], bool] = _never,
+    log: Callable[[str], None] = _silent,
+) -> Iterator[FinishedTile]:
+    """Predict a volume, tile by tile, in a fixed order.
+
+    Tiles are slabs along the slowest axis of the first model's frame; they cover the
+    volume once. Models that share preprocessing and windows share one reading. Where
+    memory runs out with one window at a time, the window is halved, the log says so,
+    and the volume begins anew: tiles handed on before are then superseded.
+
+    Parameters
+    ----------
+    volume
+        The scan.
+    models
+        At least one; each must fit the scan.
+    settings
+        Device, precision and what is wanted; None takes the defaults.
+    box
+        Part of the source array (z, y, x as stored), each slice with start and stop:
+        only windows that touch it are computed, and tiles cover it alone. None: all.
+    should_stop
+        Asked before each batch of windows.
+    log
+        Told what a person should know, a sentence each.
+
+    Raises
+    ------
+    ModelError
+        Where a model does not fit the scan, or memory does not suffice.
+    StopRequested
+        Where ``should_stop`` said so; tiles handed on stay good.
+    UsageError
+        Where settings suit no model or the box lies outside the volume.
+    """
+    settings = settings or Settings()
+    job = _Job.open(volume, models, settings, box)
+    hooks = Hooks(should_stop, log)
+    while True:
+        stopped, too_large = "", False
+        try:
+            yield from job.tiles(hooks)
+        except GeneratorExit:
+            pass
+        except StopRequested as stop:
+            stopped = f"{volume.name}: {stop}"
+        except torch.OutOfMemoryError:
+            too_large = True
+        # Here no exception is alive whose frames would keep the buffers.
+        release(job.device)
+        if stopped:
+            raise StopRequested(stopped)
+        if not too_large:
+            return
+        job = job.smaller(log)
+
+
+def predict_volume(
+    volume: Volume,
+    models: Sequence[Model],
+    settings: Settings | None = None,
+    *,
+    should_stop: Callable[[], bool] = _never,
+    log: Callable[[str], None] = _silent,
+) -> Prediction:
+    """Predict a volume whole, clean its labels up as the cards ask; all in memory.
+
+    Parameters and exceptions are those of `predict_tiles`.
+    """
+    maps: Maps | None = None
+    for tile in predict_tiles(
+        volume, models, settings, should_stop=should_stop, log=log
+    ):
+        part = Maps(tile.labels, tile.uncertainty or (), tile.probabilities or ())
+        if maps is None:
+            maps = part.change(
+                lambda a: np.zeros((*a.shape[:-3], *volume.grid.shape), a.dtype)
+            )
+        maps.put(tile.index, part)
+    assert maps is not None
+    voxel_mm3 = volume.grid.voxel_ml * 1000
+    return Prediction(
+        tuple(
+            finish_labels(labels, model.card, voxel_mm3)
+            for labels, model in zip(maps.labels, models, strict=True)
+        ),
+        maps.uncertainty or None,
+        maps.probabilities or None,
+    )
+
+
+def finish_labels(
+    labels: NDArray[Any], card: ModelCard, voxel_mm3: float
+) -> NDArray[Any]:
+    """Clean the labels of a whole volume up as a model's card asks.
+
+    Parameters
+    ----------
+    labels
+        Z, y, x of the whole volume; left alone.
+    card
+        Says which components and holes to clean up, often none.
+    voxel_mm3
+        Volume of one voxel.
+    """
+    return clean(labels, card.classes, card.postprocessing, voxel_mm3=voxel_mm3)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A prediction that is settled but not begun."""
+
+    volume: Volume
+    models: tuple[Model, ...]
+    settings: Settings
+    passes: tuple[Pass, ...]
+    device: str
+    box: Box
+
+    @classmethod
+    def open(
+        cls,
+        volume: Volume,
+        models: Sequence[Model],
+        settings: Settings,
+        box: Box | None,
+    ) -> "_Job":
+        if not models:
+            raise UsageError(f"No model was given to predict {volume.name} with.")
+        for model in models:
+            model.card.check_fits(volume)
+        passes = plan_passes([model.card for model in models], settings)
+        return cls(
+            volume,
+            tuple(models),
+            settings,
+            passes,
+            pick_device(settings.device),
+            _checked(box, volume),
+        )
+
+    def smaller(self, log: Callable[[str], None]) -> "_Job":
+        """The same, the largest window that can be halved; the log says which."""
+        shrunk = [sweep.smaller() for sweep in self.passes]
+        able = [place for place, sweep in enumerate(shrunk) if sweep is not None]
+        if not able:
+            names = ", ".join(model.card.name for model in self.models)
+            raise ModelError(
+                f"{names}: the memory of {self.device} does not suffice for "
+                f"{self.volume.name} even with windows of {_by(self.passes[0].tile)} "
+                "voxels. Free some, or take another device."
+            )
+        largest = max(able, key=lambda place: np.prod(self.passes[place].tile))
+        passes = list(self.passes)
+        before, after = passes[largest], shrunk[largest]
+        assert after is not None
+        passes[largest] = after
+        log(
+            f"Out of memory with windows of {_by(before.tile)} voxels; "
+            f"{self.volume.name} begins anew with {_by(after.tile)}."
+        )
+        return dataclasses.replace(self, passes=tuple(passes))
+
+    def tiles(self, hooks: Hooks) -> Iterator[FinishedTile]:
+        """Predict, all passes in step."""
+        frames = [Frame.of(self.volume.grid, p.preprocessing) for p in self.passes]
+        turn = frames[0].orientation
+        streams = []
+        fits: Fits = {}
+        for sweep, frame in zip(self.passes, frames, strict=True):
+            own = frame.orientation
+            slabs = self._slabs(sweep, frame, fits, hooks)
+            if own != turn:
+                slabs = turned(slabs, own, turn, own.oriented_index(self.box))
+            streams.append(slabs)
+        wanted = turn.oriented_index(self.box)
+        planes = wanted[0].stop - wanted[0].start
+        with _threads(self.settings.threads):
+            for z, maps in in_step(streams, wanted[0]):
+                done = (z.stop - wanted[0].start) / planes
+                index = turn.source_index((z, *wanted[1:]))
+                in_source = self._in_order(maps).change(
+                    lambda array: np.ascontiguousarray(turn.to_source(array))
+                )
+                yield _tile(index, in_source, done)
+
+    def _slabs(
+        self, sweep: Pass, frame: Frame, fits: Fits, hooks: Hooks
+    ) -> Iterator[Slab]:
+        """One pass; everything it needs is made when its first slab is asked for."""
+        models = [self.models[place] for place in sweep.members]
+        cards = [model.card for model in models]
+        wanted = frame.orientation.oriented_index(self.box)
+        lattice = sweep.lattice(frame.model.shape, needed_box(frame, wanted))
+        intensity = sweep.preprocessing.intensity
+        if intensity not in fits:
+            fits[intensity] = fit_intensity(
+                self.volume.data, intensity, self.volume.name
+            )
+        networks = [model.network(self.device) for model in models]
+        yield from Sweep(
+            Source.open(self.volume, frame, fits[intensity], sweep, lattice),
+            sweep,
+            lattice,
+            Forward(cards, networks, self.settings, self.device),
+            Reducer(cards, self.settings, resized=frame.is_resampled),
+        ).slabs(wanted, hooks)
+
+    def _in_order(self, maps: Sequence[Maps]) -> Maps:
+        """The results of all passes, models in the order in which they were given."""
+        members = [place for sweep in self.passes for place in sweep.members]
+        order = sorted(range(len(members)), key=members.__getitem__)
+
+        def sort(arrays: list[Any]) -> tuple[Any, ...]:
+            return tuple(arrays[place] for place in order) if arrays else ()
+
+        return Maps(
+            sort([array for part in maps for array in part.labels]),
+            sort([array for part in maps for array in part.uncertainty]),
+            sort([array for part in maps for array in part.probabilities]),
+        )
+
+
+def _tile(index: Box, maps: Maps, fraction: float) -> FinishedTile:
+    return FinishedTile(
+        index,
+        maps.labels,
+        maps.uncertainty or None,
+        maps.probabilities or None,
+        fraction,
+    )
+
+
+def _checked(box: Box | None, volume: Volume) -> Box:
+    """The box with every start and stop, or the whole volume."""
+    shape = volume.grid.shape
+    if box is None:
+        z, y, x = (slice(0, size) for size in shape)
+        return (z, y, x)
+    spans = [span.indices(size) for span, size in zip(box, shape, strict=True)]
+    if any(step != 1 or stop <= start for start, stop, step in spans):
+        raise UsageError(
+            f"The box {box} holds no voxels of {volume.name}, which has {_by(shape)} "
+            "(z, y, x). Give a start below the stop along each axis, without steps."
+        )
+    z, y, x = (slice(start, stop) for start, stop, _ in spans)
+    return (z, y, x)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Let torch use so many threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _by(sizes: Sequence[int]) -> str:
+    return " x ".join(str(size) for size in sizes)

@@ -1,0 +1,82 @@
+"""Probabilities brought from a model's voxels to the source's, a plane at a time."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from napari_kdseg.volumes.resampling import linear_taps
+from napari_kdseg.volumes.volume import Box
+
+
+class Taps:
+    """The two neighbours of each wanted voxel along an axis, and the upper's weight."""
+
+    def __init__(self, size: int, target: int, wanted: slice, device: str) -> None:
+        lower, upper, weight = linear_taps(size, target, wanted)
+        self.lower = torch.from_numpy(lower).to(device)
+        self.upper = torch.from_numpy(upper).to(device)
+        self.weight = torch.from_numpy(weight).to(device)
+
+
+class PlaneResizer:
+    """Takes finished planes in rising order, gives planes of the source's size.
+
+    Interpolation is linear along z between neighbouring planes, then along y and x.
+    Only the planes that the next ones still need are kept.
+
+    Parameters
+    ----------
+    shape, target
+        Voxels (z, y, x) of the model's frame and of the source turned to it.
+    box, wanted
+        Which voxels of each are at hand, and are wanted.
+    device
+        Where the planes lie.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        target: tuple[int, int, int],
+        *,
+        box: Box,
+        wanted: Box,
+        device: str,
+    ) -> None:
+        lower, upper, weight = linear_taps(shape[0], target[0], wanted[0])
+        along_z = (lower.tolist(), upper.tolist(), weight.tolist())
+        self._along_z = list(zip(*along_z, strict=True))
+        self._y, self._x = (
+            Taps(size, goal, span, device)
+            for size, goal, span in zip(shape[1:], target[1:], wanted[1:], strict=True)
+        )
+        self._corner = (box[1].start, box[2].start)
+        self._kept: dict[int, Tensor] = {}
+
+    def push(self, first: int, planes: Tensor) -> Iterator[Tensor]:
+        """Add planes (channel, z, y, x) from ``first`` on; give what they complete.
+
+        Yields
+        ------
+        Tensor
+            Channel, y, x of the next wanted plane.
+        """
+        for offset in range(planes.shape[1]):
+            self._kept[first + offset] = planes[:, offset]
+        reached = first + planes.shape[1]
+        while self._along_z and self._along_z[0][1] < reached:
+            yield self._plane(*self._along_z.pop(0))
+        needed = self._along_z[0][0] if self._along_z else reached
+        # A copy, so that the planes handed in can be freed.
+        self._kept = {z: p.clone() for z, p in self._kept.items() if z >= needed}
+
+    def _plane(self, lower: int, upper: int, weight_z: float) -> Tensor:
+        plane = torch.lerp(self._kept[lower], self._kept[upper], weight_z)
+        for axis, taps in ((1, self._y), (2, self._x)):
+            corner = self._corner[axis - 1]
+            weight = taps.weight if axis == 2 else taps.weight[:, None]
+            low = plane.index_select(axis, taps.lower - corner)
+            high = plane.index_select(axis, taps.upper - corner)
+            plane = torch.lerp(low, high, weight)
+        return plane

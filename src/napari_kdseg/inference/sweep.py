@@ -1,0 +1,224 @@
+"""One pass over a volume: windows in, slabs of results out."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from napari_kdseg.errors import StopRequested
+from napari_kdseg.inference.blending import Blender, Finished, importance
+from napari_kdseg.inference.forward import Forward
+from napari_kdseg.inference.plan import Pass
+from napari_kdseg.inference.reduce import Maps, Reducer, joined, pieces
+from napari_kdseg.inference.resize import PlaneResizer
+from napari_kdseg.inference.source import Source
+from napari_kdseg.inference.tiling import Lattice, Window
+from napari_kdseg.volumes.preprocessing import Frame
+from napari_kdseg.volumes.resampling import source_box
+from napari_kdseg.volumes.volume import Box
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """How a pass hears from and speaks to whoever started it."""
+
+    should_stop: Callable[[], bool]
+    """Asked before each batch of windows."""
+    log: Callable[[str], None]
+    """Told what a person should know, a sentence each."""
+
+
+@dataclass(frozen=True)
+class Slab:
+    """Finished planes of the source turned to the models' axes."""
+
+    z: slice
+    maps: Maps
+    """One array a model of the pass."""
+
+
+class Collector:
+    """Gathers finished rows of windows into slabs, voxel for voxel."""
+
+    def __init__(self, reducer: Reducer, wanted: Box) -> None:
+        self._reducer = reducer
+        self._wanted = wanted
+        self._maps: Maps | None = None
+
+    def take(self, rows: Finished) -> Iterator[Slab]:
+        """Add rows; give the slab that they complete."""
+        face = self._wanted[1:]
+        if self._maps is None:
+            depth = rows.z.stop - rows.z.start
+            shape = (depth, *(span.stop - span.start for span in face))
+            self._maps = self._reducer.empty(shape)
+        top = face[0].start
+        for planes in pieces(rows.sums.shape):
+            where = (planes, slice(rows.y.start - top, rows.y.stop - top), slice(None))
+            self._maps.put(where, self._reducer.from_sums(rows.sums[:, planes]))
+        if rows.y.stop == face[0].stop:
+            yield Slab(rows.z, self._maps)
+            self._maps = None
+
+
+class ResizingCollector:
+    """Gathers finished rows and interpolates them to the source's voxels."""
+
+    def __init__(
+        self, reducer: Reducer, frame: Frame, box: Box, wanted: Box, device: str
+    ) -> None:
+        self._reducer = reducer
+        self._box, self._wanted = box, wanted
+        self._resizer = PlaneResizer(
+            frame.model.shape,
+            frame.oriented.shape,
+            box=box,
+            wanted=wanted,
+            device=device,
+        )
+        self._next = wanted[0].start
+        self._planes: Tensor | None = None
+
+    def take(self, rows: Finished) -> Iterator[Slab]:
+        """Add rows; give the slab of source planes that they complete, if any."""
+        face = self._box[1:]
+        if self._planes is None:
+            channels, depth = self._reducer.channels.weight, rows.z.stop - rows.z.start
+            sides = [span.stop - span.start for span in face]
+            self._planes = rows.sums.new_empty((channels or 0, depth, *sides))
+        top = face[0].start
+        for planes in pieces(rows.sums.shape):
+            self._planes[:, planes, rows.y.start - top : rows.y.stop - top] = (
+                self._reducer.fields(rows.sums[:, planes])
+            )
+        if rows.y.stop < face[0].stop:
+            return
+        finished, self._planes = self._planes, None
+        yield from self._resized(rows.z.start, finished)
+
+    def _resized(self, first: int, planes: Tensor) -> Iterator[Slab]:
+        parts = [
+            self._reducer.from_fields(plane.unsqueeze(1))
+            for plane in self._resizer.push(first, planes)
+        ]
+        if not parts:
+            return
+        z = slice(self._next, self._next + len(parts))
+        self._next = z.stop
+        yield Slab(z, joined(parts))
+
+
+class Sweep:
+    """One pass of windows over a volume.
+
+    Parameters
+    ----------
+    source
+        Where the windows are read.
+    sweep, lattice
+        The windows.
+    forward, reducer
+        The networks, and what becomes of their logits.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        sweep: Pass,
+        lattice: Lattice,
+        forward: Forward,
+        reducer: Reducer,
+    ) -> None:
+        self._source, self._lattice = source, lattice
+        self._forward, self._reducer = forward, reducer
+        self._batch = sweep.batch
+        self._device = forward.device
+        self._weights = importance(sweep.tile, sweep.blending).to(forward.device)
+
+    def slabs(self, wanted: Box, hooks: Hooks) -> Iterator[Slab]:
+        """Go over the volume; slabs follow one another along z.
+
+        Parameters
+        ----------
+        wanted
+            The voxels of the oriented source that are wanted.
+        hooks
+            Who may stop it.
+
+        Raises
+        ------
+        StopRequested
+            Where a stop was asked for.
+        torch.OutOfMemoryError
+            Where not even a single window fits.
+        """
+        channels = self._reducer.channels
+        blender = Blender(self._lattice, channels.count, self._weights)
+        collector = self._collector(wanted)
+        once = torch.ones((1, *self._weights.shape), device=self._device)
+        for outputs in self._outputs(hooks):
+            channel = 0
+            for values in outputs:
+                blender.add(values, channel=channel)
+                channel += len(values)
+            if channels.weight is not None:
+                blender.add(once, channel=channels.weight)
+            # Before the next are made: logits are the largest thing beside the sums.
+            del outputs, values
+            rows = blender.close_window()
+            if rows is not None:
+                yield from collector.take(rows)
+
+    def _collector(self, wanted: Box) -> Collector | ResizingCollector:
+        frame = self._source.frame
+        if not frame.is_resampled:
+            return Collector(self._reducer, wanted)
+        box = needed_box(frame, wanted)
+        return ResizingCollector(self._reducer, frame, box, wanted, self._device)
+
+    def _outputs(self, hooks: Hooks) -> Iterator[list[Tensor]]:
+        """What each window gives, in order; fewer at once where memory runs out."""
+        windows = self._lattice.windows()
+        done = 0
+        while done < len(windows):
+            if hooks.should_stop():
+                raise StopRequested(
+                    f"Stopped as asked after {done} of {len(windows)} windows."
+                )
+            batch = windows[done : done + self._batch]
+            outputs = self._try(batch)
+            if outputs is None:
+                self._batch = len(batch) // 2
+                release(self._device)
+                hooks.log(
+                    f"Out of memory with {len(batch)} windows at once; going on with "
+                    f"{self._batch}."
+                )
+                continue
+            for place in range(len(batch)):
+                yield [values[place] for values in outputs]
+            done += len(batch)
+            del outputs  # before the next are made
+
+    def _try(self, batch: list[Window]) -> list[Tensor] | None:
+        """The networks' outputs, or None where memory for several windows ran out."""
+        try:
+            return self._forward([self._source.read(window) for window in batch])
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+            return None
+
+
+def needed_box(frame: Frame, wanted: Box) -> Box:
+    """The voxels of the model's frame that a box of the oriented source needs."""
+    if not frame.is_resampled:
+        return wanted
+    return source_box(frame.model.shape, frame.oriented.shape, wanted)
+
+
+def release(device: str) -> None:
+    """Give memory that torch keeps for later back to the device."""
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()

@@ -1,0 +1,132 @@
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_kdseg.errors import ModelError
+from napari_kdseg.inference.estimate import estimate, record_measurement
+from napari_kdseg.inference.settings import Settings
+from napari_kdseg.models.model import Tiling
+from napari_kdseg.volumes.formats.header import Header
+from napari_kdseg.volumes.volume import Volume
+
+Make = Callable[..., Any]
+PLAIN = Settings(device="cpu", uncertainty=None)
+
+
+def _header(volume: Volume) -> Header:
+    kind = np.dtype(volume.data.dtype)
+    return Header(Path("scan.nii"), volume.grid, volume.channels, kind)
+
+
+@pytest.fixture
+def header(make_volume: Make) -> Callable[[tuple[int, int, int]], Header]:
+    """The header of a 16-bit scan of some size."""
+    return lambda shape: _header(make_volume(data=np.zeros((1, *shape), np.int16)))
+
+
+def test_memory_follows_the_formula(make_model: Make, header: Make) -> None:
+    model = make_model((16, 16, 16), tiling=Tiling(tile_vox=(16, 16, 16), batch=2))
+    weights = (model.folder / "weights.safetensors").stat().st_size
+    # Tiles of 16 every 8 voxels: 8 planes wait, a row of windows is 16 x 16 x 32.
+    expected = (
+        2 * 32**3  # stored, int16
+        + 4 * 4 * (8 * 32 * 32 + 16 * 16 * 32)  # four classes
+        + 16 * 32 * 32  # the last slab of labels
+        + 4 * 2 * 16**3 * (1 + 4)  # two windows and their logits
+        + 4 * 2 * 16**3 * (5 * 4 + 2 * 4)  # layers of width 4
+        + weights
+        + 100_000_000  # what torch sets up
+    )
+    assert estimate(header((32, 32, 32)), [model], PLAIN).memory_bytes == expected
+
+
+def test_memory_beyond_the_scan_does_not_grow_with_its_length(
+    make_model: Make, header: Make
+) -> None:
+    model = make_model()
+    short, long = header((32, 32, 32)), header((320, 32, 32))
+    for settings in (PLAIN, Settings("cpu"), Settings("cpu", probabilities=True)):
+        assert (
+            estimate(short, [model], settings).memory_bytes - short.bytes
+            == estimate(long, [model], settings).memory_bytes - long.bytes
+        )
+
+
+def test_uncertainty_and_probabilities_cost_memory(
+    make_model: Make, header: Make
+) -> None:
+    model, scan = make_model(), header((32, 32, 32))
+    sizes = [
+        estimate(scan, [model], settings).memory_bytes
+        for settings in (PLAIN, Settings("cpu"), Settings("cpu", probabilities=True))
+    ]
+    assert sizes == sorted(set(sizes))
+
+
+def test_windows_are_counted_over_all_models(make_model: Make, header: Make) -> None:
+    models = [make_model((16, 16, 16)), make_model((16, 16))]
+    # 3 x 3 x 3 blocks, and 3 x 3 windows in each of 32 slices.
+    assert estimate(header((32, 32, 32)), models, PLAIN).windows == 27 + 288
+
+
+def test_without_a_measurement_there_are_no_seconds(
+    make_model: Make, header: Make
+) -> None:
+    found = estimate(header((32, 32, 32)), [make_model()], PLAIN)
+    assert found.seconds is None
+    assert found.reason == "model: not measured on cpu yet"
+
+
+def test_seconds_come_from_the_measurement_of_the_device(
+    make_model: Make, header: Make
+) -> None:
+    model = make_model((16, 16, 16))
+    record_measurement(model, "cpu", (16, 16, 16), 0.5)
+    record_measurement(model, "cuda:1", (16, 16, 16), 0.01)
+    scan = header((32, 32, 32))
+    assert estimate(scan, [model], PLAIN).seconds == pytest.approx(27 * 0.5)
+    on_cuda = estimate(scan, [model], Settings("auto"), device="cuda:0").seconds
+    assert on_cuda == pytest.approx(27 * 0.01)
+
+
+def test_another_tile_takes_time_in_proportion(make_model: Make, header: Make) -> None:
+    model = make_model((16, 16, 16))
+    record_measurement(model, "cpu", (16, 16, 16), 0.8)
+    settings = Settings("cpu", uncertainty=None, tile=(8, 8, 8))
+    # Windows of an eighth of the voxels, every 4 voxels: 3 along each axis of 16.
+    found = estimate(header((16, 16, 16)), [model], settings).seconds
+    assert found == pytest.approx(27 * 0.1)
+
+
+def test_a_measurement_does_not_change_the_model(make_model: Make) -> None:
+    model = make_model()
+    before = model.fingerprint
+    record_measurement(model, "cpu", (16, 16, 16), 0.5)
+    assert type(model).open(model.folder).fingerprint == before
+
+
+def test_a_spoiled_measurement_counts_as_none(make_model: Make, header: Make) -> None:
+    model = make_model()
+    (model.folder / "measurements.json").write_text('{"cpu": {"tile_vox": [0]}')
+    assert estimate(header((32, 32, 32)), [model], PLAIN).seconds is None
+
+
+def test_a_scan_that_does_not_fit_has_no_estimate(
+    make_model: Make, make_volume: Make
+) -> None:
+    scan = _header(make_volume(channels=("t1", "t2")))
+    with pytest.raises(ModelError, match="2 channels"):
+        estimate(scan, [make_model()], PLAIN)
+
+
+def test_an_estimate_needs_no_torch() -> None:
+    code = (
+        "import sys, napari_kdseg.inference.estimate, napari_kdseg.inference.regions;"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,122 @@
+"""What happens when memory runs out: fewer windows at once, then smaller windows."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from napari_kdseg.errors import ModelError
+from napari_kdseg.inference.predict import Settings, predict_tiles, predict_volume
+
+Make = Callable[..., Any]
+
+
+class Hungry(torch.nn.Module):
+    """Takes at most so many windows at once, of at most so many voxels a side."""
+
+    def __init__(self, most_windows: int, most_side: int) -> None:
+        super().__init__()
+        self.most_windows, self.most_side = most_windows, most_side
+        self.sizes: list[tuple[int, ...]] = []
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        self.sizes.append((len(image), *image.shape[2:]))
+        if len(image) > self.most_windows or max(image.shape[2:]) > self.most_side:
+            raise torch.OutOfMemoryError("no more")
+        return torch.cat([image - 1.5, 1.5 - image], dim=1)
+
+
+def _grey() -> np.ndarray:
+    generator = np.random.default_rng(0)
+    return generator.integers(0, 4, (1, 20, 20, 20)).astype(np.int16)
+
+
+def test_fewer_windows_go_at_once_and_nothing_begins_anew(
+    make_simple: Make, make_volume: Make
+) -> None:
+    network = Hungry(most_windows=1, most_side=99)
+    model = make_simple((16, 16, 16), classes=("a",), inner=network)
+    messages: list[str] = []
+    settings = Settings("cpu", batch=4)
+    tiles = list(
+        predict_tiles(make_volume(data=_grey()), [model], settings, log=messages.append)
+    )
+    # Starts 0 and 4 along each axis: eight windows, tried by 4, by 2, then one by one.
+    assert [size[0] for size in network.sizes] == [4, 2, *[1] * 8]
+    assert messages == [
+        "Out of memory with 4 windows at once; going on with 2.",
+        "Out of memory with 2 windows at once; going on with 1.",
+    ]
+    assert [tile.fraction for tile in tiles] == sorted(tile.fraction for tile in tiles)
+
+
+def test_smaller_windows_begin_the_volume_anew_and_the_log_says_so(
+    make_simple: Make, make_volume: Make
+) -> None:
+    network = Hungry(most_windows=1, most_side=8)
+    model = make_simple((16, 16, 16), classes=("a",), inner=network)
+    messages: list[str] = []
+    volume = make_volume(data=_grey())
+    found = predict_volume(volume, [model], Settings("cpu"), log=messages.append)
+    assert messages == [
+        "Out of memory with windows of 16 x 16 x 16 voxels; volume begins anew with "
+        "8 x 8 x 8."
+    ]
+    assert network.sizes[0] == (1, 16, 16, 16)
+    assert set(network.sizes[1:]) == {(1, 8, 8, 8)}
+    np.testing.assert_array_equal(found.labels[0], (_grey()[0] < 1.5).astype(np.uint8))
+
+
+def test_memory_that_runs_out_in_the_middle_gives_the_labels_of_the_smaller_window(
+    make_model: Make, make_simple: Make, make_volume: Make
+) -> None:
+    model, volume = make_model((16, 16)), make_volume((20, 20, 20))
+    inner = model.network()
+
+    class Late(torch.nn.Module):
+        """Memory runs out once, after half of the windows."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.windows = 0
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            self.windows += 1
+            if self.windows == 40:
+                raise torch.OutOfMemoryError("no more")
+            logits: torch.Tensor = inner(image)
+            return logits
+
+    settings = Settings("cpu", uncertainty=None)
+    card = model.card
+    late = make_simple(
+        (16, 16), inner=Late(), preprocessing=card.preprocessing, tiling=card.tiling
+    )
+    labels = predict_volume(volume, [late], settings).labels[0]
+    smaller = Settings("cpu", uncertainty=None, tile=(8, 8))
+    expected = predict_volume(volume, [model], smaller).labels[0]
+    np.testing.assert_array_equal(labels, expected)
+
+
+def test_memory_for_no_window_at_all_is_an_error(
+    make_simple: Make, make_volume: Make
+) -> None:
+    network = Hungry(most_windows=0, most_side=0)
+    model = make_simple((16, 16, 16), classes=("a",), inner=network)
+    with pytest.raises(ModelError, match="memory of cpu does not suffice"):
+        predict_volume(make_volume(), [model], Settings("cpu"))
+    # The deepest stage of the network needs two voxels: 8 x 8 x 8 of 4 x 4 x 4.
+    assert network.sizes[-1] == (1, 8, 8, 8)
+
+
+def test_other_errors_are_not_taken_for_lack_of_memory(
+    make_simple: Make, make_volume: Make
+) -> None:
+    class Faulty(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("CUDA error: an illegal memory access")
+
+    with pytest.raises(RuntimeError, match="illegal"):
+        predict_volume(make_volume(), [make_simple(inner=Faulty())], Settings("cpu"))
