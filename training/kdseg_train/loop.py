@@ -60,7 +60,8 @@ class State:
 class Stage:
     """A network, what teaches it, and for how long.
 
-    The objective returns the terms of the loss by name; their sum is minimised.
+    The objective returns the terms of the loss by name; their sum is minimised. It may
+    run under autocast, so it brings what a network answers to float32 first.
     """
 
     name: str
@@ -123,7 +124,9 @@ def _step(
     settings = stage.settings
     for group in optimiser.param_groups:
         group["lr"] = _rate(settings, state)
-    terms = stage.objective(batch)
+    half = settings.precision == "bfloat16"
+    with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=half):
+        terms = stage.objective(batch)
     loss = torch.stack(list(terms.values())).sum()
     state.step += 1
     if not torch.isfinite(loss):

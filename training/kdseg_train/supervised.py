@@ -154,7 +154,8 @@ def train_on_labels(
 
     def objective(batch: Batch) -> dict[str, torch.Tensor]:
         labels, annotated = narrow(batch)
-        return dice_and_cross_entropy(network(batch.image), labels, annotated)
+        logits = network(batch.image).float()
+        return dice_and_cross_entropy(logits, labels, annotated)
 
     source = Patches(stored, config, settings, target.stage)
     train_stage(Stage(target.stage, network, objective, source, settings), run, device)

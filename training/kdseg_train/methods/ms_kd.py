@@ -222,9 +222,9 @@ def distillation_terms(
     """Eq. 8, term by term: Σ_k L^k_logit, λ1 L^B_logit, λ2 Σ_k L^{k,l}_feature."""
     levels = settings.feature_levels if settings.feature_weight > 0 else ()
     with torch.no_grad():
-        told = [teacher.features(batch.image, levels) for teacher in teachers]
+        told = [answer(teacher, batch.image, levels) for teacher in teachers]
         prob = torch.stack([logits.softmax(dim=1) for logits, _ in told], dim=1)
-    logits, features = student.features(batch.image, levels)
+    logits, features = answer(student, batch.image, levels)
     regions = organ_regions(prob)
     taught = resolve_overlap(regions, prob[:, :, 1], settings.overlap)
     log_prob = logits.log_softmax(dim=1)
@@ -244,6 +244,14 @@ def distillation_terms(
         for name, term in supervised.items():
             terms[f"label_{name}"] = settings.label_weight * term
     return terms
+
+
+def answer(
+    network: Tapped, image: Tensor, levels: Sequence[int]
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """Logits and features of a network in float32, whatever it computed in."""
+    logits, features = network.features(image, levels)
+    return logits.float(), {level: found.float() for level, found in features.items()}
 
 
 def organ_regions(prob: Float[Tensor, "B K 2 *S"]) -> Bool[Tensor, "B K *S"]:

@@ -1,0 +1,269 @@
+"""The command evaluate: matching, class names, refusals, the table."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kdseg_train.evaluate import COLUMNS, EvaluateConfig, compare, evaluate, means
+from kdseg_train.evaluate import write_table as write
+from napari_kdseg.errors import DataSetError, GridError, LabelError, UsageError
+from napari_kdseg.runs.run import Run
+from napari_kdseg.volumes.formats import write_labels, write_volume
+from napari_kdseg.volumes.labels import LabelSet
+from napari_kdseg.volumes.volume import Grid
+
+SHAPE = (12, 12, 12)
+
+
+def ignore(done: int, total: int) -> None:
+    """Nobody looks on."""
+
+
+def grid(spacing_mm: float = 1.0) -> Grid:
+    return Grid.from_affine(np.diag([spacing_mm] * 3 + [1.0]), SHAPE)
+
+
+def cube(start: int = 4, value: int = 1) -> np.ndarray:
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[start : start + 4, 4:8, 4:8] = value
+    return labels
+
+
+def save(path: Path, labels: np.ndarray, on: Grid | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_labels(path, labels, on or grid(), None)
+    return path
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> EvaluateConfig:
+    return EvaluateConfig(
+        reference=tmp_path / "truth",
+        prediction=tmp_path / "guess",
+        out=tmp_path / "metrics.csv",
+        nsd_tolerance_mm=1.0,
+    )
+
+
+def publish(
+    folder: Path, case: str, model: str, labels: np.ndarray, **values: int
+) -> None:
+    """What `predict` leaves behind."""
+    save(folder / case / model / "labels.nii.gz", labels)
+    record = {
+        "case": case,
+        "model": {"name": model},
+        "labels": {
+            "file": "labels.nii.gz",
+            "classes": [{"name": name, "value": v} for name, v in values.items()],
+        },
+    }
+    (folder / case / model / "prediction.json").write_text(json.dumps(record))
+
+
+def data_set(
+    folder: Path, labels: dict[str, np.ndarray], names: dict[str, str]
+) -> None:
+    """Decathlon layout."""
+    training = []
+    for case, array in labels.items():
+        save(folder / f"labelsTr/{case}.nii.gz", array)
+        (folder / "imagesTr").mkdir(exist_ok=True)
+        image = folder / f"imagesTr/{case}.nii.gz"
+        write_volume(image, array.astype(np.float32), grid())
+        training.append(
+            {"image": f"imagesTr/{case}.nii.gz", "label": f"labelsTr/{case}.nii.gz"}
+        )
+    description = {"labels": names, "training": training, "modality": {"0": "CT"}}
+    (folder / "dataset.json").write_text(json.dumps(description))
+
+
+# ---- Matching ----
+
+
+def test_folders_of_labels_are_matched_by_file_name(settings: EvaluateConfig) -> None:
+    save(settings.reference / "a.nii.gz", cube())
+    save(settings.reference / "b.nii.gz", cube())
+    save(settings.prediction / "a.nii", cube(start=5))
+    found = compare(settings, ignore)
+    assert [(row.case, row.score.name, row.score.dice) for row in found.rows] == [
+        ("a", "1", 0.75)
+    ]
+    assert found.without_prediction == ("b",)
+
+
+def test_classes_are_matched_by_name_whatever_their_values(
+    settings: EvaluateConfig,
+) -> None:
+    truth = cube(value=3)
+    names = {"0": "background", "3": "liver", "4": "spleen"}
+    data_set(settings.reference, {"a": truth}, names)
+    publish(settings.prediction, "a", "student", cube(value=2), spleen=1, liver=2)
+    rows = compare(settings, ignore).rows
+    scores = {(row.model, row.score.name): row.score.dice for row in rows}
+    assert scores == {("student", "liver"): 1.0, ("student", "spleen"): 1.0}
+
+
+def test_each_model_is_scored_on_the_classes_it_knows(settings: EvaluateConfig) -> None:
+    names = {"0": "background", "1": "liver", "2": "spleen"}
+    data_set(settings.reference, {"a": cube()}, names)
+    publish(settings.prediction, "a", "teacher", cube(), liver=1)
+    publish(settings.prediction, "a", "student", cube(), liver=1, spleen=2)
+    rows = compare(settings, ignore).rows
+    assert [(row.model, row.score.name) for row in rows] == [
+        ("student", "liver"),
+        ("student", "spleen"),
+        ("teacher", "liver"),
+    ]
+
+
+def test_classes_a_case_does_not_annotate_are_left_out(
+    settings: EvaluateConfig,
+) -> None:
+    save(settings.reference / "a.nii.gz", cube())
+    save(settings.reference / "image.nii.gz", cube())
+    (settings.reference / "dataset.yaml").write_text(
+        "channels: [CT]\nclasses: {liver: 1, spleen: 2}\ncases:\n"
+        "- {id: a, images: {CT: image.nii.gz}, label: a.nii.gz, annotated: [liver]}\n"
+    )
+    publish(settings.prediction, "a", "student", cube(), liver=1, spleen=2)
+    rows = compare(settings, ignore).rows
+    assert [row.score.name for row in rows] == ["liver"]
+
+
+def test_unnamed_classes_of_all_cases_count_in_each(settings: EvaluateConfig) -> None:
+    for case, value in (("a", 1), ("b", 2)):
+        save(settings.reference / f"{case}.nii.gz", cube(value=value))
+        save(settings.prediction / f"{case}.nii.gz", cube(value=value))
+    rows = compare(settings, ignore).rows
+    assert [(row.case, row.score.name) for row in rows] == [
+        ("a", "1"),
+        ("a", "2"),
+        ("b", "1"),
+        ("b", "2"),
+    ]
+
+
+def test_names_in_an_ome_zarr_are_used(settings: EvaluateConfig) -> None:
+    settings.reference.mkdir()
+    liver = LabelSet.from_names(["liver"])
+    write_labels(settings.reference / "a.ome.zarr", cube(), grid(), liver)
+    save(settings.prediction / "a.nii.gz", cube())
+    assert compare(settings, ignore).rows[0].score.name == "liver"
+
+
+def test_results_being_published_are_passed_over(settings: EvaluateConfig) -> None:
+    save(settings.reference / "a.nii.gz", cube())
+    publish(settings.prediction, "a", "student", cube(), liver=1)
+    publish(settings.prediction, "a.partial-0f", "student", cube(), liver=1)
+    assert len(compare(settings, ignore).rows) == 1
+
+
+# ---- Refusals ----
+
+
+def test_different_grids_are_refused_with_the_difference(
+    settings: EvaluateConfig,
+) -> None:
+    save(settings.reference / "a.nii.gz", cube())
+    save(settings.prediction / "a.nii.gz", cube(), grid(spacing_mm=2.0))
+    with pytest.raises(GridError, match=r"spacing \(2, 2, 2\) against \(1, 1, 1\) mm"):
+        compare(settings, ignore)
+
+
+def test_label_values_outside_the_set_are_refused(settings: EvaluateConfig) -> None:
+    names = {"0": "background", "1": "liver"}
+    data_set(settings.reference, {"a": cube(value=7)}, names)
+    publish(settings.prediction, "a", "student", cube(), liver=1)
+    with pytest.raises(LabelError, match=r"a\.nii\.gz holds the label values 7"):
+        compare(settings, ignore)
+
+
+def test_no_common_case_is_refused_with_examples(settings: EvaluateConfig) -> None:
+    save(settings.reference / "a.nii.gz", cube())
+    save(settings.prediction / "b.nii.gz", cube())
+    with pytest.raises(UsageError, match=r"No case is both in .*\(a\).*\(b\)"):
+        compare(settings, ignore)
+
+
+def test_no_common_class_is_refused(settings: EvaluateConfig) -> None:
+    data_set(settings.reference, {"a": cube()}, {"0": "background", "1": "liver"})
+    publish(settings.prediction, "a", "student", cube(), spleen=1)
+    with pytest.raises(UsageError, match="they share none"):
+        compare(settings, ignore)
+
+
+@pytest.mark.parametrize("make", [True, False])
+def test_a_folder_without_labels_is_refused(
+    settings: EvaluateConfig, make: bool
+) -> None:
+    if make:
+        settings.reference.mkdir()
+    with pytest.raises(DataSetError, match="truth"):
+        compare(settings, ignore)
+
+
+def test_a_damaged_record_is_refused(settings: EvaluateConfig) -> None:
+    save(settings.reference / "a.nii.gz", cube())
+    publish(settings.prediction, "a", "student", cube(), liver=1)
+    (settings.prediction / "a/student/prediction.json").write_text("{}")
+    with pytest.raises(DataSetError, match=r"prediction\.json is no record"):
+        compare(settings, ignore)
+
+
+# ---- The table ----
+
+
+@pytest.fixture
+def compared(settings: EvaluateConfig) -> Any:
+    names = {"0": "background", "1": "liver", "2": "spleen"}
+    truth = {"a": cube(), "b": cube(), "c": np.zeros(SHAPE, np.uint8)}
+    data_set(settings.reference, truth, names)
+    publish(settings.prediction, "a", "student", cube(), liver=1, spleen=2)
+    publish(settings.prediction, "b", "student", cube(start=5), liver=1, spleen=2)
+    publish(settings.prediction, "c", "student", cube(), liver=1, spleen=2)
+    return compare(settings, ignore)
+
+
+def test_the_table_has_the_columns_of_its_definition(
+    settings: EvaluateConfig, compared: Any
+) -> None:
+    write(settings, compared)
+    with settings.out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == COLUMNS
+    shifted = next(r for r in rows if (r["case"], r["class"]) == ("b", "liver"))
+    assert (shifted["dice"], shifted["hd_mm"]) == ("0.750000", "1.0000")
+    assert (shifted["reference_ml"], shifted["nsd_tolerance_mm"]) == ("0.0640", "1.0")
+    missing = next(r for r in rows if (r["case"], r["class"]) == ("c", "liver"))
+    assert (missing["dice"], missing["hd95_mm"]) == ("0.000000", "inf")
+
+
+def test_means_leave_infinite_distances_out_and_count_them(compared: Any) -> None:
+    liver, spleen, both = means(compared)
+    # Liver: Dice 1, 0.75 and 0; HD 0, 1 and infinite. Spleen: empty in all.
+    assert (liver["class"], liver["cases"], liver["infinite"]) == ("liver", 3, 1)
+    assert liver["dice"] == pytest.approx(1.75 / 3)
+    assert liver["hd_mm"] == pytest.approx(0.5)
+    assert (spleen["dice"], spleen["hd_mm"]) == (1.0, 0.0)
+    assert (both["class"], both["dice"]) == ("mean", pytest.approx((1.75 / 3 + 1) / 2))
+
+
+def test_the_caption_says_definition_and_empty_rule(compared: Any) -> None:
+    assert "within 1 mm" in compared.caption
+    assert "Both empty" in compared.caption
+
+
+def test_a_run_writes_the_table_and_its_means(
+    settings: EvaluateConfig, compared: Any, tmp_path: Path
+) -> None:
+    run = Run.create(tmp_path / "run", settings.model_dump(mode="json"))
+    with run.executing():
+        evaluate(run)
+    metrics = [event for event in run.events()[0] if event["event"] == "metric"]
+    assert settings.out.exists()
+    assert [event["class"] for event in metrics] == ["liver", "spleen", "mean"]

@@ -1,0 +1,150 @@
+"""Whole runs on made data: they learn, they resume, they leave a model behind."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdseg_train.methods import fit, prepare
+from kdseg_train.samples import write_partial_sample
+from napari_kdseg.errors import DataSetError, ModelError, StopRequested
+from napari_kdseg.models.model import Model
+from napari_kdseg.runs.run import Run
+
+SHORT = {"epochs": 2, "iterations_per_epoch": 4, "batch": 2, "learning_rate": 0.003}
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A partly annotated made abdomen: one organ a data set, and a test set."""
+    folder = tmp_path_factory.mktemp("samples")
+    write_partial_sample("abdomen", folder / "abdomen", cases=9, size=32, seed=3)
+    return folder
+
+
+def recipe(method: str, **more: Any) -> dict[str, Any]:
+    return {
+        "method": method,
+        "name": "made",
+        "data": [{"path": "abdomen/liver"}, {"path": "abdomen/spleen"}],
+        "test": [{"path": "abdomen/test"}],
+        "network": {"name": "unet", "parameters": {"width": 4, "stages": 3}},
+        "patch_vox": [32, 32],
+        "training": SHORT,
+        **more,
+    }
+
+
+def run_of(values: dict[str, Any], samples: Path, folder: Path) -> Run:
+    return Run.create(folder, prepare(values, "recipe", samples))
+
+
+def trained(values: dict[str, Any], samples: Path, folder: Path) -> Run:
+    run = run_of(values, samples, folder)
+    with run.executing():
+        fit(run)
+    return run
+
+
+def losses(run: Run, stage: str) -> list[float]:
+    events, _ = run.events()
+    return [
+        event["loss"]
+        for event in events
+        if event["event"] == "metric" and event.get("stage") == stage
+    ]
+
+
+@pytest.mark.slow
+def test_ms_kd_leaves_teachers_a_student_and_their_scores(
+    samples: Path, tmp_path: Path
+) -> None:
+    run = trained(recipe("ms-kd"), samples, tmp_path / "run")
+    student = Model.open(run.model_folder)
+    assert student.card.classes.names == ("liver", "spleen")
+    teachers = [Model.open(run.folder / "teachers" / n) for n in ("liver", "spleen")]
+    assert student.card.provenance.teachers == tuple(t.fingerprint for t in teachers)
+    with (run.folder / "metrics.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["model"], row["class"]) for row in rows} == {
+        ("made", "liver"),
+        ("made", "spleen"),
+        ("made-liver", "liver"),
+        ("made-spleen", "spleen"),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["teacher-liver", "student"])
+def test_thirty_steps_lower_the_loss(samples: Path, tmp_path: Path, stage: str) -> None:
+    training = {**SHORT, "epochs": 6, "iterations_per_epoch": 5}
+    run = trained(recipe("ms-kd", training=training), samples, tmp_path / "run")
+    found = losses(run, stage)
+    assert sum(found[-2:]) < sum(found[:2])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["supervised", "ms-kd"])
+def test_a_run_stopped_in_its_last_stage_resumes_to_the_same_weights(
+    samples: Path, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = recipe(method, test=[])
+    whole = trained(values, samples, tmp_path / "whole")
+    last = {"supervised": "training", "ms-kd": "student"}[method]
+    run = run_of(values, samples, tmp_path / "stopped")
+    progress = Run.progress
+
+    def stop_in_the_last_stage(
+        self: Run, step: int, total: int, stage: str = ""
+    ) -> None:
+        progress(self, step, total, stage=stage)
+        if stage == last:
+            self.request_stop()
+
+    with monkeypatch.context() as patched:
+        patched.setattr("kdseg_train.loop.PROGRESS_SECONDS", 0.0)
+        patched.setattr(Run, "progress", stop_in_the_last_stage)
+        with pytest.raises(StopRequested), run.executing():
+            fit(run)
+    assert not run.model_folder.exists()
+    with run.executing():
+        fit(run)
+    weights = "weights.safetensors"
+    assert (run.model_folder / weights).read_bytes() == (
+        whole.model_folder / weights
+    ).read_bytes()
+
+
+def test_data_that_changed_since_the_run_was_prepared_is_noticed(
+    samples: Path, tmp_path: Path
+) -> None:
+    values = prepare(recipe("supervised"), "recipe", samples)
+    values["frozen"]["fingerprint"] = "0" * 64
+    run = Run.create(tmp_path / "run", values)
+    with pytest.raises(DataSetError, match="has changed since"), run.executing():
+        fit(run)
+
+
+@pytest.mark.slow
+def test_a_teacher_of_another_organ_is_refused(samples: Path, tmp_path: Path) -> None:
+    first = trained(recipe("ms-kd", test=[]), samples, tmp_path / "first")
+    swapped = {"liver": str(first.folder / "teachers" / "spleen")}
+    run = run_of(recipe("ms-kd", teachers=swapped), samples, tmp_path / "second")
+    with pytest.raises(ModelError, match="must segment liver alone"), run.executing():
+        fit(run)
+
+
+@pytest.mark.slow
+def test_features_of_unlike_teachers_are_refused_before_training(
+    samples: Path, tmp_path: Path
+) -> None:
+    first = trained(recipe("ms-kd", test=[]), samples, tmp_path / "first")
+    given = {n: str(first.folder / "teachers" / n) for n in ("liver", "spleen")}
+    wider = {"name": "unet", "parameters": {"width": 6, "stages": 3}}
+    run = run_of(
+        recipe("ms-kd", teachers=given, network=wider), samples, tmp_path / "second"
+    )
+    refused = pytest.raises(ModelError, match="8 features at level 1, the student 12")
+    with refused, run.executing():
+        fit(run)

@@ -1,0 +1,1 @@
+"""Training and segmenting without a screen: the command line of napari-kdseg."""

@@ -1,0 +1,351 @@
+"""kdseg-train: everything of napari-kdseg that needs no screen.
+
+Exit status: 0 done, 1 failed, 2 wrong use, 3 stopped on request. Errors are one
+sentence on standard error; ``--debug`` adds the traceback.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from napari_kdseg.errors import KdsegError, UsageError
+
+# Whatever else a command needs is imported inside it: --help must answer at once.
+
+app = typer.Typer(
+    name="kdseg-train",
+    help="Segment 3D scans and train the networks that do it; no screen needed.",
+    epilog="Exit status: 0 done, 1 failed, 2 wrong use, 3 stopped on request.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+FORMATS = "source, nifti or ome-zarr"
+Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on where an earlier call was cut off.")
+]
+
+
+@app.callback()
+def common(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error.")
+    ] = False,
+) -> None:
+    """Segment 3D scans and train the networks that do it; no screen needed."""
+
+
+@app.command()
+def sample(
+    name: Annotated[str, typer.Argument(help="abdomen, brain or fish.")],
+    out: Annotated[Path, typer.Option(help="Folder of the data set; must be new.")],
+    cases: Annotated[int, typer.Option(min=1, help="Number of scans.")] = 20,
+    size: Annotated[
+        int | None, typer.Option(help="Voxels along x; the sample's own by default.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same scans.")] = 0,
+    partial: Annotated[
+        bool,
+        typer.Option("--partial", help="A data set an organ, and one for testing."),
+    ] = False,
+) -> None:
+    """Make a data set to try things on, in Decathlon layout."""
+    from kdseg_train.follow import counting
+    from kdseg_train.samples import write_partial_sample, write_sample
+
+    write = write_partial_sample if partial else write_sample
+    with counting(f"{name} scans") as count:
+        write(name, out, cases=cases, size=size, seed=seed, on_progress=count)
+    _say(f"{out} holds {cases} scans.")
+
+
+@app.command()
+def new(
+    method: Annotated[str, typer.Argument(help="supervised or ms-kd.")],
+    data: Annotated[list[Path], typer.Option(help="Data set; give several times.")],
+    out: Annotated[Path, typer.Option(help="The recipe; must be new.")],
+) -> None:
+    """Write a commented recipe, filled in from the data."""
+    from kdseg_train.new import new_recipe
+
+    new_recipe(method, data, out)
+    _say(f"{out} is ready: read it, then kdseg-train fit {out} --out RUN")
+
+
+@app.command()
+def fit(
+    recipe: Annotated[
+        Path, typer.Argument(help="A recipe, or the name of one that comes along.")
+    ],
+    out: Annotated[Path, typer.Option(help="Run folder; the model will be in it.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Where relative data paths start; else the recipe's folder."),
+    ] = None,
+    resume: Resume = False,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting in place of the recipe's: a.b=value."),
+    ] = None,
+) -> None:
+    """Train a network as a recipe says."""
+    from kdseg_train.config import find_recipe, load_recipe
+    from kdseg_train.methods import prepare
+
+    file = find_recipe(recipe)
+    values = load_recipe(file, tuple(set_ or ()))
+    _execute(out, prepare(values, str(file), data or file.parent), resume=resume)
+    _say(f"The model is in {out / 'model'}.")
+
+
+@app.command()
+def predict(
+    inputs: Annotated[
+        list[Path], typer.Argument(help="Scans, folders of scans, data sets.")
+    ],
+    model: Annotated[
+        list[str],
+        typer.Option(help="Model folder or shipped model; give several times."),
+    ],
+    out: Out,
+    uncertainty: Annotated[
+        str | None,
+        typer.Option(
+            help="Also write uncertainty, 0 (sure) to 1: entropy, margin or "
+            "least-confidence."
+        ),
+    ] = None,
+    regions: Annotated[
+        bool,
+        typer.Option("--regions", help="Also write where which teacher may teach."),
+    ] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Also write class probabilities.")
+    ] = False,
+    format_: Annotated[
+        str, typer.Option("--format", help=f"Of the results: {FORMATS}.")
+    ] = "source",
+    overlap_rule: Annotated[
+        str,
+        typer.Option(help="Voxels claimed for two classes: sum (in both) or ignore."),
+    ] = "sum",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda[:N].")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto, float32, bfloat16 or float16.")
+    ] = "auto",
+    batch: Annotated[
+        int | None, typer.Option(help="Tiles at once; the model's by default.")
+    ] = None,
+    tile: Annotated[
+        str | None,
+        typer.Option(help="Voxels of a tile, as 64,128,128; the model's by default."),
+    ] = None,
+    overlap: Annotated[
+        float | None,
+        typer.Option(help="Share of neighbouring tiles; the model's by default."),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Processor threads; all by default.")
+    ] = None,
+    fill_nonfinite: Annotated[
+        float | None,
+        typer.Option(help="Put this where a voxel is NaN or infinite."),
+    ] = None,
+    preview: Annotated[
+        str | None,
+        typer.Option(help="Slice to compute first, as AXIS,INDEX of the stored array."),
+    ] = None,
+    resume: Resume = False,
+) -> None:
+    """Segment scans: OUT/CASE/MODEL/labels and what else is asked for."""
+    from kdseg_train.config import parse
+    from kdseg_train.plan import PredictConfig, plan
+
+    values = {
+        "command": "predict",
+        "inputs": [path.absolute() for path in inputs],
+        "models": [_model_folder(name) for name in model],
+        "out": out.absolute(),
+        "uncertainty": uncertainty,
+        "regions": regions,
+        "probabilities": probabilities,
+        "format": format_,
+        "overlap_rule": overlap_rule,
+        "device": device,
+        "precision": precision,
+        "batch": batch,
+        "tile": _numbers(tile, "--tile"),
+        "overlap": overlap,
+        "threads": threads,
+        "fill_nonfinite": fill_nonfinite,
+        "preview": _numbers(preview, "--preview"),
+    }
+    config = parse(PredictConfig, values, "predict")
+    plan(config, resume=resume)
+    asked = config.model_dump(mode="json")
+    _move_aside(out / ".run", asked)
+    _execute(out / ".run", asked, resume=resume)
+    _say(f"The results are in {out}.")
+
+
+@app.command()
+def evaluate(
+    reference: Annotated[Path, typer.Option(help="Data set, or folder of labels.")],
+    prediction: Annotated[
+        Path, typer.Option(help="OUT of predict, or a folder of labels.")
+    ],
+    out: Annotated[Path, typer.Option(help="The table, CSV; replaced.")],
+    nsd_tolerance_mm: Annotated[
+        float, typer.Option(min=0, help="Surfaces this close agree, in mm.")
+    ] = 1.0,
+) -> None:
+    """Compare labels with a reference, matched by case id."""
+    from kdseg_train.config import parse
+    from kdseg_train.evaluate import EvaluateConfig, compare, means, write_table
+    from kdseg_train.follow import counting, print_table
+
+    values = {
+        "reference": reference,
+        "prediction": prediction,
+        "out": out,
+        "nsd_tolerance_mm": nsd_tolerance_mm,
+    }
+    config = parse(EvaluateConfig, values, "evaluate")
+    with counting("cases") as count:
+        comparison = compare(config, count)
+    write_table(config, comparison)
+    print_table(means(comparison), comparison.caption)
+
+
+@app.command()
+def run(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A prepared run.")],
+) -> None:
+    """Execute any prepared run folder; one that was cut off goes on."""
+    from kdseg_train.follow import execute_and_show
+    from napari_kdseg.runs.run import Run
+
+    execute_and_show(Run.open(folder))
+
+
+@app.command()
+def work() -> None:
+    """Wait for run folders on standard input, one a line; networks stay warm."""
+    from kdseg_train.work import serve
+
+    serve()
+
+
+@app.command()
+def describe(
+    method: Annotated[str | None, typer.Argument(help="All without it.")] = None,
+) -> None:
+    """Print the JSON schema of a method's settings."""
+    from kdseg_train.methods import describe as schema
+
+    sys.stdout.write(json.dumps(schema(method), indent=2) + "\n")
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, what is missing, and how to get it."""
+    from kdseg_train.doctor import examine, report
+
+    findings = examine()
+    sys.stdout.write(report(findings) + "\n")
+    if any(finding.needed and not finding.good for finding in findings):
+        raise typer.Exit(1)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; errors become one sentence and an exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    # Accepted behind the command as well, where it is remembered.
+    words = [word for word in given if word != "--debug"]
+    try:
+        app(words, prog_name="kdseg-train")
+    except KdsegError as error:
+        _fail(str(error), error.exit_code, debug=debug)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{reason}.", KdsegError.exit_code, debug=debug)
+    except Exception as error:  # noqa: BLE001 - here a person is told
+        text = f"{type(error).__name__}: {error}. This is a fault of the program"
+        hint = "" if debug else "; add --debug to see where"
+        _fail(f"{text}{hint}.", KdsegError.exit_code, debug=debug)
+
+
+def _fail(sentence: str, status: int, *, debug: bool) -> None:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    sys.stderr.write(f"kdseg-train: {sentence}\n")
+    raise SystemExit(status)
+
+
+def _say(sentence: str) -> None:
+    sys.stderr.write(sentence + "\n")
+
+
+def _execute(folder: Path, config: dict[str, Any], *, resume: bool) -> None:
+    from kdseg_train.follow import execute_and_show
+    from napari_kdseg.runs.run import Run
+
+    prepared = Run.create(folder, config)
+    state = prepared.state()
+    if state == "finished":
+        if resume:
+            return
+        raise UsageError(f"{folder} is finished; choose a new folder.")
+    if prepared.has_work and state != "running" and not resume:
+        raise UsageError(
+            f"{folder} holds the unfinished work of a run that is {state}; add "
+            "--resume to go on with it, or choose a new folder."
+        )
+    execute_and_show(prepared)
+
+
+def _move_aside(folder: Path, config: dict[str, Any]) -> None:
+    """Keep the record of an earlier prediction into the same OUT under another name."""
+    from napari_kdseg.runs.run import Run
+
+    if not (folder / "config.yaml").exists():
+        return
+    earlier = Run.open(folder)
+    if earlier.config == config or earlier.state() == "running":
+        return
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}-{number}")).exists():
+        number += 1
+    folder.rename(aside)
+
+
+def _model_folder(name: str) -> Path:
+    """A model folder, or the folder of a shipped model of that name."""
+    from napari_kdseg.shipped import shipped_models
+
+    folder = Path(name)
+    if folder.exists():
+        return folder.absolute()
+    return shipped_models().get(name, folder.absolute())
+
+
+def _numbers(text: str | None, option: str) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(
+            f"{option} is {text!r}; give whole numbers with commas, as 64,128,128."
+        ) from error

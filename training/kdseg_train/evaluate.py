@@ -1,0 +1,350 @@
+"""The command evaluate: labels against a reference, matched by case id.
+
+The reference is a data set, or a folder with one label file a case. The prediction is
+the OUT of ``predict``, with one model or several, or again a folder of label files.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from kdseg_train import config
+from kdseg_train.data import read_data_set
+from napari_kdseg.atomic import write_text_atomic
+from napari_kdseg.errors import DataSetError, GridError, UsageError
+from napari_kdseg.measure.metrics import DEFINITIONS, ClassScore, score
+from napari_kdseg.runs.run import Run
+from napari_kdseg.volumes import formats
+from napari_kdseg.volumes.labels import LabelClass, LabelSet, distinct_color, values_in
+
+COLUMNS = (
+    "case",
+    "class",
+    "dice",
+    "iou",
+    "hd_mm",
+    "hd95_mm",
+    "nsd",
+    "reference_ml",
+    "prediction_ml",
+    "model",
+    "nsd_tolerance_mm",
+)
+"""Of the table; ``model`` is empty where the prediction is a folder of labels."""
+
+
+class EvaluateConfig(config.Settings):
+    """What is compared with what."""
+
+    version: Literal[1] = 1
+    command: Literal["evaluate"] = "evaluate"
+    reference: Path = Field(description="data set, or folder of labels")
+    prediction: Path = Field(description="OUT of predict, or folder of labels")
+    out: Path = Field(description="the table, CSV")
+    nsd_tolerance_mm: float = Field(
+        1.0, ge=0, allow_inf_nan=False, description="surfaces this close agree"
+    )
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """Labels of one case: a file, and what its values mean where that is known."""
+
+    case: str
+    path: Path
+    values: Mapping[str, tuple[int, ...]] | None
+    """Class -> stored values."""
+    model: str = ""
+    annotated: tuple[str, ...] | None = None
+    """Classes the labels speak about; None: all."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One class of one case under one model."""
+
+    case: str
+    model: str
+    score: ClassScore
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All scores, and what could not be compared."""
+
+    rows: tuple[Row, ...]
+    without_prediction: tuple[str, ...]
+    tolerance_mm: float
+
+    @property
+    def caption(self) -> str:
+        """Definitions, and cases that lack a prediction, to print beside a table."""
+        text = DEFINITIONS.format(tolerance=self.tolerance_mm)
+        if self.without_prediction:
+            missing = ", ".join(self.without_prediction[:5])
+            text += f" Without prediction, not counted: {missing}"
+            text += ", ..." if len(self.without_prediction) > 5 else "."
+        return text
+
+
+Count = Callable[[int, int], None]
+
+
+def evaluate(run: Run) -> None:
+    """Do what a run's config says, and write the table it names."""
+    settings = config.parse(EvaluateConfig, run.config, str(run.folder))
+
+    def count(done: int, total: int) -> None:
+        run.check_stop()
+        run.progress(done, total, "cases")
+
+    comparison = compare(settings, count)
+    write_table(settings, comparison)
+    for values in means(comparison):
+        run.metric(**values)
+
+
+def compare(settings: EvaluateConfig, count: Count) -> Comparison:
+    """Score every case that is in both places.
+
+    Raises
+    ------
+    UsageError, DataSetError
+        Where there is nothing to compare.
+    GridError
+        Where a prediction does not lie on its reference's grid; says what differs.
+    LabelError
+        Where labels hold values that mean nothing.
+    """
+    references = {file.case: file for file in _references(settings.reference)}
+    predictions = list(_predictions(settings.prediction))
+    pairs = [(references[p.case], p) for p in predictions if p.case in references]
+    if not pairs:
+        raise UsageError(
+            f"No case is both in {settings.reference} ({_few(list(references))}) and "
+            f"in {settings.prediction} ({_few([p.case for p in predictions])}); cases "
+            "are matched by the names of their files, without the ending."
+        )
+    unnamed = _unnamed_classes([file for pair in pairs for file in pair])
+    rows: list[Row] = []
+    for number, (reference, prediction) in enumerate(pairs, start=1):
+        scores = _score(reference, prediction, unnamed, settings.nsd_tolerance_mm)
+        rows += [Row(prediction.case, prediction.model, found) for found in scores]
+        count(number, len(pairs))
+    missing = sorted(set(references) - {prediction.case for _, prediction in pairs})
+    return Comparison(tuple(rows), tuple(missing), settings.nsd_tolerance_mm)
+
+
+def write_table(settings: EvaluateConfig, comparison: Comparison) -> None:
+    """Write all rows as CSV; ``inf`` where one of the masks is empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in comparison.rows:
+        found = row.score
+        distances = (f"{found.hd_mm:.4f}", f"{found.hd95_mm:.4f}")
+        overlap = (f"{found.dice:.6f}", f"{found.iou:.6f}")
+        volumes = (f"{found.reference_ml:.4f}", f"{found.prediction_ml:.4f}")
+        last = (f"{found.nsd:.6f}", *volumes, row.model, settings.nsd_tolerance_mm)
+        writer.writerow([row.case, found.name, *overlap, *distances, *last])
+    settings.out.parent.mkdir(parents=True, exist_ok=True)
+    write_text_atomic(settings.out, text.getvalue())
+
+
+def means(comparison: Comparison) -> list[dict[str, str | float]]:
+    """Mean over cases, for each model and class, then over the classes of a model.
+
+    Distances that are infinite are left out of their means; ``infinite`` counts them.
+    """
+    groups: dict[tuple[str, str], list[ClassScore]] = {}
+    for row in comparison.rows:
+        groups.setdefault((row.model, row.score.name), []).append(row.score)
+    table = [
+        {"model": model, "class": name, **_mean(scores)}
+        for (model, name), scores in groups.items()
+    ]
+    for model in dict.fromkeys(model for model, _ in groups):
+        own = [entry for entry in table if entry["model"] == model]
+        if len(own) > 1:
+            table.append({"model": model, "class": "mean", **_mean_of_means(own)})
+    return table
+
+
+def _mean(scores: Sequence[ClassScore]) -> dict[str, str | float]:
+    finite = [found for found in scores if math.isfinite(found.hd_mm)]
+    return {
+        "cases": len(scores),
+        "dice": _average([found.dice for found in scores]),
+        "iou": _average([found.iou for found in scores]),
+        "hd_mm": _average([found.hd_mm for found in finite]),
+        "hd95_mm": _average([found.hd95_mm for found in finite]),
+        "nsd": _average([found.nsd for found in scores]),
+        "infinite": len(scores) - len(finite),
+    }
+
+
+def _mean_of_means(
+    entries: Sequence[Mapping[str, str | float]],
+) -> dict[str, str | float]:
+    keys = ("dice", "iou", "hd_mm", "hd95_mm", "nsd")
+    averaged: dict[str, str | float] = {
+        key: _average(
+            [v for entry in entries if not math.isnan(v := float(entry[key]))]
+        )
+        for key in keys
+    }
+    counted = {key: sum(int(e[key]) for e in entries) for key in ("cases", "infinite")}
+    return {**averaged, **counted}
+
+
+def _average(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+# ---- Finding files ----
+
+
+def _references(folder: Path) -> Iterator[LabelFile]:
+    if not folder.is_dir():
+        raise DataSetError(
+            f"{folder} is no folder; give a data set or a folder of labels."
+        )
+    if not any((folder / name).is_file() for name in ("dataset.json", "dataset.yaml")):
+        yield from _plain_files(folder)
+        return
+    for case in read_data_set(folder).cases:
+        if case.label is not None:
+            yield LabelFile(
+                case.id, case.label, case.values, annotated=tuple(case.annotated)
+            )
+
+
+def _predictions(folder: Path) -> Iterator[LabelFile]:
+    if not folder.is_dir():
+        raise DataSetError(f"{folder} is no folder; give the OUT of predict.")
+    records = sorted(folder.glob("*/*/prediction.json"))
+    published = [path for path in records if ".partial-" not in path.parts[-3]]
+    if not published:
+        yield from _plain_files(folder)
+    for path in published:
+        yield _published(path)
+
+
+def _published(path: Path) -> LabelFile:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        labels = record["labels"]
+        return LabelFile(
+            case=str(record["case"]),
+            path=path.parent / Path(labels["file"]).name,  # never outside its folder
+            values={item["name"]: (item["value"],) for item in labels["classes"]},
+            model=str(record["model"]["name"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataSetError(
+            f"{path} is no record of a prediction ({type(error).__name__}: {error}); "
+            "predict the case again."
+        ) from error
+
+
+def _plain_files(folder: Path) -> Iterator[LabelFile]:
+    paths = [path for path in sorted(folder.iterdir()) if formats.is_volume(path)]
+    if not paths:
+        raise DataSetError(
+            f"{folder} holds no label file, dataset.json or prediction.json; give a "
+            "data set, the OUT of predict, or a folder of label files."
+        )
+    for path in paths:
+        known = formats.read_label_set(path)
+        values = {c.name: (c.value,) for c in known.classes} if known else None
+        yield LabelFile(formats.case_id(path), path, values)
+
+
+def _unnamed_classes(files: Sequence[LabelFile]) -> dict[str, tuple[int, ...]] | None:
+    """Classes named by their values, where no file says what its values are called."""
+    if any(file.values is not None for file in files):
+        return None
+    found: set[int] = set()
+    for path in {file.path for file in files}:
+        found.update(values_in(formats.read_labels(path)[0], str(path)))
+    return {str(value): (value,) for value in sorted(found - {0})}
+
+
+# ---- One case ----
+
+
+def _score(
+    reference: LabelFile,
+    prediction: LabelFile,
+    unnamed: Mapping[str, tuple[int, ...]] | None,
+    tolerance_mm: float,
+) -> list[ClassScore]:
+    """Score the classes that both speak about."""
+    truth, grid = formats.read_labels(reference.path)
+    guess, guessed_grid = formats.read_labels(prediction.path)
+    if not grid.matches(guessed_grid):
+        raise GridError(
+            f"{prediction.path} is not on the grid of {reference.path}: "
+            f"{guessed_grid.difference(grid)}. Predict the image of that reference, "
+            "or resample one of them."
+        )
+    # Who does not name classes is taken to use the values of who does.
+    known = reference.values or prediction.values or unnamed or {}
+    predicted = prediction.values or known
+    names = [name for name in known if name in predicted]
+    if reference.annotated is not None:
+        names = [name for name in names if name in reference.annotated]
+    if not names:
+        raise UsageError(
+            f"{reference.path} knows the classes {', '.join(known)} and "
+            f"{prediction.path} {', '.join(predicted)}; they share none, so nothing "
+            "can be compared."
+        )
+    _label_set(known).check(truth, str(reference.path))
+    _label_set(predicted).check(guess, str(prediction.path))
+    common = LabelSet.from_names(names)
+    return score(
+        _renumbered(truth, [known[name] for name in names]),
+        _renumbered(guess, [predicted[name] for name in names]),
+        common,
+        grid.spacing_mm,
+        tolerance_mm,
+    )
+
+
+def _renumbered(labels: np.ndarray, values: Sequence[tuple[int, ...]]) -> np.ndarray:
+    """Labels as 1, 2, ... in the order given; all others 0."""
+    kind = np.uint8 if len(values) < 256 else np.uint16
+    table = np.zeros(2**16, kind)
+    for number, stored in enumerate(values, start=1):
+        table[list(stored)] = number
+    renumbered: np.ndarray = table[labels]
+    return renumbered
+
+
+def _label_set(values: Mapping[str, tuple[int, ...]]) -> LabelSet:
+    """The set that allows exactly these values."""
+    return LabelSet(
+        classes=tuple(
+            LabelClass(
+                value=value,
+                name=name if len(stored) == 1 else f"{name} ({value})",
+                color=distinct_color(value),
+            )
+            for name, stored in values.items()
+            for value in stored
+        )
+    )
+
+
+def _few(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return f"{shown}, ... {len(names)} in all" if len(names) > 3 else shown or "none"

@@ -1,0 +1,51 @@
+"""The commands that a run folder can ask for."""
+
+from collections.abc import Callable
+
+from napari_kdseg.errors import RunError
+from napari_kdseg.runs.run import Run
+
+
+def execute(run: Run) -> None:
+    """Do what a run's config says, holding the run meanwhile.
+
+    Raises
+    ------
+    RunError
+        Where the command is unknown, or another process executes the run.
+    """
+    command = run.config["command"]
+    if command not in COMMANDS:
+        raise RunError(
+            f"{run.folder} asks for {command!r}; a run can {', '.join(COMMANDS)}."
+        )
+    with run.executing():
+        COMMANDS[command](run)
+
+
+# A function each, since what a command imports takes seconds.
+
+
+def _fit(run: Run) -> None:
+    from kdseg_train.methods import fit
+
+    fit(run)
+
+
+def _predict(run: Run) -> None:
+    from kdseg_train.predict import predict
+
+    predict(run)
+
+
+def _evaluate(run: Run) -> None:
+    from kdseg_train.evaluate import evaluate
+
+    evaluate(run)
+
+
+COMMANDS: dict[str, Callable[[Run], None]] = {
+    "fit": _fit,
+    "predict": _predict,
+    "evaluate": _evaluate,
+}

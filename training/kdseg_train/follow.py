@@ -1,0 +1,155 @@
+"""A run executed in this terminal: progress on standard error, Ctrl+C as a wish."""
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from napari_kdseg.runs.run import Run
+
+REFRESH_S = 0.2
+Count = Callable[[int, int], None]
+"""Told how many are done, and how many there are."""
+
+
+def execute_and_show(run: Run) -> None:
+    """Execute a run here while its events are shown.
+
+    The first Ctrl+C, or a request to terminate, asks the run to stop in good order;
+    the second Ctrl+C ends it at once.
+    """
+    from kdseg_train.execute import execute
+
+    with showing(run), stopping_on_signals(run):
+        execute(run)
+
+
+@contextlib.contextmanager
+def showing(run: Run) -> Iterator[None]:
+    """Show a run's events from now on, until the block ends."""
+    _, start = run.events()
+    with _progress() as progress:
+        shown = _Shown(run, progress, start)
+        try:
+            yield
+        finally:
+            shown.close()
+
+
+@contextlib.contextmanager
+def counting(stage: str) -> Iterator[Count]:
+    """Show how many of something are done; gives the function to tell it with."""
+    with _progress() as progress:
+        task = progress.add_task(stage, total=None)
+
+        def count(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield count
+
+
+@contextlib.contextmanager
+def stopping_on_signals(run: Run) -> Iterator[None]:
+    """Turn Ctrl+C and termination into the run's `stop` while the block lasts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may take signals
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        run.request_stop()
+        sys.stderr.write("Stopping in good order; Ctrl+C again ends it at once.\n")
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, ask) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class _Shown:
+    """Reads a run's events in a thread of its own and moves the bars."""
+
+    def __init__(self, run: Run, progress: Progress, byte: int) -> None:
+        self._run = run
+        self._progress = progress
+        self._byte = byte
+        self._bars: dict[str, Any] = {}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Show what is left, then end."""
+        self._ended.set()
+        self._thread.join()
+        self._show_new()
+
+    def _follow(self) -> None:
+        while not self._ended.wait(REFRESH_S):
+            self._show_new()
+
+    def _show_new(self) -> None:
+        events, self._byte = self._run.events(self._byte)
+        for event in events:
+            self._show(event)
+
+    def _show(self, event: dict[str, Any]) -> None:
+        console = self._progress.console
+        match event:
+            case {"event": "progress", "step": step, "total": total}:
+                self._move(str(event.get("stage") or "progress"), step, total)
+            case {"event": "warning", "message": message}:
+                console.print(f"warning: {message}", style="yellow", markup=False)
+            case {"event": "note", "message": message}:
+                console.print(str(message), style="dim", markup=False)
+            case {"event": "prediction", "folder": folder}:
+                console.print(f"{folder}", markup=False)
+
+    def _move(self, stage: str, step: float, total: float) -> None:
+        if stage not in self._bars:
+            self._bars[stage] = self._progress.add_task(stage, total=total)
+        self._progress.update(self._bars[stage], completed=step, total=total)
+
+
+def print_table(rows: Sequence[Mapping[str, str | float]], caption: str) -> None:
+    """Print rows that share their keys on standard output."""
+    table = Table(caption=caption, caption_justify="left")
+    for key, value in rows[0].items():
+        table.add_column(key, justify="left" if isinstance(value, str) else "right")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    Console().print(table, markup=False)
+
+
+def _cell(value: str | float) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )

@@ -1,0 +1,319 @@
+"""What a prediction will do: every input, model and setting checked before it begins.
+
+Needs no torch, so that the command line refuses at once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from kdseg_train import config
+from kdseg_train.data import group_channels, read_data_set
+from napari_kdseg.errors import GridError, UsageError
+from napari_kdseg.inference.plan import plan_passes
+from napari_kdseg.inference.regions import MOST_TEACHERS, Claimant, claims
+from napari_kdseg.inference.settings import Settings
+from napari_kdseg.models.model import Model
+from napari_kdseg.volumes import formats
+from napari_kdseg.volumes.labels import LabelSet
+from napari_kdseg.volumes.preprocessing import Frame
+from napari_kdseg.volumes.volume import Grid, suffix_of
+
+FormatName = Literal["source", "nifti", "ome-zarr"]
+
+
+class PredictConfig(config.Settings):
+    """Everything a prediction depends on, but for the content of its files."""
+
+    version: Literal[1] = 1
+    command: Literal["predict"] = "predict"
+    inputs: tuple[Path, ...] = Field(
+        min_length=1, description="scans, folders of scans, data sets"
+    )
+    models: tuple[Path, ...] = Field(min_length=1, description="model folders")
+    out: Path = Field(description="gets a folder for each case")
+    uncertainty: str | None = Field(
+        None, description="entropy, margin, least-confidence, disagreement, ..."
+    )
+    regions: bool = Field(default=False, description="also write where who may teach")
+    probabilities: bool = Field(
+        default=False, description="also write class probabilities"
+    )
+    format: FormatName = Field("source", description="of the results")
+    overlap_rule: Literal["sum", "ignore"] = Field(
+        "sum", description="voxels claimed for two classes: in both regions, in none"
+    )
+    device: str = Field("auto", description="auto, cpu or cuda[:N]")
+    precision: str = Field("auto", description="auto, float32, bfloat16 or float16")
+    batch: int | None = Field(None, ge=1, description="windows at once")
+    tile: tuple[int, ...] | None = Field(None, description="window, (z,) y, x")
+    overlap: float | None = Field(None, ge=0, lt=1, description="of windows")
+    threads: int | None = Field(None, ge=1, description="of the processor")
+    fill_nonfinite: float | None = Field(
+        None, allow_inf_nan=False, description="put where voxels are NaN or infinite"
+    )
+    preview: tuple[int, int] | None = Field(
+        None, description="axis and index of the stored slice to compute first"
+    )
+
+    @property
+    def settings(self) -> Settings:
+        """What inference wants to know.
+
+        Raises
+        ------
+        UsageError
+            Where a value is none of those allowed.
+        """
+        return Settings(
+            device=self.device,
+            precision=self.precision,
+            uncertainty=self.uncertainty,
+            probabilities=self.probabilities,
+            batch=self.batch,
+            tile=self.tile,
+            overlap=self.overlap,
+            threads=self.threads,
+        )
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One case to predict, known by its headers."""
+
+    id: str
+    images: tuple[Path, ...]
+    """One file with every channel, or one file a channel."""
+    grid: Grid
+    channels: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """What errors call it: its first file."""
+        return str(self.images[0])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A prediction that nothing known beforehand speaks against."""
+
+    config: PredictConfig
+    scans: tuple[Scan, ...]
+    models: tuple[Model, ...]
+    claimants: tuple[tuple[int, int, Claimant], ...]
+    """The model's place, its own class value, and who claims what by it."""
+
+    @property
+    def teachers(self) -> tuple[int, ...]:
+        """Places of the models that regions and fused uncertainty come from."""
+        return tuple(dict.fromkeys(place for place, _, _ in self.claimants))
+
+    @property
+    def fuses(self) -> bool:
+        """Whether the uncertainty of several teachers becomes one map."""
+        return self.config.uncertainty is not None and len(self.teachers) > 1
+
+    def only(self, models: Sequence[Model]) -> "Plan":
+        """The same with some of the models; without regions where no teacher is left.
+
+        Whoever leaves some teachers out and keeps others gets regions of these alone.
+        """
+        kept = tuple(models)
+        teachers = {self.models[place].folder for place in self.teachers}
+        if any(model.folder in teachers for model in kept):
+            return replace(self, models=kept, claimants=claimants(kept))
+        config = self.config.model_copy(update={"regions": False})
+        return replace(self, config=config, models=kept, claimants=())
+
+    def folder(self, scan: Scan) -> Path:
+        """Where the results of a scan will be."""
+        return self.config.out / scan.id
+
+    def suffix(self, scan: Scan) -> str:
+        """Ending of the results of a scan."""
+        own = suffix_of(scan.images[0])
+        if self.config.format == "nifti":
+            return ".nii.gz"
+        zarr = self.config.format == "ome-zarr" or own.endswith(".zarr")
+        return ".ome.zarr" if zarr else own
+
+    def slow_axis(self, grid: Grid) -> int:
+        """Axis of the stored array along which finished slabs follow one another."""
+        frame = Frame.of(grid, self.models[0].card.preprocessing)
+        return frame.orientation.order[0]
+
+    def bits(self, labels: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """Who claims each voxel, from the labels of every model."""
+        claimed = [labels[place] == value for place, value, _ in self.claimants]
+        return claims([mask.view(np.uint8) for mask in claimed])
+
+
+def plan(settings: PredictConfig, *, resume: bool) -> Plan:
+    """Check all that can be checked without reading voxels.
+
+    Parameters
+    ----------
+    settings
+        What is asked for.
+    resume
+        Whether results that are there already are left as they are; else they are a
+        reason to refuse.
+
+    Raises
+    ------
+    UsageError, DataSetError, VolumeError, ModelError
+        The first thing that is wrong, and its fix.
+    """
+    models = tuple(Model.open(folder) for folder in settings.models)
+    _refuse_namesakes(models)
+    plan_passes([model.card for model in models], settings.settings)
+    scans = find_scans(settings.inputs)
+    for scan in scans:
+        for model in models:
+            model.card.check_fits(scan)
+    found = Plan(settings, scans, models, claimants(models))
+    if settings.regions and len(found.claimants) > MOST_TEACHERS:
+        raise UsageError(
+            f"The models have {len(found.claimants)} classes in all; regions hold "
+            f"{MOST_TEACHERS}. Predict with fewer models at a time."
+        )
+    _check_preview(found)
+    if not resume:
+        _refuse_existing(found)
+    return found
+
+
+def find_scans(inputs: Sequence[Path]) -> tuple[Scan, ...]:
+    """Expand files, folders of files and data sets into cases.
+
+    Raises
+    ------
+    UsageError, DataSetError
+        An input that is not there, or that holds no scan; one id for two cases.
+    VolumeError
+        A header that cannot be trusted, or channels on different grids.
+    """
+    cases: list[tuple[str, tuple[Path, ...]]] = []
+    files: dict[Path, list[Path]] = {}
+    for path in inputs:
+        if not path.exists():
+            raise UsageError(f"{path} does not exist; give scans or folders of them.")
+        if path.is_dir() and not formats.is_volume(path):
+            cases += [(case.id, case.images) for case in read_data_set(path).cases]
+        elif formats.is_volume(path):
+            files.setdefault(path.parent, []).append(path)
+        else:
+            formats.inspect_volume(path)  # says which endings are known
+    for together in files.values():
+        cases += group_channels(together).items()
+    _refuse_doubles(cases)
+    return tuple(_scan(name, images) for name, images in cases)
+
+
+def claimants(models: Sequence[Model]) -> tuple[tuple[int, int, Claimant], ...]:
+    """Who may claim voxels: each class of each teacher; of every model without one.
+
+    The values are those of a student among the models where it knows the classes,
+    else those that the teachers share, else 1, 2, ... in order.
+    """
+    places = [i for i, model in enumerate(models) if model.card.role == "teacher"]
+    teachers = places or list(range(len(models)))
+    values = _common_values(models, teachers)
+    return tuple(
+        (
+            place,
+            item.value,
+            Claimant(models[place].card.name, item.name, values[item.name]),
+        )
+        for place in teachers
+        for item in models[place].card.classes.classes
+    )
+
+
+def _common_values(models: Sequence[Model], teachers: Sequence[int]) -> dict[str, int]:
+    names = list(
+        dict.fromkeys(n for i in teachers for n in models[i].card.classes.names)
+    )
+    for place, model in enumerate(models):
+        known = model.card.classes
+        if place not in teachers and set(names) <= set(known.names):
+            return {name: known.by_name(name).value for name in names}
+    shared = {
+        (item.name, item.value)
+        for place in teachers
+        for item in models[place].card.classes.classes
+    }
+    if len({value for _, value in shared}) == len(names) == len(shared):
+        return dict(shared)
+    return {c.name: c.value for c in LabelSet.from_names(names).classes}
+
+
+def _scan(name: str, images: tuple[Path, ...]) -> Scan:
+    headers = [formats.inspect_volume(path) for path in images]
+    first = headers[0]
+    for other in headers[1:]:
+        if not first.grid.matches(other.grid):
+            raise GridError(
+                f"{other.path} is not on the grid of {first.path}: "
+                f"{first.grid.difference(other.grid)}. Channels of a case share one "
+                "grid; resample them first."
+            )
+    channels = tuple(channel for header in headers for channel in header.channels)
+    if len(set(channels)) < len(channels):
+        channels = tuple(f"{number:04d}" for number in range(len(channels)))
+    return Scan(name, images, first.grid, channels)
+
+
+def _refuse_doubles(cases: Sequence[tuple[str, tuple[Path, ...]]]) -> None:
+    seen: dict[str, Path] = {}
+    for name, (first, *_) in cases:
+        if name != Path(name).name or name.startswith("."):
+            raise UsageError(
+                f"The case of {first} is called {name!r}; results go into a folder of "
+                "that name, so it may not begin with a dot or hold a separator."
+            )
+        if name in seen:
+            raise UsageError(
+                f"{seen[name]} and {first} are both called {name!r}, and their results "
+                "would lie in one folder. Rename one, or predict them apart."
+            )
+        seen[name] = first
+
+
+def _refuse_namesakes(models: Sequence[Model]) -> None:
+    seen: dict[str, Path] = {}
+    for model in models:
+        name = model.card.name
+        if name in seen:
+            raise UsageError(
+                f"{seen[name]} and {model.folder} are both called {name!r}, and their "
+                "results would lie in one folder. Leave one out."
+            )
+        seen[name] = model.folder
+
+
+def _check_preview(found: Plan) -> None:
+    if found.config.preview is None:
+        return
+    axis, index = found.config.preview
+    for scan in found.scans:
+        if not (0 <= axis < 3 and 0 <= index < scan.grid.shape[axis]):
+            raise UsageError(
+                f"The preview {axis},{index} is no slice of {scan.name}, which has "
+                f"{scan.grid.shape} voxels along the axes 0, 1, 2 (z, y, x)."
+            )
+
+
+def _refuse_existing(found: Plan) -> None:
+    for scan in found.scans:
+        folder = found.folder(scan)
+        if folder.exists():
+            raise UsageError(
+                f"{folder} exists already, and what is published never changes. Choose "
+                "another --out, or add --resume to predict only what is missing."
+            )

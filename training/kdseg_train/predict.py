@@ -1,0 +1,180 @@
+"""The command predict: every case from file to published results, tile by tile."""
+
+import shutil
+import time
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdseg_train.config import parse
+from kdseg_train.partial import Partial
+from kdseg_train.plan import Plan, PredictConfig, Scan, plan
+from kdseg_train.publish import publish, what_is_left
+from napari_kdseg.errors import VolumeError
+from napari_kdseg.inference.predict import predict_tiles
+from napari_kdseg.models.model import Model
+from napari_kdseg.runs.run import Run
+from napari_kdseg.volumes import formats
+from napari_kdseg.volumes.volume import Box, Volume
+
+NETWORKS_KEPT = 8
+PROGRESS_STEPS = 1000
+
+
+def predict(run: Run) -> None:
+    """Predict every case that a run's config names, and publish it when it is whole.
+
+    A case whose voxels turn out to be no good is reported and left out; the others go
+    on, and the run fails in the end.
+
+    Raises
+    ------
+    KdsegError
+        The first thing that is wrong, before anything is computed.
+    VolumeError
+        Where a case was no good.
+    StopRequested
+        Where somebody asked for it; finished tiles are kept.
+    """
+    config = parse(PredictConfig, run.config, str(run.folder / "config.yaml"))
+    planned = _warm(plan(config, resume=True))
+    left = {scan.id: what_is_left(planned, scan) for scan in planned.scans}
+    failures: list[VolumeError] = []
+    for number, scan in enumerate(planned.scans):
+        job = _Job(run, left[scan.id] or planned, scan, number)
+        try:
+            if left[scan.id] is None:
+                job.tell_published()
+            else:
+                job.do()
+        except VolumeError as error:
+            failures.append(error)
+            if len(planned.scans) > 1:
+                run.warning(str(error))
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        raise VolumeError(
+            f"{len(failures)} of {len(planned.scans)} cases could not be predicted; "
+            f"the first: {failures[0]}"
+        )
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One case of a run."""
+
+    run: Run
+    plan: Plan
+    scan: Scan
+    number: int
+
+    def do(self) -> None:
+        self._progress(0.0)
+        volume = read_scan(self.scan, self.plan.config.fill_nonfinite)
+        partial = Partial(self.run.partial / self.scan.id, self.plan, self.scan)
+        started = time.monotonic()
+        self._preview(volume, partial)
+        self._compute(volume, partial)
+        seconds = time.monotonic() - started
+        publish(self.plan, self.scan, partial, seconds)
+        self.tell_published()
+        shutil.rmtree(partial.folder, ignore_errors=True)
+
+    def tell_published(self) -> None:
+        self._progress(1.0)
+        self.run.event(
+            "prediction",
+            case=self.scan.id,
+            folder=self.plan.folder(self.scan),
+            models=[model.card.name for model in self.plan.models],
+        )
+
+    def _preview(self, volume: Volume, partial: Partial) -> None:
+        """Compute the slice somebody looks at before all others."""
+        asked = self.plan.config.preview
+        if asked is None or not partial.untouched:
+            return
+        axis, index = asked
+        box = [slice(0, size) for size in self.scan.grid.shape]
+        box[axis] = slice(index, index + 1)
+        for tile in self._tiles(volume, (box[0], box[1], box[2])):
+            partial.show(tile)
+        self.run.event("preview", case=self.scan.id, axis=axis, index=index)
+
+    def _compute(self, volume: Volume, partial: Partial) -> None:
+        box = partial.remaining
+        if box is None:
+            return
+        left = np.prod([part.stop - part.start for part in box])
+        share = float(left / np.prod(self.scan.grid.shape))
+        for tile in self._tiles(volume, box):
+            partial.add(tile)
+            self._progress(
+                1 - share * (1 - tile.fraction),
+                box=[[part.start, part.stop] for part in tile.index],
+            )
+
+    def _tiles(self, volume: Volume, box: Box) -> Any:
+        return predict_tiles(
+            volume,
+            self.plan.models,
+            self.plan.config.settings,
+            box=box,
+            should_stop=self.run.stop_requested,
+            log=self._note,
+        )
+
+    def _note(self, message: str) -> None:
+        self.run.event("note", message=message)
+
+    def _progress(self, fraction: float, **extra: Any) -> None:
+        self.run.progress(
+            round(fraction * PROGRESS_STEPS),
+            PROGRESS_STEPS,
+            self.scan.id,
+            case=self.number + 1,
+            cases=len(self.plan.scans),
+            **extra,
+        )
+
+
+def read_scan(scan: Scan, fill_nonfinite: float | None) -> Volume:
+    """Read every channel of a case; left on disk where its format can be.
+
+    Raises
+    ------
+    VolumeError
+        Where a file is damaged, or holds voxels that are not finite.
+    """
+    volumes = [
+        formats.read_volume(path, fill_nonfinite=fill_nonfinite, lazy=True)
+        for path in scan.images
+    ]
+    data = volumes[0].data
+    if len(volumes) > 1:
+        data = np.concatenate([np.asarray(volume.data[...]) for volume in volumes])
+    return Volume(data, scan.grid, scan.channels, scan.images[0])
+
+
+@dataclass(frozen=True, eq=False)
+class WarmModel(Model):
+    """A model whose network, once built, stays for the next prediction."""
+
+    def network(self, device: str = "cpu") -> Any:
+        """The network on a device, shared by all who ask; nobody changes it."""
+        return _network(self.folder, self.fingerprint, device)
+
+
+def _warm(planned: Plan) -> Plan:
+    warm = tuple(WarmModel(model.card, model.folder) for model in planned.models)
+    return replace(planned, models=warm)
+
+
+@lru_cache(maxsize=NETWORKS_KEPT)
+def _network(folder: Path, fingerprint: str, device: str) -> Any:
+    del fingerprint  # tells a model from another that lay in its folder before
+    return Model.open(folder).network(device)

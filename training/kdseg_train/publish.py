@@ -1,0 +1,282 @@
+"""From finished arrays to results: files that appear together, in one rename.
+
+::
+
+    OUT/CASE/MODEL/labels.*, uncertainty.*, probabilities.*, prediction.json
+    OUT/CASE/regions.*, regions.json, uncertainty.*     of all teachers
+"""
+
+import hashlib
+import json
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdseg_train.data import file_hash
+from kdseg_train.partial import Partial
+from kdseg_train.plan import Plan, Scan
+from napari_kdseg.atomic import publish_folder, temporary_beside
+from napari_kdseg.errors import RunError
+from napari_kdseg.inference.predict import finish_labels
+from napari_kdseg.inference.regions import shares, tally
+from napari_kdseg.models.model import Model, Postprocessing
+from napari_kdseg.runs.environment import version
+from napari_kdseg.volumes.formats import ome_zarr, write_labels, write_volume
+from napari_kdseg.volumes.formats.voxels import LazyVoxels
+from napari_kdseg.volumes.volume import Grid, VoxelArray
+
+RECORD = "prediction.json"
+
+
+def publish(plan: Plan, scan: Scan, partial: Partial, seconds: float) -> Path:
+    """Write the results of a case and give them their name.
+
+    Parameters
+    ----------
+    plan, scan
+        What was predicted.
+    partial
+        The finished arrays.
+    seconds
+        What computing them took.
+
+    Returns
+    -------
+    Path
+        ``OUT/CASE``. Results of other models may be there; they are left alone.
+    """
+    final = plan.folder(scan)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    for left_over in final.parent.glob(f"{final.name}.partial-*"):
+        shutil.rmtree(left_over, ignore_errors=True)  # of a process that was killed
+    temporary = temporary_beside(final)
+    try:
+        _write_case(_Case(plan, scan, partial, temporary, seconds))
+        if final.exists():
+            _publish_into(temporary, final)
+        else:
+            publish_folder(temporary, final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return final
+
+
+def what_is_left(plan: Plan, scan: Scan) -> Plan | None:
+    """The plan without what is published already; None where all of it is.
+
+    Raises
+    ------
+    RunError
+        Where other results lie in the place of these, or regions and fused
+        uncertainty would have to change.
+    """
+    folder = plan.folder(scan)
+    wanted = _files_of_case(plan, scan)
+    there = [path for path in wanted if path.exists()]
+    done = {
+        place
+        for place, model in enumerate(plan.models)
+        if (folder / model.card.name).exists()
+    }
+    teachers_done = set(plan.teachers) & done
+    complete = teachers_done == set(plan.teachers) and len(there) == len(wanted)
+    untouched = not teachers_done and not there
+    same = all(_is_published(plan, scan, plan.models[place]) for place in done)
+    if not same or (wanted and not complete and not untouched):
+        raise RunError(
+            f"{folder} holds results of other models, files or settings, and what is "
+            "published never changes. Choose another --out."
+        )
+    if len(done) == len(plan.models):
+        return None
+    return plan.only([m for i, m in enumerate(plan.models) if i not in done])
+
+
+def _files_of_case(plan: Plan, scan: Scan) -> list[Path]:
+    """What is published for all teachers together."""
+    folder, suffix = plan.folder(scan), plan.suffix(scan)
+    regions = [folder / f"regions{suffix}", folder / "regions.json"]
+    fused = [folder / f"uncertainty{suffix}"]
+    return (regions if plan.config.regions else []) + (fused if plan.fuses else [])
+
+
+def _is_published(plan: Plan, scan: Scan, model: Model) -> bool:
+    """Whether a record names this model, these files and these settings."""
+    path = plan.folder(scan) / model.card.name / RECORD
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        same_model = record["model"]["fingerprint"] == model.fingerprint
+        settings = _deciding(record["settings"])
+        hashes = [file["sha256"] for file in record["source"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    wanted = _deciding(plan.config.model_dump(mode="json"))
+    same_files = hashes == [file_hash(path) for path in scan.images]
+    return bool(same_model and same_files and settings == wanted)
+
+
+def _deciding(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that the results of one model depend on."""
+    without = {"version", "command", "inputs", "models", "out", "preview"}
+    without |= {"device", "batch", "threads", "regions", "overlap_rule"}
+    return {key: value for key, value in settings.items() if key not in without}
+
+
+def _publish_into(temporary: Path, final: Path) -> None:
+    """Add what one model after the other made to what others made before."""
+    for path in sorted(temporary.iterdir(), key=Path.is_dir):
+        if path.is_dir():
+            publish_folder(path, final / path.name)
+        else:
+            path.rename(final / path.name)
+    temporary.rmdir()
+
+
+class _Case:
+    """A case on its way out."""
+
+    def __init__(
+        self, plan: Plan, scan: Scan, partial: Partial, folder: Path, seconds: float
+    ) -> None:
+        self.plan = plan
+        self.scan = scan
+        self.partial = partial
+        self.folder = folder
+        self.seconds = seconds
+        self.suffix = plan.suffix(scan)
+        self.source = [
+            {"path": str(path), "sha256": file_hash(path)} for path in scan.images
+        ]
+        self.labels: list[VoxelArray] = [self._clean(model) for model in plan.models]
+
+    @property
+    def grid(self) -> Grid:
+        return self.scan.grid
+
+    @property
+    def is_cleaned(self) -> bool:
+        return any(isinstance(labels, np.ndarray) for labels in self.labels)
+
+    def _clean(self, model: Model) -> VoxelArray:
+        stored: VoxelArray = self.partial.array(f"{model.card.name}/labels")
+        if model.card.postprocessing == Postprocessing():
+            return stored
+        return finish_labels(stored[...], model.card, self.grid.voxel_ml * 1000)
+
+
+def _write_case(case: _Case) -> None:
+    for place, model in enumerate(case.plan.models):
+        folder = case.folder / model.card.name
+        folder.mkdir(parents=True)
+        _write_model(case, place, folder)
+    if case.plan.config.regions:
+        _write_regions(case)
+    if case.plan.fuses:
+        _write_unit(case, "uncertainty", case.folder)
+
+
+def _write_model(case: _Case, place: int, folder: Path) -> None:
+    model, config = case.plan.models[place], case.plan.config
+    classes, labels = model.card.classes, case.labels[place]
+    file = folder / f"labels{case.suffix}"
+    write_labels(file, labels, case.grid, classes)
+    if config.uncertainty is not None:
+        _write_unit(case, f"{model.card.name}/uncertainty", folder)
+    if config.probabilities:
+        write_volume(
+            folder / f"probabilities{case.suffix}",
+            case.partial.array(f"{model.card.name}/probabilities"),
+            case.grid,
+            channels=("background", *classes.names),
+        )
+    record = _record(case, model, labels)
+    _write_json(folder / RECORD, record)
+
+
+def _record(case: _Case, model: Model, labels: VoxelArray) -> dict[str, Any]:
+    config, card = case.plan.config, model.card
+    asked = config.model_dump(mode="json", exclude={"inputs", "models", "out"})
+    return {
+        "version": 1,
+        "uuid": str(uuid.uuid4()),
+        "case": case.scan.id,
+        "model": {
+            "name": card.name,
+            "role": card.role,
+            "fingerprint": model.fingerprint,
+            "licence": card.licence,
+        },
+        "labels": {
+            "file": f"labels{case.suffix}",
+            "sha256": labels_hash(labels),
+            "classes": card.classes.model_dump(mode="json")["classes"],
+        },
+        "source": case.source,
+        "grid": asdict(case.grid),
+        "settings": asked,
+        "seconds": round(case.seconds, 3),
+        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {name: version(name) for name in ("napari-kdseg", "torch")},
+    }
+
+
+def labels_hash(labels: VoxelArray) -> str:
+    """SHA-256 of the voxels z, y, x, little-endian, whatever file they lie in."""
+    digest = hashlib.sha256()
+    for slab in _slabs(labels):
+        ordered = slab.astype(slab.dtype.newbyteorder("<"), copy=False)
+        digest.update(np.ascontiguousarray(ordered).data)
+    return digest.hexdigest()
+
+
+def _write_regions(case: _Case) -> None:
+    bits: VoxelArray = case.partial.array("regions")
+    if case.is_cleaned:
+        bits = case.plan.bits([labels[...] for labels in case.labels])
+    counts = sum((tally(slab) for slab in _slabs(bits)), Counter[int]())
+    write_labels(case.folder / f"regions{case.suffix}", bits, case.grid, None)
+    known = [claimant for _, _, claimant in case.plan.claimants]
+    legend = shares(counts, known, case.plan.config.overlap_rule)
+    _write_json(case.folder / "regions.json", {"version": 1, **legend})
+
+
+def _write_unit(case: _Case, name: str, folder: Path) -> None:
+    """Write numbers from 0 to 1 that are kept as 0 to 255."""
+    array, path = case.partial.array(name), folder / f"uncertainty{case.suffix}"
+    if case.suffix == ".ome.zarr":
+        target = ome_zarr.create_array(
+            path,
+            array.shape,
+            array.dtype,
+            case.grid,
+            kind="image",
+            channels=("uncertainty",),
+            value_scale=1 / 255,
+        )
+        depth = target.chunks[0]
+        for start in range(0, array.shape[0], depth):
+            target[start : start + depth] = array[start : start + depth]
+        ome_zarr.finish(path)
+        return
+    unit = LazyVoxels(array, (None, 0, 1, 2), str(path), scale=1 / 255)
+    write_volume(path, unit, case.grid, channels=("uncertainty",))
+
+
+def _slabs(array: VoxelArray) -> Iterator[NDArray[Any]]:
+    chunks = getattr(array, "chunks", None)
+    depth = chunks[0] if chunks else 32
+    for start in range(0, array.shape[0], depth):
+        yield np.asarray(array[start : start + depth])
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
