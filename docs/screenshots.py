@@ -1,0 +1,130 @@
+"""Takes the pictures of the docks that the README shows, from the made abdomen scan.
+
+Opens the real window, segments the scan with the shipped models, and saves
+``docs/images/segment.png`` and ``docs/images/teachers.png``. Without a display::
+
+    xvfb-run -a -s "-screen 0 1600x1000x24" python docs/screenshots.py
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import napari
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QApplication, QDockWidget, QMainWindow, QWidget
+
+from napari_kdseg.shipped import shipped_models, shipped_volumes
+from napari_kdseg.state.segmentation import Segmentation
+from napari_kdseg.widgets.segment import SegmentDock
+from napari_kdseg.widgets.teachers import TeachersDock
+
+WINDOW = (1600, 1000)
+DOCK_WIDTH = 460
+PATIENCE_S = 300
+
+
+def main() -> None:
+    """Take both pictures."""
+    options = _options()
+    options.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as cache:
+        viewer = napari.Viewer(title="napari", show=True)
+        viewer.window.set_geometry(0, 0, *WINDOW)
+        viewer.camera.orientation2d = ("up", "right")  # the front of the body is up
+        viewer.open(str(options.scan), plugin="napari-kdseg")
+        _segment(viewer, options, Path(cache))
+        _teachers(viewer, options)
+        viewer.close()
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scan", type=Path, help="by default the shipped abdomen")
+    parser.add_argument(
+        "--models", type=Path, nargs="*", help="by default the abdomen's own"
+    )
+    parser.add_argument("--slice", type=int, help="along z; by default the middle one")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "images")
+    options = parser.parse_args()
+    options.scan = options.scan or shipped_volumes()["abdomen"]
+    if options.models is None:
+        known = shipped_models()
+        options.models = [known[name] for name in known if name.startswith("abdomen")]
+    return options
+
+
+def _segment(viewer: Any, options: argparse.Namespace, cache: Path) -> None:
+    """Run the models, and take the picture when the results are shown."""
+    state = Segmentation(scratch=cache)
+    state.add_shipped_models()
+    dock = SegmentDock(viewer, state)
+    viewer.window.add_dock_widget(dock, name="Segment", area="right")
+    _widen(dock)
+    for folder in options.models:
+        state.choose(state.add_model(folder))
+    depth = viewer.layers[0].data.shape[0]
+    viewer.dims.set_current_step(0, options.slice or depth // 2)
+    _settle(1.0)
+    dock.run_button.click()
+    _wait(lambda: not state.status.busy)
+    if state.status.phase != "finished":
+        raise SystemExit(state.status.text)
+    student = next(m for m in state.chosen if m.card.role != "teacher")
+    for layer in viewer.layers:
+        shown = layer.name.endswith(student.card.name) or layer.name == "abdomen"
+        layer.visible = shown
+    viewer.reset_view()
+    _settle(1.0)
+    viewer.window.screenshot(
+        str(options.out / "segment.png"), canvas_only=False, flash=False
+    )
+    viewer.window.remove_dock_widget(dock)
+
+
+def _teachers(viewer: Any, options: argparse.Namespace) -> None:
+    """Show the regions on the slice with most conflict, and take the picture."""
+    dock = TeachersDock(viewer)
+    viewer.window.add_dock_widget(dock, name="Teachers", area="right")
+    _widen(dock)
+    _settle(1.0)
+    for layer in viewer.layers[1:]:
+        layer.visible = False
+    dock.regions_box.click()
+    dock.conflict_button.click()
+    _settle(1.0)
+    viewer.window.screenshot(
+        str(options.out / "teachers.png"), canvas_only=False, flash=False
+    )
+    viewer.window.remove_dock_widget(dock)
+
+
+def _widen(dock: QWidget) -> None:
+    window, shell = dock.window(), dock.parentWidget()
+    while shell is not None and not isinstance(shell, QDockWidget):
+        shell = shell.parentWidget()
+    if isinstance(window, QMainWindow) and shell is not None:
+        window.resizeDocks([shell], [DOCK_WIDTH], Qt.Orientation.Horizontal)
+
+
+def _wait(done: Callable[[], bool]) -> None:
+    until = time.monotonic() + PATIENCE_S
+    while not done():
+        if time.monotonic() > until:
+            raise SystemExit(f"Nothing came within {PATIENCE_S} s.")
+        _settle(0.05)
+
+
+def _settle(seconds: float) -> None:
+    """Let the window draw itself."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        QApplication.processEvents()
+        time.sleep(0.01)
+
+
+if __name__ == "__main__":
+    main()

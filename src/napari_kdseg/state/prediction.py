@@ -1,0 +1,81 @@
+"""The run folder of a prediction, prepared from what a person chose."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from napari_kdseg.inference.settings import Settings
+from napari_kdseg.models.model import WEIGHTS, Model
+from napari_kdseg.runs.run import Run
+from napari_kdseg.volumes.volume import case_id
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a person wants predicted."""
+
+    scan: Path
+    models: Sequence[Model]
+    settings: Settings
+    view: tuple[int, int] | None = None
+    """Axis of the stored array and index of the slice to compute first."""
+    out: Path | None = None
+    """Where results are published; None: in the cache."""
+
+
+def prepared(wish: Wish, cache: Path) -> Run:
+    """The run of a wish: a new one, or the one that was begun with the same settings.
+
+    Which slice comes first does not matter to a run that goes on. Results in the cache
+    lie in a folder named by settings, scan and models, so that what was computed
+    before is found again, and never taken for that of another file.
+
+    Raises
+    ------
+    RunError
+        Where the chosen folder holds another run.
+    """
+    config = _config(wish)
+    out = wish.out or cache / f"{case_id(wish.scan)}-{_digest(config)}"
+    config |= {"out": str(out), "preview": list(wish.view) if wish.view else None}
+    folder = out / ".run"
+    if (folder / "config.yaml").exists():
+        known = Run.open(folder)
+        lost = known.state() == "finished" and not (out / case_of(known)).exists()
+        if lost and wish.out is None:
+            shutil.rmtree(out)  # somebody cleared a part of the cache
+        elif {**known.config, "preview": None} == {**config, "preview": None}:
+            return known
+    return Run.create(folder, config)
+
+
+def case_of(run: Run) -> str:
+    """The name of the one scan that a run of a dock predicts."""
+    return case_id(Path(run.config["inputs"][0]))
+
+
+def _config(wish: Wish) -> dict[str, Any]:
+    """All settings but those that change no result."""
+    teachers = [model for model in wish.models if model.card.role == "teacher"]
+    return {
+        "version": 1,
+        "command": "predict",
+        "inputs": [str(wish.scan)],
+        "models": [str(model.folder) for model in wish.models],
+        "uncertainty": wish.settings.uncertainty,
+        # Without a teacher among them all models count as teachers.
+        "regions": len(teachers or wish.models) > 1,
+        "format": "ome-zarr" if wish.out is None else "source",
+        "device": wish.settings.device,
+    }
+
+
+def _digest(config: dict[str, Any]) -> str:
+    """The same for the same settings, scan and models; files count by size and time."""
+    files = [*config["inputs"], *(f"{m}/{WEIGHTS}" for m in config["models"])]
+    stamps = [(Path(f).stat().st_size, Path(f).stat().st_mtime_ns) for f in files]
+    return hashlib.sha256(json.dumps([config, stamps]).encode()).hexdigest()[:12]

@@ -1,0 +1,396 @@
+"""Segmenting one scan: with which models, what it will take, how far it is."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from platformdirs import user_cache_path
+from psygnal import Signal
+
+from napari_kdseg.errors import KdsegError
+from napari_kdseg.inference.settings import Settings
+from napari_kdseg.models.model import Model
+from napari_kdseg.runs.run import Run
+from napari_kdseg.shipped import shipped_models
+from napari_kdseg.state.estimates import duration, in_words, seconds_of
+from napari_kdseg.state.jobs import Job, Worker, command_line
+from napari_kdseg.state.layers import LayerData, Source
+from napari_kdseg.state.prediction import Wish, case_of, prepared
+from napari_kdseg.state.results import (
+    Kind,
+    Result,
+    labels_of,
+    uncertainty_of,
+)
+from napari_kdseg.state.scratch import ScratchCopy
+from napari_kdseg.volumes.volume import Grid
+
+Phase = Literal[
+    "idle", "preparing", "running", "cancelling", "finished", "cancelled", "failed"
+]
+COPYING = "Copying the layer for the worker"
+BUSY: tuple[Phase, ...] = ("preparing", "running", "cancelling")
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far the segmentation is, for a bar and a line of text."""
+
+    phase: Phase = "idle"
+    fraction: float = 0.0
+    text: str = ""
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is something to cancel."""
+        return self.phase in BUSY
+
+
+class Segmentation:
+    """What the Segment dock shows and does.
+
+    Parameters
+    ----------
+    worker
+        Executes the runs; one that is given is shared, and stays open.
+    scratch
+        Where results go that nobody chose a folder for, and copies of arrays that
+        have no file.
+
+    Attributes
+    ----------
+    models_changed, source_changed, estimate_changed
+        Emitted when something else is to be shown.
+    status_changed
+        Emitted with the new `Status`.
+    layers_started
+        Emitted with the layers of arrays that a job begins to fill.
+    tiles_finished
+        Emitted when some of these arrays' voxels are new.
+    layers_published
+        Emitted with the layers of complete results; each has the ``key`` of the one
+        it replaces in its metadata.
+    """
+
+    models_changed = Signal()
+    source_changed = Signal()
+    estimate_changed = Signal()
+    status_changed = Signal(Status)
+    layers_started = Signal(list)
+    tiles_finished = Signal()
+    layers_published = Signal(list)
+
+    def __init__(self, worker: Worker | None = None, scratch: Path | None = None):
+        self._owns_worker = worker is None
+        self.worker = worker or Worker()
+        self._scratch = scratch or user_cache_path("napari-kdseg")
+        self._models: list[Model] = []
+        self._chosen: list[Model] = []
+        self._source: Source | None = None
+        self._uncertainty: str | None = "entropy"
+        self._device = "auto"
+        self._out: Path | None = None
+        self._status = Status()
+        self._run: Run | None = None
+        self._job: Job | None = None
+        self._seen: object = None
+        self._shown = False
+        self._began = 0.0
+        self._view: tuple[int, int] | None = None
+        self._running: tuple[Model, ...] = ()
+        self._grid: Grid | None = None
+        self._copy: ScratchCopy | None = None
+        self.worker.changed.connect(self._on_job_changed)
+
+    # ---- Models ----
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """The models to choose from."""
+        return tuple(self._models)
+
+    @property
+    def chosen(self) -> tuple[Model, ...]:
+        """The models that will run: teachers, then those they taught."""
+        chosen = [model for model in self._models if model in self._chosen]
+        return tuple(sorted(chosen, key=_is_taught))
+
+    def add_shipped_models(self) -> None:
+        """Offer the models that come with the package."""
+        for folder in shipped_models().values():
+            self.add_model(folder)
+
+    def add_model(self, folder: Path) -> Model:
+        """Offer a model folder; one that is offered already is returned.
+
+        Raises
+        ------
+        ModelError
+            Where the folder cannot be trusted.
+        """
+        for known in self._models:
+            if known.folder == folder:
+                return known
+        model = Model.open(folder)
+        self._models.append(model)
+        self.models_changed.emit()
+        return model
+
+    def choose(self, model: Model, *, chosen: bool = True) -> None:
+        """Take a model into the prediction, or out of it.
+
+        The worker loads meanwhile: whoever ticks a model will soon press Run.
+        """
+        if chosen != (model in self._chosen):
+            (self._chosen.append if chosen else self._chosen.remove)(model)
+            self.estimate_changed.emit()
+        if not self.problem:
+            self.worker.start()
+
+    def misfit(self, model: Model) -> str:
+        """Why a model cannot segment the scan; empty where it can, or none is open."""
+        if self._source is None:
+            return ""
+        try:
+            model.card.check_fits(self._source, self._source.name)
+        except KdsegError as error:
+            return str(error)
+        return ""
+
+    def seconds(self, model: Model) -> float | None:
+        """How long a model alone would take; None where nobody has measured it."""
+        if self._source is None:
+            return None
+        return seconds_of(self._source, model, self._device)
+
+    # ---- The scan and the options ----
+
+    @property
+    def source(self) -> Source | None:
+        """The scan to segment."""
+        return self._source
+
+    def set_source(self, source: Source | None) -> None:
+        """Choose the scan to segment."""
+        self._source = source
+        self._chosen = [model for model in self._chosen if not self.misfit(model)]
+        self.source_changed.emit()
+        self.estimate_changed.emit()
+
+    @property
+    def settings(self) -> Settings:
+        """How to predict."""
+        return Settings(device=self._device, uncertainty=self._uncertainty)
+
+    def set_uncertainty(self, measure: str | None) -> None:
+        """Choose a measure of uncertainty, or none."""
+        self._uncertainty = measure
+        self.estimate_changed.emit()
+
+    def set_device(self, device: str) -> None:
+        """Choose ``auto``, ``cpu`` or ``cuda[:N]``."""
+        self._device = device
+        self.estimate_changed.emit()
+
+    @property
+    def out(self) -> Path | None:
+        """Where results are published; None: in the cache, until saved from there."""
+        return self._out
+
+    def set_out(self, folder: Path | None) -> None:
+        """Choose where results are published."""
+        self._out = folder
+
+    # ---- Before Run ----
+
+    @property
+    def problem(self) -> str:
+        """Why Run cannot be pressed; empty where it can."""
+        if self._source is None:
+            return "Open a scan first: drop a file here, or File > Open Sample."
+        if not self._chosen:
+            return "Tick at least one model."
+        try:
+            in_words(self._source, self.chosen, self.settings)
+        except KdsegError as error:
+            return str(error)
+        return ""
+
+    @property
+    def estimate_text(self) -> str:
+        """Memory and time that Run will take; empty where it cannot be pressed."""
+        if self._source is None or self.problem:
+            return ""
+        return in_words(self._source, self.chosen, self.settings)
+
+    # ---- Run ----
+
+    @property
+    def status(self) -> Status:
+        """How far it is."""
+        return self._status
+
+    @property
+    def command_line(self) -> str:
+        """What repeats the last run in a shell; empty before the first."""
+        return command_line(self._run) if self._run is not None else ""
+
+    def run(self, view: tuple[int, int] | None = None) -> None:
+        """Segment the scan; the slice in view comes first.
+
+        Parameters
+        ----------
+        view
+            Axis of the stored array and index of the slice that is looked at.
+        """
+        if self._source is None or self.problem or self._status.busy:
+            return
+        self._view = view
+        self.worker.start()  # loads while the scan is prepared
+        if self._source.path is not None:
+            self._submit(self._source.path)
+            return
+        self._copy = ScratchCopy(self._source, self._scratch / "scans")
+        self._set_status(Status("preparing", 0.0, COPYING))
+
+    def cancel(self) -> None:
+        """Stop in good order; tiles that are finished stay."""
+        if self._copy is not None:
+            self._copy.cancel()
+            self._copy = None
+            self._set_status(Status("cancelled", 0.0, "Cancelled."))
+        elif self._job is not None and not self._job.ended:
+            text = "Stopping after the tile at hand"
+            self._set_status(Status("cancelling", self._job.fraction, text))
+            self.worker.cancel(self._job)
+
+    def poll(self) -> None:
+        """Go on with what is under way; never waits."""
+        if self._copy is not None:
+            self._prepare(self._copy)
+        self.worker.poll()
+
+    def close(self) -> None:
+        """Let go of the worker; a run at hand is cut off where it is."""
+        if self._copy is not None:
+            self._copy.cancel()
+        self._copy = None
+        self.worker.changed.disconnect(self._on_job_changed)
+        if self._owns_worker:
+            self.worker.close()
+        elif self._job is not None and not self._job.ended:
+            self.worker.cancel(self._job)
+
+    # ---- Preparing a run ----
+
+    def _prepare(self, copy: ScratchCopy) -> None:
+        try:
+            fraction = copy.step()
+        except KdsegError as error:
+            self._copy = None
+            self._set_status(Status("failed", 0.0, str(error)))
+            return
+        if fraction is None:
+            self._copy = None
+            self._submit(copy.path)
+        else:
+            self._set_status(Status("preparing", fraction, COPYING))
+
+    def _submit(self, scan: Path) -> None:
+        wish = Wish(scan, self.chosen, self.settings, self._view, self._out)
+        try:
+            run = prepared(wish, self._scratch)
+        except KdsegError as error:
+            self._set_status(Status("failed", 0.0, str(error)))
+            return
+        assert self._source is not None
+        self._run, self._running, self._grid = run, self.chosen, self._source.grid
+        self._shown = False
+        self._began = time.monotonic()
+        if run.state() == "finished":
+            self._publish("Computed before")
+            return
+        self._job = self.worker.submit(run)
+        self._on_job_changed(self._job)
+
+    # ---- Following a run ----
+
+    def _on_job_changed(self, job: Job) -> None:
+        if job is not self._job:
+            return
+        if job.news is not self._seen:
+            self._seen = job.news
+            self._show_tiles(job.run)
+        if job.state == "finished":
+            took = duration(time.monotonic() - self._began)
+            self._publish(f"Finished in {took}")
+        elif job.state in ("failed", "interrupted"):
+            self._set_status(Status("failed", job.fraction, job.error or job.message))
+        elif job.state == "stopped":
+            text = "Cancelled; finished tiles stay. Run goes on from there."
+            self._set_status(Status("cancelled", job.fraction, text))
+        elif self._status.phase != "cancelling":
+            self._set_status(Status("running", job.fraction, self._progress_text(job)))
+
+    def _progress_text(self, job: Job) -> str:
+        if not self.worker.ready:
+            return "Loading the networks"
+        if job.fraction <= 0:
+            return "Starting"
+        elapsed = time.monotonic() - self._began
+        left = duration(elapsed * (1 - job.fraction) / job.fraction)
+        return f"{100 * job.fraction:.0f} %, {left} left"
+
+    def _show_tiles(self, run: Run) -> None:
+        if not self._shown:
+            case = case_of(run)
+            results = self._results("labels", run.partial / case)
+            if not all(result.path for result in results):
+                return
+            self._shown = True
+            self.layers_started.emit(self._growing(results, case))
+        self.tiles_finished.emit()
+
+    def _publish(self, words: str) -> None:
+        assert self._run is not None
+        case = case_of(self._run)
+        folder = Path(self._run.config["out"]) / case
+        try:
+            layers = self._published(folder, case)
+        except KdsegError as error:
+            self._set_status(Status("failed", 1.0, str(error)))
+            return
+        self.layers_published.emit(layers)
+        self._set_status(Status("finished", 1.0, f"{words}: {folder}"))
+
+    def _growing(self, results: list[Result], case: str) -> list[LayerData]:
+        assert self._grid is not None
+        return [
+            labels_of(result, case, self._grid, model.card.classes)
+            for result, model in zip(results, self._running, strict=True)
+        ]
+
+    def _published(self, folder: Path, case: str) -> list[LayerData]:
+        """Labels of every model, and below them one hidden layer of uncertainty."""
+        labels = self._results("labels", folder)
+        layers = [labels_of(result, case) for result in labels]
+        whose = labels[0].model if len(labels) == 1 else ""
+        uncertainty = Result("uncertainty", folder, whose)
+        if uncertainty.path is None:
+            return layers
+        data, arguments, kind = uncertainty_of(uncertainty, case)
+        return [(data, {**arguments, "visible": False}, kind), *layers]
+
+    def _results(self, kind: Kind, folder: Path) -> list[Result]:
+        # The folders of a prediction have the names of its models.
+        return [Result(kind, folder, model.card.name) for model in self._running]
+
+    def _set_status(self, status: Status) -> None:
+        if status != self._status:
+            self._status = status
+            self.status_changed.emit(status)
+
+
+def _is_taught(model: Model) -> bool:
+    return model.card.role != "teacher"

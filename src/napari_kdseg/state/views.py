@@ -1,0 +1,90 @@
+"""What a viewer shows, asked and set through its public face; no napari is imported."""
+
+from typing import Any
+
+import numpy as np
+
+from napari_kdseg.state.layers import NAMESPACE, LayerData, record_of
+
+
+def slice_in_view(viewer: Any, layer: Any) -> tuple[int, int] | None:
+    """Axis of the layer's array and index of the slice that is looked at.
+
+    None where the viewer shows three dimensions, or a place outside the layer.
+    """
+    if viewer.dims.ndisplay != 2:
+        return None
+    offset = viewer.dims.ndim - layer.ndim
+    axis = _sliced_axis(viewer, offset)
+    position = layer.world_to_data(viewer.dims.point)[-layer.ndim :]
+    index = round(float(position[axis]))
+    return (axis, index) if 0 <= index < layer.data.shape[axis] else None
+
+
+def sliced_axis(viewer: Any, layer: Any) -> int:
+    """Axis of the layer's array that the viewer steps through; in 3D the first."""
+    return _sliced_axis(viewer, viewer.dims.ndim - layer.ndim)
+
+
+def go_to_slice(viewer: Any, layer: Any, axis: int, index: int) -> None:
+    """Bring a slice of a layer's array into view."""
+    position = [0.0] * layer.ndim
+    position[axis] = float(index)
+    offset = viewer.dims.ndim - layer.ndim
+    world = layer.data_to_world(position)
+    viewer.dims.set_point(axis + offset, float(world[axis]))
+
+
+def is_scan(layer: Any) -> bool:
+    """Whether a layer shows something to segment: a grey volume that is no result."""
+    return (
+        getattr(layer, "rgb", None) is False
+        and layer.ndim == 3
+        and record_of({"metadata": layer.metadata}).get("kind", "image") == "image"
+    )
+
+
+def layer_with_key(layers: Any, key: str) -> Any:
+    """The layer that shows a result, None where there is none."""
+    for layer in layers:
+        if record_of({"metadata": layer.metadata}).get("key") == key:
+            return layer
+    return None
+
+
+def layer_in_case(layers: Any, folder: str) -> Any:
+    """Any layer that shows a result of a case, None where there is none."""
+    for layer in layers:
+        if record_of({"metadata": layer.metadata}).get("result") == folder:
+            return layer
+    return None
+
+
+def show(viewer: Any, layer_data: LayerData) -> Any:
+    """Show a layer; one with the same key gets the new data and keeps its looks.
+
+    Only what lies in memory can be painted on: what lies on disk is published, or a
+    job is filling it.
+    """
+    data, arguments, kind = layer_data
+    record = record_of(arguments)
+    layer = layer_with_key(viewer.layers, record["key"]) if "key" in record else None
+    if layer is None:
+        layer = getattr(viewer, f"add_{kind}")(data, **arguments)
+    else:
+        layer.data = data
+        layer.metadata = {**layer.metadata, NAMESPACE: record}
+    layer.editable = isinstance(data, np.ndarray)
+    return layer
+
+
+def refresh_live(layers: Any) -> None:
+    """Show the new voxels of arrays that a job is filling."""
+    for layer in layers:
+        if record_of({"metadata": layer.metadata}).get("live") and layer.visible:
+            layer.refresh(extent=False, thumbnail=False)
+
+
+def _sliced_axis(viewer: Any, offset: int) -> int:
+    sliced = [axis - offset for axis in viewer.dims.not_displayed if axis >= offset]
+    return sliced[-1] if sliced else 0

@@ -1,0 +1,289 @@
+"""The Segment dock: choose a scan and models, run, look on, cancel."""
+
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtGui import QGuiApplication
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QHBoxLayout,
+    QLineEdit,
+    QProgressBar,
+    QPushButton,
+    QTableWidget,
+    QWidget,
+)
+
+from napari_kdseg.errors import KdsegError
+from napari_kdseg.inference.settings import UNCERTAINTIES
+from napari_kdseg.models.model import Model
+from napari_kdseg.state.estimates import devices, duration
+from napari_kdseg.state.layers import LayerData, source_of_layer
+from napari_kdseg.state.segmentation import Segmentation, Status
+from napari_kdseg.state.views import is_scan, refresh_live, show, slice_in_view
+from napari_kdseg.widgets._form import (
+    Dock,
+    LayerChoice,
+    TickBox,
+    cell,
+    fit_height,
+    form,
+    one_line,
+    put_box,
+    table,
+    wrapped_label,
+)
+
+POLL_MS = 50
+_NO_UNCERTAINTY = "none"
+
+
+class SegmentDock(Dock):
+    """Segments the chosen scan with the ticked models, in a process of its own.
+
+    Parameters
+    ----------
+    napari_viewer
+        The viewer the dock belongs to.
+    state
+        What is shown; by default a new one with the shipped models.
+    parent
+        Qt's owner.
+    """
+
+    def __init__(
+        self,
+        napari_viewer: Any,
+        state: Segmentation | None = None,
+        parent: QWidget | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self.viewer = napari_viewer
+        self.state = state or _with_shipped_models()
+        self._timer = QTimer(self)
+        self._timer.setInterval(POLL_MS)
+        self._build_scan()
+        self._build_models()
+        self._build_options()
+        self._build_run()
+        self.rows.addStretch(1)
+        self._connect()
+        self._on_layer_chosen()
+        self._show_status(self.state.status)
+
+    def close_dock(self) -> None:
+        """Disconnect from viewer and state, and let the worker go."""
+        self._timer.stop()
+        self.layer_choice.disconnect_viewer()
+        for signal, slot in self._connections:
+            signal.disconnect(slot)
+        self.state.close()
+
+    # ---- Building ----
+
+    def _build_scan(self) -> None:
+        self.layer_choice = LayerChoice(self.viewer.layers, is_scan)
+        self.layer_choice.setToolTip("The scan to segment")
+        self.badge = one_line()
+        self.badge.setToolTip("Orientation and voxel size (x, y, z), as in the file")
+        fields = form()
+        fields.addRow("Scan", self.layer_choice)
+        fields.addRow("", self.badge)
+        self.rows.addLayout(fields)
+
+    def _build_models(self) -> None:
+        titles = ("Model", "Classes", "Licence", "Time")
+        self.models: QTableWidget = table(titles, stretched=1, parent=self.column)
+        self.boxes: list[TickBox] = []
+        self.add_button = QPushButton("Add a model folder…")
+        self.add_button.setToolTip("A folder with model.yaml and weights.safetensors")
+        self.rows.addWidget(self.models)
+        self.rows.addWidget(self.add_button)
+
+    def _build_options(self) -> None:
+        self.uncertainty = QComboBox()
+        self.uncertainty.addItems([*UNCERTAINTIES, _NO_UNCERTAINTY])
+        self.uncertainty.setToolTip("How unsure a voxel's class is, 0 to 1")
+        self.device = QComboBox()
+        self.device.addItems(devices())
+        self.device.setToolTip("auto takes the graphics card where there is one")
+        self.out = QLineEdit()
+        self.out.setReadOnly(True)
+        self.out.setPlaceholderText("in the cache, until saved")
+        self.out.setToolTip("Where results are published, in the format of the scan")
+        self.out_button = QPushButton("Choose…")
+        self.out_button.setToolTip("Choose a folder; Cancel goes back to the cache")
+        place = QHBoxLayout()
+        place.addWidget(self.out)
+        place.addWidget(self.out_button)
+        fields = form()
+        fields.addRow("Uncertainty", self.uncertainty)
+        fields.addRow("Device", self.device)
+        fields.addRow("Results", place)
+        self.rows.addLayout(fields)
+
+    def _build_run(self) -> None:
+        self.estimate = wrapped_label()
+        self.run_button = QPushButton("Run")
+        self.run_button.setToolTip("The slice in view comes first")
+        self.cancel_button = QPushButton("Cancel")
+        self.cancel_button.setToolTip("Finished tiles stay; Run goes on from there")
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.run_button)
+        buttons.addWidget(self.cancel_button)
+        self.progress = QProgressBar()
+        self.progress.setRange(0, 1000)
+        self.progress.setTextVisible(False)
+        self.message = wrapped_label()
+        self.copy_button = QPushButton("Copy command line")
+        self.copy_button.setToolTip("What repeats this run in a shell")
+        self.rows.addWidget(self.estimate)
+        self.rows.addLayout(buttons)
+        for widget in (self.progress, self.message, self.copy_button):
+            self.rows.addWidget(widget)
+
+    def _connect(self) -> None:
+        self._timer.timeout.connect(self._on_tick)
+        self.layer_choice.layerChanged.connect(self._on_layer_chosen)
+        self.add_button.clicked.connect(self._on_add_clicked)
+        self.uncertainty.currentTextChanged.connect(self._on_uncertainty_chosen)
+        self.device.currentTextChanged.connect(self._on_device_chosen)
+        self.out_button.clicked.connect(self._on_out_clicked)
+        self.run_button.clicked.connect(self._on_run_clicked)
+        self.cancel_button.clicked.connect(self._on_cancel_clicked)
+        self.copy_button.clicked.connect(self._on_copy_clicked)
+        self._connections = (
+            (self.state.models_changed, self._show_models),
+            (self.state.source_changed, self._show_source),
+            (self.state.estimate_changed, self._show_estimate),
+            (self.state.status_changed, self._show_status),
+            (self.state.layers_started, self._show_layers),
+            (self.state.tiles_finished, self._show_tiles),
+            (self.state.layers_published, self._show_layers),
+        )
+        for signal, slot in self._connections:
+            signal.connect(slot)
+        # With the viewer's window the dock dies unasked; its worker must not live on.
+        self.destroyed.connect(self.state.close)
+
+    # ---- What the person does ----
+
+    def _on_layer_chosen(self) -> None:
+        layer = self.layer_choice.value()
+        try:
+            self.state.set_source(None if layer is None else source_of_layer(layer))
+        except KdsegError as error:
+            self.state.set_source(None)
+            self.message.setText(str(error))
+
+    def _on_model_ticked(self, model: Model, ticked: bool) -> None:
+        self.state.choose(model, chosen=ticked)
+
+    def _on_add_clicked(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "A model folder")
+        if folder:
+            self._add_model(Path(folder))
+
+    def _add_model(self, folder: Path) -> None:
+        try:
+            self.state.add_model(folder)
+        except KdsegError as error:
+            self.message.setText(str(error))
+
+    def _on_uncertainty_chosen(self, name: str) -> None:
+        self.state.set_uncertainty(None if name == _NO_UNCERTAINTY else name)
+
+    def _on_device_chosen(self, name: str) -> None:
+        self.state.set_device(name)
+        self._show_models()
+
+    def _on_out_clicked(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Where results are published")
+        self.state.set_out(Path(folder) if folder else None)
+        self.out.setText(folder)
+
+    def _on_run_clicked(self) -> None:
+        layer = self.layer_choice.value()
+        self.state.run(None if layer is None else slice_in_view(self.viewer, layer))
+        self._timer.start()
+
+    def _on_cancel_clicked(self) -> None:
+        self.state.cancel()
+
+    def _on_copy_clicked(self) -> None:
+        clipboard = QGuiApplication.clipboard()
+        if clipboard is not None:
+            clipboard.setText(self.state.command_line)
+
+    def _on_tick(self) -> None:
+        self.state.poll()
+
+    # ---- What the state says ----
+
+    def _show_source(self) -> None:
+        source = self.state.source
+        self.badge.setText("" if source is None else source.badge)
+        self._show_models()
+
+    def _show_models(self) -> None:
+        models = sorted(self.state.models, key=self.state.misfit)  # fitting ones first
+        self.models.setRowCount(len(models))
+        self.boxes = [self._show_model(row, model) for row, model in enumerate(models)]
+        fit_height(self.models, most_rows=7)
+
+    def _show_model(self, row: int, model: Model) -> TickBox:
+        card, misfit = model.card, self.state.misfit(model)
+        seconds = self.state.seconds(model)
+        about = card.description or f"A {card.dimensions}D {card.role}"
+        box = TickBox(model, card.name)
+        box.setToolTip(misfit or f"{about}\n{model.folder}")
+        box.setEnabled(not misfit)
+        box.show_ticked(model in self.state.chosen)
+        box.ticked.connect(self._on_model_ticked)
+        put_box(self.models, row, 0, box)
+        time = "—" if seconds is None else duration(seconds)
+        classes = ", ".join(card.classes.names)
+        cells = (
+            cell(classes, misfit or "\n".join(card.classes.names)),
+            cell(card.licence),
+            cell(time, "On this scan, as measured before on this computer"),
+        )
+        for column, item in enumerate(cells, start=1):
+            if misfit:
+                item.setFlags(Qt.ItemFlag.NoItemFlags)
+            self.models.setItem(row, column, item)
+        return box
+
+    def _show_estimate(self) -> None:
+        for box in self.boxes:
+            box.show_ticked(box.value in self.state.chosen)
+        self.estimate.setText(self.state.problem or self.state.estimate_text)
+        self._show_buttons()
+
+    def _show_status(self, status: Status) -> None:
+        self.progress.setValue(round(1000 * status.fraction))
+        self.message.setText(status.text)
+        self._show_buttons()
+        if not status.busy:
+            self._timer.stop()
+
+    def _show_buttons(self) -> None:
+        busy = self.state.status.busy
+        self.run_button.setEnabled(not busy and not self.state.problem)
+        self.cancel_button.setEnabled(busy and self.state.status.phase != "cancelling")
+        self.copy_button.setEnabled(bool(self.state.command_line))
+
+    def _show_layers(self, layers: list[LayerData]) -> None:
+        shown = [show(self.viewer, layer_data) for layer_data in layers]
+        self.viewer.layers.selection.active = shown[-1]
+
+    def _show_tiles(self) -> None:
+        refresh_live(self.viewer.layers)
+
+
+def _with_shipped_models() -> Segmentation:
+    state = Segmentation()
+    state.add_shipped_models()
+    return state

@@ -1,0 +1,462 @@
+"""What the Segment dock knows and does, without Qt and without a process."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import zarr
+from psygnal import Signal
+
+from napari_kdseg.errors import KdsegError, ModelError
+from napari_kdseg.models.model import Model, ModelCard, NetworkSpec, Tiling, save_model
+from napari_kdseg.models.networks import build
+from napari_kdseg.runs.run import Run
+from napari_kdseg.state.estimates import duration, size
+from napari_kdseg.state.jobs import Job
+from napari_kdseg.state.layers import NAMESPACE, Source
+from napari_kdseg.state.scratch import ScratchCopy
+from napari_kdseg.state.segmentation import Segmentation, Status
+from napari_kdseg.volumes.formats import (
+    inspect_volume,
+    read_volume,
+    write_labels,
+    write_volume,
+)
+from napari_kdseg.volumes.labels import LabelSet
+from napari_kdseg.volumes.preprocessing import Intensity, Preprocessing
+from napari_kdseg.volumes.volume import Grid
+
+MakeModel = Callable[..., Model]
+SHAPE = (4, 16, 16)
+GRID = Grid.from_affine(np.diag([-1.0, 1.0, 3.0, 1.0]), SHAPE)
+
+
+class WorkerAtHand:
+    """Stands in for the process: the test says what it does."""
+
+    changed = Signal(Job)
+
+    def __init__(self) -> None:
+        self.ready = True
+        self.closed = False
+        self.jobs: list[Job] = []
+        self.cancelled: list[Job] = []
+
+    def start(self) -> None: ...
+
+    def poll(self) -> None: ...
+
+    def close(self) -> None:
+        self.closed = True
+
+    def submit(self, run: Run) -> Job:
+        self.jobs.append(Job(run))
+        return self.jobs[-1]
+
+    def cancel(self, job: Job) -> None:
+        self.cancelled.append(job)
+
+    # ---- What the process would do ----
+
+    def tell(self, **changes: Any) -> None:
+        for name, value in changes.items():
+            setattr(self.jobs[-1], name, value)
+        self.changed.emit(self.jobs[-1])
+
+    def fill_some(self, *names: str) -> None:
+        case = self.jobs[-1].run.partial / "case"
+        for name in names:
+            path = str(case / name / "labels.zarr")
+            zarr.create_array(store=path, shape=SHAPE, dtype="uint8")[1] = 1
+
+    def publish(self, *names: str) -> None:
+        run = self.jobs[-1].run
+        for name in names:
+            folder = Path(run.config["out"]) / "case" / name
+            folder.mkdir(parents=True)
+            classes = LabelSet.from_names(["spleen"])
+            labels = np.ones(SHAPE, np.uint8)
+            write_labels(folder / "labels.ome.zarr", labels, GRID, classes)
+        with run.executing():
+            pass
+
+
+@pytest.fixture
+def worker() -> WorkerAtHand:
+    return WorkerAtHand()
+
+
+@pytest.fixture
+def state(tmp_path: Path, worker: WorkerAtHand) -> Segmentation:
+    return Segmentation(worker, tmp_path / "cache")  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def make_model(tmp_path: Path) -> MakeModel:
+    def make(name: str, **changes: Any) -> Model:
+        values: dict[str, Any] = {
+            "name": name,
+            "network": NetworkSpec(
+                name="unet", parameters={"dimensions": 2, "width": 2, "stages": 2}
+            ),
+            "channels": ("CT",),
+            "classes": LabelSet.from_names(["spleen"]),
+            "preprocessing": Preprocessing(intensity=(Intensity(kind="none"),)),
+            "tiling": Tiling(tile_vox=(16, 16)),
+        }
+        card = ModelCard(**(values | changes))
+        torch.manual_seed(0)
+        network = build(card.network, len(card.channels), card.classes.count)
+        return save_model(tmp_path / "models" / name, card, network)
+
+    return make
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Source:
+    file = tmp_path / "case.nii.gz"
+    write_volume(file, np.zeros(SHAPE, np.int16), GRID)
+    return source(file)
+
+
+def source(file: Path) -> Source:
+    header = inspect_volume(file)
+    return Source("case", header.grid, header.channels, header.dtype, path=file)
+
+
+def array_source(voxels: np.ndarray, name: str = "my scan / 1") -> Source:
+    return Source(name, GRID, (name,), voxels.dtype, data=voxels)
+
+
+def started(state: Segmentation, scan: Source, *models: Model) -> None:
+    state.set_source(scan)
+    for model in models:
+        state.choose(state.add_model(model.folder))
+    state.run(view=(0, 2))
+
+
+# ---- Before Run ----
+
+
+def test_what_is_missing_is_said_before_run(
+    state: Segmentation, scan: Source, make_model: MakeModel
+) -> None:
+    assert "Open a scan" in state.problem
+    state.set_source(scan)
+    assert "Tick at least one model" in state.problem
+    state.choose(state.add_model(make_model("ct").folder))
+    assert not state.problem
+    state.set_uncertainty("disagreement")
+    assert "at least two" in state.problem
+
+
+def test_run_without_a_model_does_nothing(
+    state: Segmentation, scan: Source, worker: WorkerAtHand
+) -> None:
+    state.set_source(scan)
+    state.run()
+    assert not worker.jobs
+    assert state.status == Status()
+
+
+def test_the_time_is_foreseen_from_a_measurement(
+    state: Segmentation, scan: Source, make_model: MakeModel
+) -> None:
+    model = make_model("ct")
+    # 4 slices of one window each: 4 * 2.5 s.
+    measured = {"cpu": {"tile_vox": [1, 16, 16], "seconds_per_window": 2.5}}
+    state.set_source(scan)
+    state.set_device("cpu")
+    state.choose(state.add_model(model.folder))
+    assert "time not known before a first run on cpu" in state.estimate_text
+    (model.folder / "measurements.json").write_text(json.dumps(measured))
+    assert state.seconds(model) == pytest.approx(10)
+    assert "10 s" in state.estimate_text
+
+
+def test_a_model_that_does_not_fit_says_why(
+    state: Segmentation, scan: Source, make_model: MakeModel
+) -> None:
+    model = state.add_model(make_model("mr", channels=("T1", "T2")).folder)
+    assert not state.misfit(model)
+    state.set_source(scan)
+    assert "takes 2 (T1, T2)" in state.misfit(model)
+    assert state.seconds(model) is None
+
+
+def test_models_that_do_not_fit_another_scan_are_unticked(
+    state: Segmentation, scan: Source, make_model: MakeModel
+) -> None:
+    coarse = state.add_model(make_model("coarse", spacing_range_mm=(5, 9)).folder)
+    anything = state.add_model(make_model("anything").folder)
+    state.choose(coarse)
+    state.choose(anything)
+    state.set_source(scan)
+    assert state.chosen == (anything,)
+
+
+def test_a_folder_is_offered_once(state: Segmentation, make_model: MakeModel) -> None:
+    folder = make_model("ct").folder
+    assert state.add_model(folder) is state.add_model(folder)
+    assert len(state.models) == 1
+
+
+def test_a_folder_that_is_no_model_is_refused(
+    state: Segmentation, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=r"model\.yaml"):
+        state.add_model(tmp_path)
+
+
+# ---- The run that is prepared ----
+
+
+def test_a_run_asks_for_what_was_chosen(
+    state: Segmentation, scan: Source, make_model: MakeModel, worker: WorkerAtHand
+) -> None:
+    student = make_model("student")
+    teachers = [make_model(name, role="teacher") for name in ("one", "two")]
+    started(state, scan, student, *teachers)
+    config = worker.jobs[0].run.config
+    assert config["inputs"] == [str(scan.path)]
+    # Teachers first: what they taught lies over them in the viewer.
+    folders = [str(model.folder) for model in (*teachers, student)]
+    assert config["models"] == folders
+    assert config["regions"] is True
+    assert config["uncertainty"] == "entropy"
+    assert config["preview"] == [0, 2]
+    assert config["format"] == "ome-zarr"
+    assert state.command_line.startswith(f"kdseg-train predict {scan.path} --model")
+
+
+def test_one_model_has_no_regions(
+    state: Segmentation, scan: Source, make_model: MakeModel, worker: WorkerAtHand
+) -> None:
+    started(state, scan, make_model("alone", role="teacher"))
+    assert worker.jobs[0].run.config["regions"] is False
+
+
+def test_a_chosen_folder_gets_the_format_of_the_scan(
+    state: Segmentation,
+    scan: Source,
+    make_model: MakeModel,
+    worker: WorkerAtHand,
+    tmp_path: Path,
+) -> None:
+    state.set_out(tmp_path / "results")
+    started(state, scan, make_model("ct"))
+    run = worker.jobs[0].run
+    assert run.config["format"] == "source"
+    assert run.folder == tmp_path / "results" / ".run"
+
+
+def test_a_folder_with_another_run_is_refused(
+    state: Segmentation,
+    scan: Source,
+    make_model: MakeModel,
+    worker: WorkerAtHand,
+    tmp_path: Path,
+) -> None:
+    state.set_out(tmp_path / "results")
+    started(state, scan, make_model("ct"))
+    worker.tell(state="stopped")
+    state.set_uncertainty("margin")
+    state.run()
+    assert state.status.phase == "failed"
+    assert "other settings (uncertainty" in state.status.text
+
+
+def test_run_goes_on_whatever_slice_is_in_view(
+    state: Segmentation, scan: Source, make_model: MakeModel, worker: WorkerAtHand
+) -> None:
+    started(state, scan, make_model("ct"))
+    worker.tell(state="stopped")
+    state.run(view=(1, 5))
+    assert worker.jobs[0].run.folder == worker.jobs[1].run.folder
+
+
+def test_another_file_of_the_same_name_is_another_run(
+    state: Segmentation, scan: Source, make_model: MakeModel, worker: WorkerAtHand
+) -> None:
+    started(state, scan, make_model("ct"))
+    worker.tell(state="stopped")
+    assert scan.path is not None
+    write_volume(scan.path, np.ones(SHAPE, np.float32), GRID)
+    state.run()
+    assert worker.jobs[0].run.folder != worker.jobs[1].run.folder
+
+
+# ---- Following it ----
+
+
+def test_layers_are_shown_as_soon_as_there_is_something_to_see(
+    state: Segmentation, scan: Source, make_model: MakeModel, worker: WorkerAtHand
+) -> None:
+    shown: list[Any] = []
+    ticks: list[None] = []
+    state.layers_started.connect(shown.extend)
+    state.tiles_finished.connect(lambda: ticks.append(None))
+    started(state, scan, make_model("ct"))
+    worker.tell(state="running", news=({"event": "started"},))
+    assert not shown
+    worker.fill_some("ct")
+    worker.tell(news=({"event": "preview"},))
+    [(data, arguments, kind)] = shown
+    assert kind == "labels"
+    assert np.asarray(data)[1].all()
+    assert arguments["scale"] == (3, 1, 1)
+    assert arguments["metadata"][NAMESPACE]["live"] is True
+    worker.tell(news=({"event": "progress"},), fraction=0.5)
+    assert len(shown) == 1
+    assert len(ticks) == 2
+    assert state.status.phase == "running"
+    assert state.status.text.startswith("50 %")
+
+
+def test_published_results_replace_what_was_growing(
+    state: Segmentation, scan: Source, make_model: MakeModel, worker: WorkerAtHand
+) -> None:
+    growing: list[Any] = []
+    published: list[Any] = []
+    state.layers_started.connect(growing.extend)
+    state.layers_published.connect(published.extend)
+    started(state, scan, make_model("ct"))
+    worker.fill_some("ct")
+    worker.tell(state="running", news=({"event": "preview"},))
+    worker.publish("ct")
+    worker.tell(state="finished", fraction=1.0)
+    before, after = (
+        layers[0][1]["metadata"][NAMESPACE] for layers in (growing, published)
+    )
+    assert before["key"] == after["key"]
+    assert not after["live"]
+    assert state.status.phase == "finished"
+
+
+def test_what_was_computed_before_is_shown_at_once(
+    state: Segmentation, scan: Source, make_model: MakeModel, worker: WorkerAtHand
+) -> None:
+    started(state, scan, make_model("ct"))
+    worker.publish("ct")
+    worker.tell(state="finished")
+    published: list[Any] = []
+    state.layers_published.connect(published.extend)
+    state.run()
+    assert len(worker.jobs) == 1
+    assert len(published) == 1
+    assert state.status.text.startswith("Computed before")
+
+
+def test_a_failure_is_told_in_its_own_words(
+    state: Segmentation, scan: Source, make_model: MakeModel, worker: WorkerAtHand
+) -> None:
+    started(state, scan, make_model("ct"))
+    worker.tell(state="failed", error="case.nii.gz is cut short.")
+    assert state.status == Status("failed", 0.0, "case.nii.gz is cut short.")
+
+
+def test_cancel_asks_the_worker_once_it_runs(
+    state: Segmentation, scan: Source, make_model: MakeModel, worker: WorkerAtHand
+) -> None:
+    started(state, scan, make_model("ct"))
+    worker.tell(state="running", fraction=0.25)
+    state.cancel()
+    assert worker.cancelled == worker.jobs
+    assert state.status.phase == "cancelling"
+    worker.tell(news=({"event": "progress"},))
+    assert state.status.phase == "cancelling"
+    worker.tell(state="stopped")
+    assert state.status.phase == "cancelled"
+    assert not state.status.busy
+
+
+def test_a_shared_worker_outlives_the_dock(
+    state: Segmentation, worker: WorkerAtHand
+) -> None:
+    state.close()
+    assert not worker.closed
+
+
+# ---- Scans without a file ----
+
+
+def test_a_layer_without_a_file_is_copied_with_its_grid(
+    state: Segmentation, make_model: MakeModel, worker: WorkerAtHand
+) -> None:
+    voxels = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
+    started(state, array_source(voxels), make_model("ct"))
+    assert state.status.phase == "preparing"
+    while state.status.phase == "preparing":
+        state.poll()
+    copy = Path(worker.jobs[0].run.config["inputs"][0])
+    assert copy.name == "my_scan_1.ome.zarr"
+    volume = read_volume(copy)
+    assert np.array_equal(np.asarray(volume.data)[0], voxels)
+    assert volume.grid.matches(GRID)
+
+
+def test_the_same_voxels_are_copied_once(tmp_path: Path) -> None:
+    voxels = np.ones(SHAPE, np.float32)
+    paths = []
+    for _ in range(2):
+        copy = ScratchCopy(array_source(voxels), tmp_path)
+        while copy.step() is not None:
+            pass
+        paths.append(copy.path)
+    voxels[0, 0, 0] = 2
+    other = ScratchCopy(array_source(voxels), tmp_path)
+    while other.step() is not None:
+        pass
+    assert paths[0] == paths[1] != other.path
+
+
+def test_a_copy_that_was_cancelled_leaves_nothing(tmp_path: Path) -> None:
+    grid = Grid.from_affine(np.eye(4), (200, 16, 16))
+    voxels = np.ones(grid.shape, bool)
+    long = Source("long", grid, ("long",), voxels.dtype, data=voxels)
+    copy = ScratchCopy(long, tmp_path)
+    for _ in range(6):  # four slabs are looked at, two are written
+        copy.step()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()]
+    copy.cancel()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_cancel_while_copying_asks_no_worker(
+    state: Segmentation, make_model: MakeModel, worker: WorkerAtHand
+) -> None:
+    started(state, array_source(np.ones(SHAPE, np.float32)), make_model("ct"))
+    state.cancel()
+    state.poll()
+    assert state.status.phase == "cancelled"
+    assert not worker.jobs
+
+
+def test_a_full_disk_is_told_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "scans").write_text("a file where a folder should be")
+    copy = ScratchCopy(array_source(np.ones(SHAPE)), tmp_path / "scans")
+    copy.step()
+    with pytest.raises(KdsegError, match="could not be copied"):
+        copy.step()
+
+
+# ---- Words ----
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "less than a second"), (42.4, "42 s"), (150, "2 min"), (9000, "2.5 h")],
+)
+def test_times_are_said_as_people_say_them(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(2_500, "2 kB"), (7_440_000, "7.44 MB"), (22.6e9, "22.6 GB")]
+)
+def test_sizes_are_said_as_people_say_them(count: float, words: str) -> None:
+    assert size(count) == words

@@ -1,0 +1,220 @@
+"""The Segment dock in a real viewer, with a real worker."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import psutil
+import pytest
+from napari.layers import Labels
+from pytestqt.qtbot import QtBot
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QGuiApplication
+
+from napari_kdseg.contributions import write_labels_nifti
+from napari_kdseg.models.model import Model
+from napari_kdseg.state.jobs import Worker
+from napari_kdseg.state.layers import NAMESPACE
+from napari_kdseg.state.segmentation import Segmentation
+from napari_kdseg.state.teachers import Teachers
+from napari_kdseg.widgets.segment import SegmentDock
+
+MakeModel = Callable[..., Model]
+PATIENCE_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[Worker]:
+    """One warm process for all tests: it takes seconds to load."""
+    shared = Worker()
+    yield shared
+    shared.close()
+
+
+@pytest.fixture
+def dock(
+    make_napari_viewer: Any, tmp_path: Path, worker: Worker
+) -> Iterator[SegmentDock]:
+    viewer = make_napari_viewer()
+    widget = SegmentDock(viewer, Segmentation(worker, tmp_path / "cache"))
+    shell = viewer.window.add_dock_widget(widget, name="Segment")
+    yield widget
+    viewer.window.remove_dock_widget(shell)
+
+
+def tick(dock: SegmentDock, *models: Model) -> None:
+    for model in models:
+        dock.state.add_model(model.folder)
+    names = [model.card.name for model in models]
+    for box in dock.boxes:
+        if box.text() in names:
+            box.click()
+
+
+def run_to_end(qtbot: QtBot, dock: SegmentDock) -> None:
+    qtbot.mouseClick(dock.run_button, Qt.MouseButton.LeftButton)
+    assert dock.state.status.busy
+    qtbot.waitUntil(lambda: not dock.state.status.busy, timeout=PATIENCE_MS)
+
+
+def labels_in(dock: SegmentDock) -> list[Any]:
+    return [layer for layer in dock.viewer.layers if isinstance(layer, Labels)]
+
+
+def test_a_scan_is_segmented_from_the_dock(
+    qtbot: QtBot, dock: SegmentDock, make_model: MakeModel, scan: Path, tmp_path: Path
+) -> None:
+    dock.viewer.open(str(scan), plugin="napari-kdseg")
+    assert dock.badge.text() == "LPS, 1.0 x 1.5 x 2.0 mm · 1 channel · float32"
+    tick(dock, make_model("organs"))
+    assert "memory" in dock.estimate.text()
+    run_to_end(qtbot, dock)
+    assert dock.state.status.phase == "finished", dock.message.text()
+
+    [labels] = labels_in(dock)
+    image = dock.viewer.layers["case"]
+    assert labels.name == "case organs"
+    assert np.array_equal(labels.scale, image.scale)
+    assert np.array_equal(labels.translate, image.translate)
+    assert isinstance(labels.data, np.ndarray)  # published: may be painted on
+    # What is under the mouse is named in the status bar.
+    place = labels.data_to_world(np.argwhere(labels.data == 1)[0])
+    dock.viewer.dims.set_point(0, place[0])
+    status = labels.get_status(place, world=True)
+    assert "class: spleen" in status["coordinates"]
+    # What is saved lies on the grid of the scan.
+    data, arguments, _ = labels.as_layer_data_tuple()
+    write_labels_nifti(str(tmp_path / "saved.nii.gz"), data, arguments)
+    written, source = nibabel.load(tmp_path / "saved.nii.gz"), nibabel.load(scan)
+    assert np.allclose(written.affine, source.affine)
+    assert written.shape == source.shape
+
+
+def test_the_dock_shows_what_repeats_the_run(
+    qtbot: QtBot, dock: SegmentDock, make_model: MakeModel, scan: Path
+) -> None:
+    dock.viewer.open(str(scan), plugin="napari-kdseg")
+    model = make_model("organs")
+    tick(dock, model)
+    assert not dock.copy_button.isEnabled()
+    run_to_end(qtbot, dock)
+    qtbot.mouseClick(dock.copy_button, Qt.MouseButton.LeftButton)
+    words = QGuiApplication.clipboard().text().split()
+    assert words[:3] == ["kdseg-train", "predict", str(scan)]
+    assert words[words.index("--model") + 1] == str(model.folder)
+
+
+def test_cancel_keeps_finished_tiles_and_run_goes_on(
+    qtbot: QtBot, dock: SegmentDock, make_model: MakeModel, tmp_path: Path
+) -> None:
+    voxels = np.random.default_rng(0).normal(size=(400, 64, 64)).astype(np.float32)
+    dock.viewer.add_image(voxels, name="long scan")
+    tick(dock, make_model("organs"))
+    qtbot.mouseClick(dock.run_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(
+        lambda: (
+            dock.state.status.phase == "running" and dock.state.status.fraction > 0.02
+        ),
+        timeout=PATIENCE_MS,
+    )
+    qtbot.mouseClick(dock.cancel_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: not dock.state.status.busy, timeout=PATIENCE_MS)
+    assert dock.state.status.phase == "cancelled"
+    [labels] = labels_in(dock)
+    kept = np.flatnonzero(np.asarray(labels.data).any(axis=(1, 2)))
+    assert 0 < len(kept) < 400
+    # The Teachers dock averages what there is, and leaves the rest open.
+    teachers = Teachers()
+    teachers.look(dock.viewer.layers)
+    assert teachers.case is not None
+    assert teachers.case.growing
+    teachers.poll()
+    assert teachers.profile is not None
+    known = np.isfinite(teachers.profile.means("uncertainty", 0))
+    assert 0 < known.sum() < 400
+
+    run_to_end(qtbot, dock)
+    assert dock.state.status.phase == "finished"
+    [labels] = labels_in(dock)
+    assert np.asarray(labels.data).any(axis=(1, 2)).all()
+
+
+def test_models_that_do_not_fit_cannot_be_ticked(
+    dock: SegmentDock, make_model: MakeModel, scan: Path
+) -> None:
+    dock.state.add_model(make_model("mr", channels=("T1", "T2")).folder)
+    dock.state.add_model(make_model("ct").folder)
+    dock.viewer.open(str(scan), plugin="napari-kdseg")
+    fit, unfit = dock.boxes
+    assert [fit.text(), unfit.text()] == ["ct", "mr"]  # those that fit come first
+    assert fit.isEnabled()
+    assert not unfit.isEnabled()
+    assert "takes 2 (T1, T2)" in unfit.toolTip()
+
+
+def test_run_needs_a_scan_and_a_model(
+    dock: SegmentDock, make_model: MakeModel, scan: Path
+) -> None:
+    assert "Open a scan" in dock.estimate.text()
+    assert not dock.run_button.isEnabled()
+    dock.viewer.open(str(scan), plugin="napari-kdseg")
+    assert "Tick at least one model" in dock.estimate.text()
+    tick(dock, make_model("organs"))
+    assert dock.run_button.isEnabled()
+
+
+def test_results_are_no_scans_to_segment(
+    qtbot: QtBot, dock: SegmentDock, make_model: MakeModel, scan: Path
+) -> None:
+    dock.viewer.open(str(scan), plugin="napari-kdseg")
+    tick(dock, make_model("organs"))
+    run_to_end(qtbot, dock)
+    kinds = [layer.metadata[NAMESPACE]["kind"] for layer in dock.viewer.layers]
+    assert sorted(kinds) == ["image", "labels", "uncertainty"]
+    choices = [dock.layer_choice.itemText(i) for i in range(dock.layer_choice.count())]
+    assert choices == ["case"]
+
+
+def test_a_scan_with_a_hole_in_it_is_refused_in_one_sentence(
+    qtbot: QtBot, dock: SegmentDock, make_model: MakeModel
+) -> None:
+    voxels = np.zeros((8, 32, 32), np.float32)
+    voxels[3, 4, 5] = np.nan
+    dock.viewer.add_image(voxels, name="broken")
+    tick(dock, make_model("organs"))
+    run_to_end(qtbot, dock)
+    assert dock.state.status.phase == "failed"
+    assert "NaN or infinite" in dock.message.text()
+    assert not labels_in(dock)
+
+
+def test_closing_the_dock_lets_go_of_everything(
+    qtbot: QtBot, make_napari_viewer: Any, make_model: MakeModel, tmp_path: Path
+) -> None:
+    viewer = make_napari_viewer()
+    state = Segmentation(scratch=tmp_path)
+    shell = viewer.window.add_dock_widget(SegmentDock(viewer, state), name="Segment")
+    state.worker.start()
+    events = (viewer.layers.events.inserted, viewer.layers.events.renamed)
+    before = [len(event.callbacks) for event in events]
+    viewer.window.remove_dock_widget(shell)
+    assert [len(event.callbacks) for event in events] == [n - 1 for n in before]
+    assert not state.worker.changed
+    state.worker.poll()
+    assert not state.worker.ready
+
+
+def test_the_worker_ends_with_the_window(
+    qtbot: QtBot, make_napari_viewer: Any, tmp_path: Path
+) -> None:
+    viewer = make_napari_viewer()
+    state = Segmentation(scratch=tmp_path)
+    viewer.window.add_dock_widget(SegmentDock(viewer, state), name="Segment")
+    state.worker.start()
+    mine = psutil.Process()
+    workers = [p for p in mine.children() if "kdseg_train.work" in p.cmdline()]
+    assert workers
+    viewer.close()
+    qtbot.waitUntil(lambda: not any(p.is_running() for p in workers[-1:]))
