@@ -363,6 +363,13 @@ def test_partial_sets_label_one_organ_each_and_share_no_scan(tmp_path: Path):
     }
 
 
+def test_the_fewest_cases_leave_one_for_each_organ_and_one_for_testing(tmp_path: Path):
+    write_partial_sample("fish", tmp_path, cases=10, size=32)
+    counts = [len(read_data_set(folder).cases) for folder in tmp_path.iterdir()]
+    assert counts == [1] * 10
+    assert (tmp_path / "swim_bladder" / "dataset.json").is_file()
+
+
 def test_the_partial_label_is_the_organ_of_the_full_one(tmp_path: Path):
     write_partial_sample("abdomen", tmp_path, cases=5, size=32)
     array, _ = read_labels(tmp_path / "spleen" / "labelsTr" / "abdomen_002.nii.gz")

@@ -168,8 +168,8 @@ def write_partial_sample(
         OUT/test/        every class labelled; in none of the sets above
 
     Folders are named after classes, spaces as underscores. Cases keep the number that
-    `write_sample` gives them. One in five (at least one) is for testing; the others
-    are dealt out to the organs in turn.
+    `write_sample` gives them. One in five (at least one) is for testing, as long as
+    each organ gets one of the others, which are dealt out in turn.
 
     Parameters
     ----------
@@ -187,7 +187,8 @@ def write_partial_sample(
     organs = make(0).classes.names
     _check_folder(out, cases, at_least=len(organs) + 1)
     report = _counter(cases, on_progress)
-    for_teachers = range(cases - max(1, cases // TEST_SHARE))
+    for_tests = max(1, min(cases // TEST_SHARE, cases - len(organs)))
+    for_teachers = range(cases - for_tests)
     for number, organ in enumerate(organs):
         share = for_teachers[number :: len(organs)]
         drawn = ((index, _alone(make(index), organ)) for index in share)
