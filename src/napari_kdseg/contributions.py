@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_kdseg.models.model import Model
-from napari_kdseg.shipped import shipped_models, shipped_volumes
+from napari_kdseg.shipped import shipped_volumes
 from napari_kdseg.state.layers import (
     LayerData,
     grid_of_layer,
@@ -36,6 +35,25 @@ from napari_kdseg.volumes.labels import (
 )
 
 Reader = Callable[[str], list[LayerData]]
+
+# NIfTI keeps no names of classes.
+SAMPLE_CLASSES = {
+    "abdomen": LabelSet.from_names(["liver", "spleen", "kidneys", "pancreas"]),
+    "brain": LabelSet.from_names(["necrotic core", "oedema", "enhancing tumour"]),
+    "fish": LabelSet.from_names(
+        [
+            "brain",
+            "eyes",
+            "gills",
+            "heart",
+            "liver",
+            "gut",
+            "swim bladder",
+            "kidney",
+            "spine",
+        ]
+    ),
+}
 
 # Files with one of these words in their name, and files in folders of these names,
 # hold labels.
@@ -95,21 +113,10 @@ def _sample(name: str) -> list[LayerData]:
     layers = read(str(image))
     truth = image.with_name(f"{name}-labels.nii.gz")
     if truth.is_file():
-        data, arguments, kind = _labels_of(truth, _classes_of_sample(name))
+        data, arguments, kind = _labels_of(truth, SAMPLE_CLASSES[name])
         hidden = {**arguments, "name": f"{name} truth", "visible": False}
         layers.append((data, hidden, kind))
     return layers
-
-
-def _classes_of_sample(name: str) -> LabelSet | None:
-    """What the shipped student of a sample calls the classes; NIfTI keeps no names."""
-    folders = [f for key, f in shipped_models().items() if key.startswith(f"{name}-")]
-    sets = [Model.open(folder).card.classes for folder in folders]
-    return max(sets, key=_count, default=None)
-
-
-def _count(classes: LabelSet) -> int:
-    return classes.count
 
 
 def _holds_labels(file: Path) -> bool:

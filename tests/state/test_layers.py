@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from napari.layers import Image, Labels, Layer
 
+from kdseg_train.samples import make_case
 from napari_kdseg.contributions import (
+    SAMPLE_CLASSES,
     get_reader,
     read,
     sample_abdomen,
@@ -324,6 +326,11 @@ def test_samples_open_with_their_truth_hidden(make: Any) -> None:
     assert not layers[-1].visible
     assert layers[-1].data.max() >= 3
     assert np.array_equal(layers[-1].scale, images[0].scale)
+
+
+@pytest.mark.parametrize("name", list(SAMPLE_CLASSES))
+def test_samples_call_their_classes_as_they_were_made(name: str) -> None:
+    assert make_case(name, 0, 0, 32).classes.names == SAMPLE_CLASSES[name].names
 
 
 @pytest.mark.slow

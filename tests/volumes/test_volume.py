@@ -13,6 +13,7 @@ from napari_kdseg.volumes.volume import (
     case_id,
     check_same_grid,
     suffix_of,
+    without_channel,
 )
 
 # i runs to the left in steps of 2, j to the front in steps of 3, k up in steps of 4.
@@ -187,3 +188,13 @@ def test_the_case_is_the_name_without_the_ending_of_its_format(
 ) -> None:
     assert case_id(Path("folder") / name) == case
     assert suffix_of(Path("folder") / name) == suffix
+
+
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [("brain_0001", "brain"), ("scan_12", "scan_12"), ("_0001", "_0001")],
+)
+def test_a_case_in_the_form_of_nnunet_is_named_without_its_channel(
+    name: str, case: str
+) -> None:
+    assert without_channel(name) == case

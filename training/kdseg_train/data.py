@@ -9,7 +9,6 @@ speak about; every other class is unknown there.
 import hashlib
 import json
 import random
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,11 +19,10 @@ import yaml
 from kdseg_train.config import DataEntry, Recipe
 from napari_kdseg.errors import DataSetError
 from napari_kdseg.volumes import formats
+from napari_kdseg.volumes.volume import without_channel
 
 Values = dict[str, tuple[int, ...]]
 """Class -> stored label values that mean it."""
-
-NNUNET_CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
 
 
 @dataclass(frozen=True)
@@ -246,9 +244,8 @@ def group_channels(paths: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
     groups: dict[str, list[Path]] = {}
     for path in paths:
         if formats.is_volume(path):
-            name = formats.case_id(path)
-            match = NNUNET_CHANNEL.match(name)
-            groups.setdefault(match["case"] if match else name, []).append(path)
+            name = without_channel(formats.case_id(path))
+            groups.setdefault(name, []).append(path)
     return {case: tuple(sorted(files)) for case, files in sorted(groups.items())}
 
 

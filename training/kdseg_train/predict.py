@@ -14,6 +14,8 @@ from kdseg_train.partial import Partial
 from kdseg_train.plan import Plan, PredictConfig, Scan, plan
 from kdseg_train.publish import publish, what_is_left
 from napari_kdseg.errors import VolumeError
+from napari_kdseg.inference.estimate import estimate, record_measurement
+from napari_kdseg.inference.forward import pick_device
 from napari_kdseg.inference.predict import predict_tiles
 from napari_kdseg.models.model import Model
 from napari_kdseg.runs.run import Run
@@ -111,12 +113,15 @@ class _Job:
             return
         left = np.prod([part.stop - part.start for part in box])
         share = float(left / np.prod(self.scan.grid.shape))
+        started = time.monotonic()
         for tile in self._tiles(volume, box):
             partial.add(tile)
             self._progress(
                 1 - share * (1 - tile.fraction),
                 box=[[part.start, part.stop] for part in tile.index],
             )
+        if share == 1:
+            self._remember(volume, time.monotonic() - started)
 
     def _tiles(self, volume: Volume, box: Box) -> Any:
         return predict_tiles(
@@ -127,6 +132,19 @@ class _Job:
             should_stop=self.run.stop_requested,
             log=self._note,
         )
+
+    def _remember(self, volume: Volume, seconds: float) -> None:
+        """Keep what a window took, for the estimates of later predictions."""
+        settings, models = self.plan.config.settings, self.plan.models
+        header = formats.Header(
+            self.scan.images[0], volume.grid, volume.channels, volume.data.dtype
+        )
+        windows = max(1, estimate(header, models, settings).windows)
+        for model in models:
+            tile = settings.tile or model.card.tiling.tile_vox
+            depth = (1,) if len(tile) == 2 else ()
+            device = pick_device(settings.device)
+            record_measurement(model, device, (*depth, *tile), seconds / windows)
 
     def _note(self, message: str) -> None:
         self.run.event("note", message=message)

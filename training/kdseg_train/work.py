@@ -22,6 +22,7 @@ import psutil
 from kdseg_train.execute import execute
 from napari_kdseg.errors import KdsegError
 from napari_kdseg.runs.run import Run
+from napari_kdseg.shipped import shipped_models
 
 PARENT_CHECK_S = 1.0
 
@@ -117,10 +118,16 @@ class Worker:
 
 
 def warm_up() -> None:
-    """Import what the first prediction would otherwise wait for."""
-    from kdseg_train import predict
+    """Load what the first prediction would otherwise wait for.
 
-    assert predict.predict is not None
+    Building a first network makes torch import another second's worth; those that
+    come along are small, and likely to be asked for.
+    """
+    from kdseg_train.predict import WarmModel
+
+    with contextlib.suppress(KdsegError):
+        for folder in shipped_models().values():
+            WarmModel.open(folder).network()
 
 
 def _parent() -> psutil.Process | None:

@@ -11,7 +11,7 @@ from typing import Any
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.models.model import WEIGHTS, Model
 from napari_kdseg.runs.run import Run
-from napari_kdseg.volumes.volume import case_id
+from napari_kdseg.volumes.volume import case_id, without_channel
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def prepared(wish: Wish, cache: Path) -> Run:
 
 def case_of(run: Run) -> str:
     """The name of the one scan that a run of a dock predicts."""
-    return case_id(Path(run.config["inputs"][0]))
+    return without_channel(case_id(Path(run.config["inputs"][0])))
 
 
 def _config(wish: Wish) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A volume: voxels, and the grid that says where in space they lie."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -218,6 +219,11 @@ def case_id(path: Path) -> str:
     """
     ending = suffix_of(path)
     return path.name[: -len(ending)] if ending else path.stem
+
+
+def without_channel(name: str) -> str:
+    """Take the channel off a case id, as nnU-Net writes it: ``CASE_0001``."""
+    return re.sub(r"(?<=.)_\d{4}$", "", name)
 
 
 def suffix_of(path: Path) -> str:

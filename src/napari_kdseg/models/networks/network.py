@@ -120,7 +120,9 @@ def draw_he_weights(network: nn.Module, negative_slope: float) -> None:
     """
     kinds = nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d
     for module in network.modules():
-        if isinstance(module, kinds):
+        # A network on the meta device has no weights yet; drawing them there makes
+        # torch import its compiler, a second and a half for nothing.
+        if isinstance(module, kinds) and not module.weight.is_meta:
             nn.init.kaiming_normal_(module.weight, a=negative_slope)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
