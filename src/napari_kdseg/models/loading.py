@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from napari_kdseg.errors import ModelError
@@ -59,7 +59,8 @@ def save_weights(
         name: _as_stored(value, dtype) for name, value in network.state_dict().items()
     }
     _check_fit(f"The network for {card.name}", _without_weights(card), weights)
-    save_file(weights, path)
+    # save_file would leave a file that only its owner may read; labs share models
+    path.write_bytes(save(weights))
 
 
 def _as_stored(value: Tensor, dtype: torch.dtype) -> Tensor:
