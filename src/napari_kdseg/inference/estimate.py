@@ -136,6 +136,8 @@ def record_measurement(
 ) -> None:
     """Keep how long a window took, for later estimates; the labels do not depend on it.
 
+    A measurement that this one confirms, to a factor of two, stays as it is.
+
     Parameters
     ----------
     model
@@ -148,13 +150,18 @@ def record_measurement(
     seconds_per_window
         Of one window on its way from the source to the sums, on average.
     """
+    known = _seconds_per_window(model, device, (tile[0], tile[1], tile[2]))
+    if known is not None and known / 2 <= seconds_per_window <= known * 2:
+        return
     found = _measurements(model.folder)
     found[_kind(device)] = {
         "tile_vox": list(tile),
         "seconds_per_window": round(seconds_per_window, 6),
     }
     try:
-        write_text_atomic(model.folder / MEASUREMENTS, json.dumps(found, indent=2))
+        write_text_atomic(
+            model.folder / MEASUREMENTS, json.dumps(found, indent=2) + "\n"
+        )
     except OSError:
         return
 

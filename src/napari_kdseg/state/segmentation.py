@@ -362,7 +362,10 @@ class Segmentation:
             self._set_status(Status("failed", 1.0, str(error)))
             return
         self.layers_published.emit(layers)
-        self._set_status(Status("finished", 1.0, f"{words}: {folder}"))
+        where = "kept in the cache until saved" if self._out is None else str(folder)
+        self._set_status(Status("finished", 1.0, f"{words}; {where}."))
+        self.models_changed.emit()  # how long each takes may be known better now
+        self.estimate_changed.emit()
 
     def _growing(self, results: list[Result], case: str) -> list[LayerData]:
         assert self._grid is not None
