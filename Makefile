@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # a folder of real volumes; tests that need one skip without it
 REAL_DATA ?= $(wildcard ../shared/data)
 PYTEST := xvfb-run -a -s "-screen 0 1600x1000x24" $(BIN)/pytest \
-	$(if $(REAL_DATA),--real-data $(REAL_DATA))
+	$(if $(REAL_DATA),--real-data=$(REAL_DATA))
 # libraries that Qt and Mesa load, and a screen for machines that have none
 LIBRARIES := libgl1 libegl1 libglx-mesa0 libgl1-mesa-dri libxkbcommon-x11-0 \
 	libxcb-cursor0 libxcb-icccm4 libxcb-image0 libxcb-keysyms1 libxcb-randr0 \

@@ -31,7 +31,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
 ORGANS = ("liver", "spleen")
-SHARPER_THAN = 0.02  # less uncertainty than this is left clear
+SHARPER_THAN = 0.1  # less uncertainty than this is left clear
 CONSOLE = Console()
 
 

@@ -32,5 +32,5 @@ def real_data(request: pytest.FixtureRequest) -> Path:
     """The folder of real volumes; the test skips, and says so, where none is given."""
     folder = request.config.getoption("--real-data")
     if folder is None or not folder.is_dir():
-        pytest.skip("no real volumes: give their folder with --real-data DIR")
+        pytest.skip("no real volumes: give their folder with --real-data=DIR")
     return Path(folder)

@@ -1,6 +1,6 @@
 """Every NIfTI of a folder of real volumes goes through predict, or is refused.
 
-Needs ``pytest --real-data DIR``. The reference is nibabel.
+Needs ``pytest --real-data=DIR``. The reference is nibabel.
 """
 
 from collections import defaultdict

@@ -1,6 +1,6 @@
 """Every NIfTI file of a folder of real volumes is read, or refused for a known reason.
 
-Needs ``pytest --real-data DIR``.
+Needs ``pytest --real-data=DIR``.
 """
 
 from pathlib import Path
