@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from kdseg_train.config import Recipe
-from kdseg_train.data import fingerprint, read_data_set, resolve
+from kdseg_train.data import fingerprint, resolve
+from kdseg_train.layouts import read_data_set
 from napari_kdseg.errors import DataSetError
 from napari_kdseg.volumes.formats import write_labels, write_volume
 from napari_kdseg.volumes.volume import Grid

@@ -136,3 +136,20 @@ def test_the_same_seed_draws_the_same_weights_and_other_draws_go_on() -> None:
         assert torch.equal(torch.rand(3), one)
     with seeded(5, "b"):
         assert not torch.equal(torch.rand(3), one)
+
+
+def test_cases_kept_apart_have_a_curve_of_their_own_and_teach_nothing(
+    tmp_path: Path,
+) -> None:
+    alone, beside = stage_of(Line()), stage_of(Line())
+    train(alone, new_run(tmp_path / "alone"), CPU)
+    run = new_run(tmp_path / "beside")
+    watched = Stage(
+        "line", beside.network, beside.objective, Line(), SETTINGS, validation=Line()
+    )
+    train(watched, run, CPU)
+    events, _ = run.events()
+    curve = [e["validation_loss"] for e in events if e["event"] == "metric"]
+    assert len(curve) == SETTINGS.epochs
+    assert curve[-1] < curve[0]
+    assert weights(beside) == weights(alone)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kdseg_train.config import Recipe, Training
-from kdseg_train.data import Case
+from kdseg_train.layouts import Case
 from kdseg_train.patches import Patches, StoredCase, store
 from napari_kdseg.errors import GridError, LabelError
 from napari_kdseg.volumes.formats import write_labels, write_volume

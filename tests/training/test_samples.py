@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from kdseg_train.data import read_data_set
+from kdseg_train.layouts import read_data_set
 from kdseg_train.samples import (
     SAMPLES,
     SHIPPED_SEED,

@@ -49,7 +49,7 @@ class Split(Settings):
     """How cases are divided; always by scan, never by slice."""
 
     test: float = Field(0.0, ge=0, lt=1, description="share kept for testing")
-    validation: float = Field(0.0, ge=0, lt=1, description="share for the curves")
+    validation: float = Field(0.0, ge=0, lt=1, description="share that only curves see")
     seed: int = Field(0, ge=0)
 
 
@@ -153,9 +153,6 @@ class Recipe(Settings):
     split: Split = Split()
     classes: tuple[str, ...] | None = Field(
         None, description="order of the classes; nothing given: as the data names them"
-    )
-    channels: tuple[str, ...] | None = Field(
-        None, description="channels to use; nothing given: all of the data"
     )
     preprocessing: Preprocessing = Field(default_factory=ct_preprocessing)
     network: NetworkSpec = Field(

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from kdseg_train import config
-from kdseg_train.data import read_data_set
+from kdseg_train.layouts import read_data_set
 from napari_kdseg.atomic import write_text_atomic
 from napari_kdseg.errors import DataSetError, GridError, UsageError
 from napari_kdseg.measure.metrics import DEFINITIONS, ClassScore, score

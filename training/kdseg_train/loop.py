@@ -30,6 +30,7 @@ from napari_kdseg.runs.run import Run
 
 PROGRESS_SECONDS = 0.5
 MOST_BAD_LOSSES = 3
+VALIDATION_BATCHES = 8
 
 Objective = Callable[[Batch], dict[str, Tensor]]
 
@@ -69,6 +70,8 @@ class Stage:
     objective: Objective
     source: Source
     settings: Training
+    validation: Source | None = None
+    """Batches of cases kept apart, for a curve beside that of the training."""
 
 
 def train(stage: Stage, run: Run, device: torch.device) -> None:
@@ -99,7 +102,7 @@ def train(stage: Stage, run: Run, device: torch.device) -> None:
             run.progress(state.step, settings.steps, stage=stage.name)
             shown = now
         if state.step % settings.iterations_per_epoch == 0:
-            _end_epoch(stage, optimiser, state, run)
+            _end_epoch(stage, optimiser, state, run, device)
         if run.stop_requested() or now - saved > settings.checkpoint_minutes * 60:
             checkpoint.save(state)
             run.check_stop()
@@ -155,8 +158,26 @@ def _rate(settings: Training, state: State) -> float:
     return state.rate
 
 
+@torch.no_grad()
+def _validated(stage: Stage, device: torch.device) -> dict[str, float]:
+    """Mean loss on the same few batches of cases kept apart."""
+    if stage.validation is None:
+        return {}
+    stage.network.eval()
+    losses = [
+        float(torch.stack(list(stage.objective(batch.to(device)).values())).sum())
+        for batch in map(stage.validation.batch, range(VALIDATION_BATCHES))
+    ]
+    stage.network.train()
+    return {"validation_loss": sum(losses) / len(losses)}
+
+
 def _end_epoch(
-    stage: Stage, optimiser: torch.optim.Optimizer, state: State, run: Run
+    stage: Stage,
+    optimiser: torch.optim.Optimizer,
+    state: State,
+    run: Run,
+    device: torch.device,
 ) -> None:
     settings = stage.settings
     count = settings.iterations_per_epoch
@@ -168,6 +189,7 @@ def _end_epoch(
         epoch=state.step // count,
         learning_rate=optimiser.param_groups[0]["lr"],
         **means,
+        **_validated(stage, device),
     )
     if settings.schedule == "plateau" and "loss" in means:
         watch_plateau(state, means["loss"], settings.plateau)

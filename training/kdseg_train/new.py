@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdseg_train.data import DataSet, read_data_set
+from kdseg_train.layouts import DataSet, read_data_set
 from kdseg_train.methods import module_of
 from napari_kdseg.atomic import write_text_atomic
 from napari_kdseg.errors import DataSetError, UsageError

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from kdseg_train.augment import augmented
 from kdseg_train.config import Recipe, Training
-from kdseg_train.data import Case
+from kdseg_train.layouts import Case
 from napari_kdseg.errors import GridError, LabelError
 from napari_kdseg.volumes import formats
 from napari_kdseg.volumes.preprocessing import (

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from kdseg_train import config
-from kdseg_train.data import group_channels, read_data_set
+from kdseg_train.layouts import group_channels, read_data_set
 from napari_kdseg.errors import GridError, UsageError
 from napari_kdseg.inference.plan import plan_passes
 from napari_kdseg.inference.regions import MOST_TEACHERS, Claimant, claims

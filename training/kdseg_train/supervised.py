@@ -16,8 +16,9 @@ from typing import Literal
 
 import torch
 
-from kdseg_train.config import Recipe, Training, parse
-from kdseg_train.data import Case, Cases, fingerprint, resolve
+from kdseg_train.config import Augmentation, Recipe, Training, parse
+from kdseg_train.data import Cases, fingerprint, resolve
+from kdseg_train.layouts import Case
 from kdseg_train.loop import Stage, pick_device, seeded
 from kdseg_train.loop import train as train_stage
 from kdseg_train.losses import dice_and_cross_entropy
@@ -76,6 +77,7 @@ class Material:
 
     cases: Cases
     training: tuple[StoredCase, ...]
+    validation: tuple[StoredCase, ...]
     unlabelled: tuple[StoredCase, ...]
 
 
@@ -102,7 +104,7 @@ def gather(run: Run, config: Recipe) -> Material:
             f"{run.folder} has no frozen cases; prepare it with `kdseg-train fit`."
         )
     cases = resolve(config, config.frozen.root)
-    found = fingerprint((*cases.training, *cases.unlabelled, *cases.test))
+    found = fingerprint(cases.all)
     if found != config.frozen.fingerprint:
         raise DataSetError(
             f"the data of {run.folder} has changed since the run was prepared "
@@ -115,14 +117,19 @@ def gather(run: Run, config: Recipe) -> Material:
         run.progress(done, total, stage="prepare")
 
     stored = store_all(
-        [*cases.training, *cases.unlabelled],
+        [*cases.training, *cases.validation, *cases.unlabelled],
         run.partial / "cases",
         cases.classes,
         config.preprocessing,
         report,
     )
-    count = len(cases.training)
-    return Material(cases, tuple(stored[:count]), tuple(stored[count:]))
+    training, validation = len(cases.training), len(cases.validation)
+    return Material(
+        cases,
+        tuple(stored[:training]),
+        tuple(stored[training : training + validation]),
+        tuple(stored[training + validation :]),
+    )
 
 
 def train_on_labels(
@@ -142,9 +149,11 @@ def train_on_labels(
         return Model.open(target.folder)
     everything = material.cases.classes
     wanted = [everything.index(name) for name in target.classes]
-    stored = [
-        case for case in material.training if any(case.annotated[i] for i in wanted)
-    ]
+
+    def annotating(cases: Sequence[StoredCase]) -> list[StoredCase]:
+        return [case for case in cases if any(case.annotated[i] for i in wanted)]
+
+    stored = annotating(material.training)
     if not stored:
         raise DataSetError(f"no training case annotates {', '.join(target.classes)}.")
     card = model_card(config, material.cases, target)
@@ -157,9 +166,26 @@ def train_on_labels(
         logits = network(batch.image).float()
         return dice_and_cross_entropy(logits, labels, annotated)
 
-    source = Patches(stored, config, settings, target.stage)
-    train_stage(Stage(target.stage, network, objective, source, settings), run, device)
+    stage = Stage(
+        target.stage,
+        network,
+        objective,
+        Patches(stored, config, settings, target.stage),
+        settings,
+        kept_apart(annotating(material.validation), config, settings, target.stage),
+    )
+    train_stage(stage, run, device)
     return save_model(target.folder, card, network)
+
+
+def kept_apart(
+    stored: Sequence[StoredCase], config: Recipe, settings: Training, stage: str
+) -> Patches | None:
+    """Patches of validation cases, not augmented; nothing where there is no case."""
+    if not stored:
+        return None
+    plain = config.model_copy(update={"augmentation": Augmentation(probability=0)})
+    return Patches(stored, plain, settings, f"{stage}-validation")
 
 
 def _narrowed(

@@ -48,7 +48,7 @@ def prepare(values: dict[str, Any], where: str, root: Path) -> dict[str, Any]:
         validation=tuple(case.id for case in cases.validation),
         test=tuple(case.id for case in cases.test),
         unlabelled=tuple(case.id for case in cases.unlabelled),
-        fingerprint=fingerprint((*cases.training, *cases.unlabelled, *cases.test)),
+        fingerprint=fingerprint(cases.all),
     )
     return config.model_copy(update={"frozen": frozen}).model_dump(mode="json")
 

@@ -20,12 +20,10 @@ in places; each choice is a setting, and its description says what the paper has
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Protocol, cast, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from monai.inferers.utils import sliding_window_inference
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
@@ -34,11 +32,13 @@ from kdseg_train.config import Recipe, Settings, Training
 from kdseg_train.loop import Stage, pick_device
 from kdseg_train.loop import train as train_stage
 from kdseg_train.losses import dice_and_cross_entropy, voxel_kl
-from kdseg_train.patches import Batch, Patches, StoredCase
+from kdseg_train.patches import Batch, Patches
+from kdseg_train.pseudo_labels import mark_foreground
 from kdseg_train.supervised import (
     Material,
     Target,
     gather,
+    kept_apart,
     model_card,
     new_network,
     test,
@@ -166,10 +166,15 @@ def train_student(
     def objective(batch: Batch) -> dict[str, Tensor]:
         return distillation_terms(student, frozen, batch, config.distillation)
 
-    source = Patches(stored, config, config.training, target.stage)
-    train_stage(
-        Stage("student", student, objective, source, config.training), run, device
+    stage = Stage(
+        target.stage,
+        student,
+        objective,
+        Patches(stored, config, config.training, target.stage),
+        config.training,
+        kept_apart(material.validation, config, config.training, target.stage),
     )
+    train_stage(stage, run, device)
     return save_model(target.folder, card, student)
 
 
@@ -384,46 +389,3 @@ def over_region(
     total = torch.where(region, values, torch.zeros_like(values)).sum()
     count = region.sum().clamp(min=1) if normaliser == "region" else values.numel()
     return total / count
-
-
-def mark_foreground(
-    run: Run,
-    config: Config,
-    stored: list[StoredCase],
-    teachers: Sequence[SegmentationNetwork],
-    device: torch.device,
-) -> None:
-    """Let the teachers say where organs are, since the student may not see labels."""
-    for number, case in enumerate(stored, start=1):
-        run.check_stop()
-        marker = case.folder / "marked-by-teachers"
-        if not marker.exists():
-            case.set_places(_seen_by_any(config, case, teachers, device))
-            marker.touch()
-        run.progress(number, len(stored), stage="foreground")
-
-
-@torch.inference_mode()
-def _seen_by_any(
-    config: Config,
-    case: StoredCase,
-    teachers: Sequence[SegmentationNetwork],
-    device: torch.device,
-) -> np.ndarray:
-    image = torch.from_numpy(np.asarray(case.image, dtype=np.float32)).to(device)
-    # slices become the batch of a 2D network
-    flat = len(config.patch_vox) == 2
-    patches_in = image.movedim(1, 0) if flat else image[None]
-    seen = np.zeros(image.shape[1:], np.uint8)
-    for organ, teacher in enumerate(teachers, start=1):
-        logits = sliding_window_inference(
-            patches_in,
-            config.patch_vox,
-            sw_batch_size=4,
-            predictor=teacher,
-            overlap=0.25,
-            cval=config.preprocessing.pad_value,
-        )
-        mask = cast(Tensor, logits).argmax(dim=1).bool()
-        seen[(mask if flat else mask[0]).cpu().numpy()] = organ
-    return seen

@@ -1,0 +1,218 @@
+"""Data sets as they come, in four layouts.
+
+Decathlon (``dataset.json`` with a ``training`` list), nnU-Net (``dataset.json`` with
+``channel_names`` and files ``CASE_0000``), our own (``dataset.yaml``), and a plain
+folder of images. A case carries the classes its labels speak about; every other class
+is unknown there.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from napari_kdseg.errors import DataSetError
+from napari_kdseg.volumes import formats
+from napari_kdseg.volumes.volume import without_channel
+
+Values = dict[str, tuple[int, ...]]
+"""Class -> stored label values that mean it."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan: its files, and what its labels speak about.
+
+    Attributes
+    ----------
+    images
+        One file with every channel, or one file a channel, in order.
+    values
+        Class -> stored label values that mean it.
+    annotated
+        Classes the labels speak about; empty where there is no label.
+    """
+
+    id: str
+    images: tuple[Path, ...]
+    label: Path | None
+    values: dict[str, tuple[int, ...]]
+    annotated: tuple[str, ...]
+    intensity_offset: float = 0.0
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A folder of cases that share channels and classes."""
+
+    name: str
+    channels: tuple[str, ...]
+    classes: tuple[str, ...]
+    cases: tuple[Case, ...]
+    licence: str = ""
+
+
+def read_data_set(folder: Path) -> DataSet:
+    """Read whichever of the four layouts the folder holds.
+
+    Raises
+    ------
+    DataSetError
+        Where it holds none, or a file it promises is missing.
+    """
+    if not folder.is_dir():
+        raise DataSetError(f"{folder} is no folder; give the folder of a data set.")
+    if (folder / "dataset.yaml").is_file():
+        return _own(folder, _mapping(folder / "dataset.yaml"))
+    if (folder / "dataset.json").is_file():
+        description = _mapping(folder / "dataset.json")
+        if "channel_names" in description:
+            return _nnunet(folder, description)
+        return _decathlon(folder, description)
+    return _images_alone(folder)
+
+
+def group_channels(paths: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
+    """Case id -> its files in channel order.
+
+    ``CASE_0000`` and ``CASE_0001`` belong together. What is no
+    volume is left out.
+    """
+    groups: dict[str, list[Path]] = {}
+    for path in paths:
+        if formats.is_volume(path):
+            name = without_channel(formats.case_id(path))
+            groups.setdefault(name, []).append(path)
+    return {case: tuple(sorted(files)) for case, files in sorted(groups.items())}
+
+
+def _decathlon(folder: Path, description: dict[str, Any]) -> DataSet:
+    where = folder / "dataset.json"
+    labels = _required(description, "labels", where)
+    values: Values = {
+        name: (int(value),) for value, name in labels.items() if int(value) != 0
+    }
+    cases = []
+    for entry in _required(description, "training", where):
+        image = _existing(folder, entry["image"], where)
+        label = _existing(folder, entry["label"], where)
+        cases.append(_case(formats.case_id(image), (image,), label, values))
+    modality = description.get("modality") or {"0": "image"}
+    channels = tuple(modality[key] for key in sorted(modality, key=int))
+    licence = str(description.get("licence", description.get("license", "")))
+    return DataSet(folder.name, channels, tuple(values), tuple(cases), licence)
+
+
+def _nnunet(folder: Path, description: dict[str, Any]) -> DataSet:
+    where = folder / "dataset.json"
+    labels = _required(description, "labels", where)
+    if any(isinstance(value, list) for value in labels.values()):
+        raise DataSetError(
+            f"{where} has region-based labels (a list of values for one class); give "
+            "every class one value of its own."
+        )
+    values: Values = {
+        name: (int(value),) for name, value in labels.items() if int(value) != 0
+    }
+    ending = str(description.get("file_ending", ".nii.gz"))
+    names = _required(description, "channel_names", where)
+    channels = tuple(str(names[key]) for key in sorted(names, key=int))
+    cases = []
+    for label in sorted((folder / "labelsTr").glob(f"*{ending}")):
+        case = label.name.removesuffix(ending)
+        images = tuple(
+            _existing(folder, f"imagesTr/{case}_{channel:04d}{ending}", where)
+            for channel in range(len(channels))
+        )
+        cases.append(_case(case, images, label, values))
+    return DataSet(
+        folder.name,
+        channels,
+        tuple(values),
+        tuple(cases),
+        str(description.get("licence", "")),
+    )
+
+
+def _own(folder: Path, description: dict[str, Any]) -> DataSet:
+    where = folder / "dataset.yaml"
+    classes = _required(description, "classes", where)
+    values: Values = {str(name): (int(value),) for name, value in classes.items()}
+    channels = tuple(_required(description, "channels", where))
+    cases = []
+    for entry in _required(description, "cases", where):
+        files = entry["images"]
+        missing = [channel for channel in channels if channel not in files]
+        if missing:
+            raise DataSetError(
+                f"{where}: case {entry['id']} has no {missing[0]!r} image; every case "
+                f"needs the channels {', '.join(channels)}."
+            )
+        images = tuple(_existing(folder, files[channel], where) for channel in channels)
+        label = entry.get("label")
+        case = _case(
+            str(entry["id"]),
+            images,
+            _existing(folder, label, where) if label else None,
+            values,
+        )
+        annotated = tuple(entry.get("annotated", case.annotated))
+        cases.append(
+            replace(case, annotated=annotated, group=str(entry.get("group", "")))
+        )
+    licence = str(description.get("licence", ""))
+    return DataSet(folder.name, channels, tuple(values), tuple(cases), licence)
+
+
+def _images_alone(folder: Path) -> DataSet:
+    groups = group_channels(sorted(folder.iterdir()))
+    if not groups:
+        raise DataSetError(
+            f"{folder} is no data set: it has neither dataset.yaml nor dataset.json, "
+            "and no image that can be read; give a Decathlon, nnU-Net or own folder."
+        )
+    count = max(len(images) for images in groups.values())
+    channels = ("image",) if count == 1 else tuple(f"{i:04d}" for i in range(count))
+    cases = tuple(_case(case, images, None, {}) for case, images in groups.items())
+    return DataSet(folder.name, channels, (), cases)
+
+
+def _case(
+    name: str,
+    images: tuple[Path, ...],
+    label: Path | None,
+    values: Values,
+) -> Case:
+    annotated = tuple(values) if label is not None else ()
+    return Case(name, images, label, values, annotated)
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        read = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataSetError(f"{path} cannot be read ({reason}).") from error
+    if not isinstance(read, dict):
+        raise DataSetError(f"{path} holds no mapping, so it describes no data set.")
+    return read
+
+
+def _required(description: dict[str, Any], key: str, where: Path) -> Any:
+    if key not in description:
+        raise DataSetError(f"{where} has no {key!r}, which its layout needs.")
+    return description[key]
+
+
+def _existing(folder: Path, name: str, where: Path) -> Path:
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise DataSetError(f"{where} names {name}, which lies outside its folder.")
+    if not path.exists():
+        raise DataSetError(f"{where} names {name}, which does not exist.")
+    return path
