@@ -12,8 +12,10 @@ PYTEST := xvfb-run -a -s "-screen 0 1600x1000x24" $(BIN)/pytest \
 # libraries that Qt and Mesa load, and a screen for machines that have none
 LIBRARIES := libgl1 libegl1 libglx-mesa0 libgl1-mesa-dri libxkbcommon-x11-0 \
 	libxcb-cursor0 libxcb-icccm4 libxcb-image0 libxcb-keysyms1 libxcb-randr0 \
-	libxcb-render-util0 libxcb-shape0 libxcb-xinerama0 libdbus-1-3 xvfb xauth
+	libxcb-render-util0 libxcb-shape0 libxcb-xinerama0 libdbus-1-3 libglib2.0-0 \
+	libfontconfig1 xvfb xauth
 
+.DELETE_ON_ERROR:
 .PHONY: demo install install-dev libraries lint test test-slow screenshots models clean
 
 demo: install
@@ -25,6 +27,11 @@ install-dev: $(VENV)/installed-dev
 
 # torch first: where there is no GPU, a build without CUDA spares gigabytes
 $(VENV)/constraints.txt:
+	@$(PYTHON) -c "import ensurepip" 2>/dev/null || \
+		if [ "$$(id -u)" = 0 ]; then apt-get update -q && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -q python3-venv; \
+		else echo "Python has no venv here; install it, then try again:"; \
+		echo "sudo apt-get install -y python3-venv"; exit 1; fi
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade "pip>=25.1"
 	if command -v nvidia-smi >/dev/null; then echo "torch>=2.10"; \

@@ -201,10 +201,16 @@ def open_viewer(paths: Paths) -> None:
 
 def has_screen() -> bool:
     """Whether a window can be opened: Qt is asked, in a process that may die of it."""
-    ask = "from qtpy.QtWidgets import QApplication; QApplication([])"
-    done = subprocess.run(
-        [sys.executable, "-c", ask], capture_output=True, check=False, timeout=60
+    ask = (
+        "from qtpy.QtWidgets import QApplication\n"
+        "raise SystemExit(QApplication([]).platformName() == 'offscreen')"
     )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", ask], capture_output=True, check=False, timeout=60
+        )
+    except subprocess.TimeoutExpired:
+        return False
     return done.returncode == 0
 
 

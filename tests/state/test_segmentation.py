@@ -254,7 +254,7 @@ def test_a_chosen_folder_gets_the_format_of_the_scan(
     assert run.folder == tmp_path / "results" / ".run"
 
 
-def test_a_folder_with_another_run_is_refused(
+def test_a_folder_with_an_earlier_run_keeps_its_record(
     state: Segmentation,
     scan: Source,
     make_model: MakeModel,
@@ -266,8 +266,10 @@ def test_a_folder_with_another_run_is_refused(
     worker.tell(state="stopped")
     state.set_uncertainty("margin")
     state.run()
-    assert state.status.phase == "failed"
-    assert "other settings (uncertainty" in state.status.text
+    earlier = Run.open(tmp_path / "results" / ".run-1")
+    now = Run.open(tmp_path / "results" / ".run")
+    measures = (earlier.config["uncertainty"], now.config["uncertainty"])
+    assert measures == ("entropy", "margin")
 
 
 def test_run_goes_on_whatever_slice_is_in_view(

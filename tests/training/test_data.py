@@ -201,3 +201,70 @@ def test_the_fingerprint_changes_with_a_voxel_and_with_what_is_annotated(
     (folder / "imagesTr" / "scan_00.nii.gz").unlink()
     image(folder / "imagesTr" / "scan_00.nii.gz", 77)
     assert fingerprint(resolve(recipe({"path": "set"}), tmp_path).training) != plain
+
+
+def test_cases_of_one_group_stay_on_one_side_of_the_split(tmp_path: Path) -> None:
+    entries = []
+    for number in range(12):
+        image(tmp_path / "set" / f"s{number}.nii.gz", number)
+        label(tmp_path / "set" / f"s{number}-labels.nii.gz")
+        entries.append(
+            {
+                "id": f"s{number}",
+                "images": {"CT": f"s{number}.nii.gz"},
+                "label": f"s{number}-labels.nii.gz",
+                "group": f"patient {number // 3}",
+            }
+        )
+    description = {"channels": ["CT"], "classes": {"liver": 1}, "cases": entries}
+    (tmp_path / "set" / "dataset.yaml").write_text(yaml.safe_dump(description))
+    cases = resolve(recipe({"path": "set"}, split={"test": 0.25}), tmp_path)
+    assert len(cases.test) == 3
+    assert len({case.group for case in cases.test}) == 1
+    assert {c.group for c in cases.test}.isdisjoint({c.group for c in cases.training})
+
+
+def test_cases_without_a_label_are_unlabelled_wherever_they_are_named(
+    tmp_path: Path,
+) -> None:
+    decathlon(tmp_path / "set", 4)
+    image(tmp_path / "images" / "u.nii.gz", 99)
+    cases = resolve(
+        recipe({"path": "set"}, {"path": "images"}, split={"test": 0.5}), tmp_path
+    )
+    assert [case.id for case in cases.unlabelled] == ["u"]
+    assert all(case.annotated for case in (*cases.training, *cases.test))
+
+
+def test_a_test_case_without_a_label_is_refused(tmp_path: Path) -> None:
+    decathlon(tmp_path / "set", 2)
+    image(tmp_path / "images" / "u.nii.gz", 99)
+    with pytest.raises(DataSetError, match="kept for testing, but nothing"):
+        resolve(recipe({"path": "set"}, test=[{"path": "images"}]), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"labels": {"background": 0, "liver": 1}},
+        {"modality": "CT"},
+        {"training": [{"label": "x"}]},
+    ],
+)
+def test_a_description_that_breaks_its_layout_is_one_sentence(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    folder = decathlon(tmp_path / "set", 1)
+    values = json.loads((folder / "dataset.json").read_text()) | change
+    (folder / "dataset.json").write_text(json.dumps(values))
+    with pytest.raises(DataSetError, match="does not follow its layout"):
+        read_data_set(folder)
+
+
+def test_an_id_that_climbs_out_of_the_run_is_refused(tmp_path: Path) -> None:
+    image(tmp_path / "a.nii.gz", 0)
+    case = {"id": "../../x", "images": {"CT": "a.nii.gz"}}
+    description = {"channels": ["CT"], "classes": {"liver": 1}, "cases": [case]}
+    (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(description))
+    with pytest.raises(DataSetError, match="ids become folders"):
+        read_data_set(tmp_path)

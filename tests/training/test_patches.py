@@ -137,3 +137,31 @@ def test_a_label_on_another_grid_is_refused_with_the_difference(tmp_path: Path) 
     other = Case("a", case.images, tmp_path / "moved.nii.gz", case.values, ("liver",))
     with pytest.raises(GridError, match=r"moved\.nii\.gz is not on the grid"):
         store(other, tmp_path / "stored", ("liver", "spleen"), PLAIN)
+
+
+def test_foreground_of_a_teacher_is_its_own_organ(tmp_path: Path) -> None:
+    case = stored(tmp_path)
+    every = patches(case, (2, 2), share=1.0)
+    recipe = Recipe.model_validate(
+        {
+            "method": "supervised",
+            "data": [{"path": "."}],
+            "patch_vox": (2, 2),
+            "network": {"parameters": {"stages": 2}, "name": "unet"},
+            "augmentation": {"probability": 0},
+        }
+    )
+    settings = Training(batch=3, foreground=1.0)
+    spleen = Patches([case], recipe, settings, "stage", organs=[1])
+    for step in range(10):
+        assert (spleen.batch(step).labels == 2).flatten(1).any(1).all()
+    assert any((every.batch(step).labels == 1).any() for step in range(10))
+
+
+def test_large_values_keep_their_precision(tmp_path: Path) -> None:
+    case = made(tmp_path)
+    image = np.full(SHAPE, 70_001.0, np.float32)
+    write_volume(tmp_path / "b.nii.gz", image, Grid.from_affine(np.eye(4), SHAPE))
+    bright = Case("b", (tmp_path / "b.nii.gz",), None, case.values, ())
+    kept = store(bright, tmp_path / "bright", ("liver", "spleen"), PLAIN)
+    assert float(kept.image.max()) == 70_001.0

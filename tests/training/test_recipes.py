@@ -111,3 +111,13 @@ def test_describe_says_what_each_setting_means() -> None:
 
 def test_every_setting_of_training_has_a_default() -> None:
     assert Training() == Training.model_validate({})
+
+
+def test_a_mirror_axis_that_slices_do_not_have_is_refused() -> None:
+    with pytest.raises(RecipeError, match="slices have no z"):
+        parse(Config, {**ANY, "augmentation": {"mirror": [0]}}, "r.yaml")
+
+
+def test_a_device_that_is_none_is_refused_before_anything_is_read() -> None:
+    with pytest.raises(RecipeError, match="device"):
+        parse(Config, {**ANY, "device": "gpu"}, "r.yaml")

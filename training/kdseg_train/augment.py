@@ -28,15 +28,13 @@ def augmented(
     Rotation and zoom are in the plane of the last two axes. What moves in from outside
     is filled with ``pad_value`` and background.
     """
-    if settings.probability == 0:
-        return image, labels
     if rng.random() < settings.probability:
         turn = math.radians(rng.uniform(-1, 1) * settings.rotation_degrees)
         zoom = 1 + rng.uniform(-1, 1) * settings.scale
         image, labels = _turned(image, labels, turn, zoom, pad_value)
     for axis in settings.mirror:
         if rng.random() < 0.5:
-            image, labels = image.flip(axis + 1), labels.flip(axis)
+            image, labels = image.flip(axis - 3), labels.flip(axis - 3)
     return _shaded(image, settings, rng), labels
 
 

@@ -167,6 +167,7 @@ def predict(
     """Segment scans: OUT/CASE/MODEL/labels and what else is asked for."""
     from kdseg_train.config import parse
     from kdseg_train.plan import PredictConfig, plan
+    from napari_kdseg.runs.run import make_way
 
     values = {
         "command": "predict",
@@ -190,7 +191,7 @@ def predict(
     config = parse(PredictConfig, values, "predict")
     plan(config, resume=resume)
     asked = config.model_dump(mode="json")
-    _move_aside(out / ".run", asked)
+    make_way(out / ".run", asked)
     _execute(out / ".run", asked, resume=resume)
     _say(f"The results are in {out}.")
 
@@ -313,21 +314,6 @@ def _execute(folder: Path, config: dict[str, Any], *, resume: bool) -> None:
             "--resume to go on with it, or choose a new folder."
         )
     execute_and_show(prepared)
-
-
-def _move_aside(folder: Path, config: dict[str, Any]) -> None:
-    """Keep the record of an earlier prediction into the same OUT under another name."""
-    from napari_kdseg.runs.run import Run
-
-    if not (folder / "config.yaml").exists():
-        return
-    earlier = Run.open(folder)
-    if earlier.config == config or earlier.state() == "running":
-        return
-    number = 1
-    while (aside := folder.with_name(f"{folder.name}-{number}")).exists():
-        number += 1
-    folder.rename(aside)
 
 
 def _model_folder(name: str) -> Path:

@@ -64,7 +64,7 @@ class Augmentation(Settings):
     brightness: float = Field(0.1, ge=0, description="largest shift of brightness")
     mirror: tuple[int, ...] = Field(
         (),
-        description="tensor axes (of z y x) mirrored at random; none by default, "
+        description="axes (0 1 2 for z y x) mirrored at random; none by default, "
         "since a mirrored scan swaps left and right organs",
     )
 
@@ -165,7 +165,9 @@ class Recipe(Settings):
     augmentation: Augmentation = Augmentation()
     training: Training = Training()
     seed: int = Field(0, ge=0)
-    device: str = Field("auto", description="auto, cpu or cuda[:N]")
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu or cuda[:N]"
+    )
     frozen: Frozen | None = Field(
         None, description="filled in when the run is prepared; not written by hand"
     )
@@ -176,6 +178,11 @@ class Recipe(Settings):
             raise ValueError(
                 f"patch_vox is {self.patch_vox}: give two numbers for slices (y, x) "
                 "or three for volumes (z, y, x)"
+            )
+        if any(not 3 - len(self.patch_vox) <= a < 3 for a in self.augmentation.mirror):
+            raise ValueError(
+                f"augmentation.mirror is {self.augmentation.mirror}: axes are 0, 1, 2 "
+                "for z, y, x, and slices have no z"
             )
         try:
             divisor = parameters_of(self.network_spec).divisor
@@ -278,7 +285,10 @@ def _apply(values: dict[str, Any], override: str) -> None:
                 f"--set {override!r}: {parent!r} holds a value, not a group."
             )
         values = child
-    values[last] = yaml.safe_load(text)
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {override!r}: {text!r} is no YAML value.") from error
 
 
 def _sentence(error: ValidationError, config_type: type[BaseModel], where: str) -> str:
@@ -289,7 +299,9 @@ def _sentence(error: ValidationError, config_type: type[BaseModel], where: str) 
         close = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}."
         return f"{where}: unknown key {key!r}; {hint}"
-    found = f" (found {first['input']!r})" if first["type"] != "missing" else ""
+    # A whole group of settings is no help in a message; a single value is.
+    simple = first["type"] != "missing" and not isinstance(first["input"], dict)
+    found = f" (found {first['input']!r})" if simple else ""
     return f"{where}: {key or 'recipe'}: {first['msg']}{found}."
 
 

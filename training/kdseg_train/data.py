@@ -37,9 +37,17 @@ def resolve(recipe: Recipe, root: Path) -> Cases:
         An empty selection, differing channels, a class no data set has, or one scan
         both in training and in the test set.
     """
-    labelled, sets = _entries(recipe.data, root)
+    given, sets = _entries(recipe.data, root)
     unlabelled, more_sets = _entries(recipe.unlabelled, root)
     explicit_test, test_sets = _entries(recipe.test, root)
+    labelled = [case for case in given if case.annotated]
+    unlabelled += [case for case in given if not case.annotated]
+    for case in explicit_test:
+        if not case.annotated:
+            raise DataSetError(
+                f"{case.images[0]} is kept for testing, but nothing is annotated in "
+                "it; name test cases that have labels."
+            )
     channels = _shared_channels([*sets, *more_sets, *test_sets])
     classes = _class_order(labelled, recipe.classes)
     training, validation, test = _divide(labelled, recipe)
@@ -93,6 +101,7 @@ def _entries(
 
 def _chosen(entry: DataEntry, data_set: DataSet) -> list[Case]:
     by_id = {case.id: case for case in data_set.cases}
+    is_list = isinstance(entry.cases, tuple)
     listed = entry.cases if isinstance(entry.cases, tuple) else ()
     for name in (*entry.exclude, *listed):
         if name not in by_id:
@@ -100,7 +109,7 @@ def _chosen(entry: DataEntry, data_set: DataSet) -> list[Case]:
                 f"{entry.path} has no case {name!r}; it has {_few(sorted(by_id))}."
             )
     names = [name for name in sorted(by_id) if name not in entry.exclude]
-    if listed:
+    if is_list:
         names = [name for name in listed if name not in entry.exclude]
     elif isinstance(entry.cases, str):
         names = names[_slice(entry.cases, entry.path)]
@@ -114,7 +123,9 @@ def _chosen(entry: DataEntry, data_set: DataSet) -> list[Case]:
 def _slice(text: str, path: Path) -> slice:
     try:
         parts = [int(part) if part else None for part in text.split(":")]
-        return slice(*parts) if len(parts) > 1 else slice(int(text), int(text) + 1)
+        found = slice(*parts) if len(parts) > 1 else slice(int(text), int(text) + 1)
+        found.indices(1)  # refuses a step of zero
+        return found
     except (TypeError, ValueError) as error:
         raise DataSetError(
             f"{path}: cases {text!r} is no slice; write e.g. '0:120'."
@@ -144,6 +155,12 @@ def _shared_channels(sets: Sequence[DataSet]) -> tuple[str, ...]:
                 f"{first.name} has {', '.join(first.channels)}; one recipe needs the "
                 "same channels everywhere."
             )
+        same = set(other.channels) == set(first.channels)
+        if same and other.channels != first.channels:
+            raise DataSetError(
+                f"{other.name} has the channels {', '.join(other.channels)}, "
+                f"{first.name} the same in another order; put them in one order."
+            )
     return first.channels
 
 
@@ -166,19 +183,27 @@ def _class_order(
 def _divide(
     cases: Sequence[Case], recipe: Recipe
 ) -> tuple[tuple[Case, ...], tuple[Case, ...], tuple[Case, ...]]:
-    """Shuffle within each set of annotated classes, so that each is divided alike."""
+    """Shuffle within each set of annotated classes, so that each is divided alike.
+
+    Cases of one group, such as the scans of one patient, stay together.
+    """
     groups: dict[tuple[str, ...], list[Case]] = {}
     for case in cases:
         groups.setdefault(case.annotated, []).append(case)
     parts: tuple[list[Case], list[Case], list[Case]] = ([], [], [])
     for group in groups.values():
-        shuffled = sorted(group, key=lambda case: case.id)
-        random.Random(recipe.split.seed).shuffle(shuffled)
-        test = round(recipe.split.test * len(shuffled))
-        validation = round(recipe.split.validation * len(shuffled))
-        parts[2].extend(shuffled[:test])
-        parts[1].extend(shuffled[test : test + validation])
-        parts[0].extend(shuffled[test + validation :])
+        together: dict[str, list[Case]] = {}
+        for case in sorted(group, key=lambda case: case.id):
+            together.setdefault(case.group or f"case {case.id}", []).append(case)
+        units = list(together.values())
+        random.Random(recipe.split.seed).shuffle(units)
+        test = round(recipe.split.test * len(units))
+        validation = round(recipe.split.validation * len(units))
+        parts[2].extend(case for unit in units[:test] for case in unit)
+        parts[1].extend(
+            case for unit in units[test : test + validation] for case in unit
+        )
+        parts[0].extend(case for unit in units[test + validation :] for case in unit)
     training, validation_cases, test_cases = (
         tuple(sorted(part, key=lambda case: case.id)) for part in parts
     )

@@ -66,6 +66,18 @@ def read_data_set(folder: Path) -> DataSet:
     """
     if not folder.is_dir():
         raise DataSetError(f"{folder} is no folder; give the folder of a data set.")
+    try:
+        found = _read(folder)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataSetError(
+            f"{folder} has a description that does not follow its layout "
+            f"({type(error).__name__}: {error}); compare it with a set of that layout."
+        ) from error
+    _check_ids(folder, [case.id for case in found.cases])
+    return found
+
+
+def _read(folder: Path) -> DataSet:
     if (folder / "dataset.yaml").is_file():
         return _own(folder, _mapping(folder / "dataset.yaml"))
     if (folder / "dataset.json").is_file():
@@ -74,6 +86,19 @@ def read_data_set(folder: Path) -> DataSet:
             return _nnunet(folder, description)
         return _decathlon(folder, description)
     return _images_alone(folder)
+
+
+def _check_ids(folder: Path, ids: Sequence[str]) -> None:
+    for number, name in enumerate(ids):
+        if name != Path(name).name or name.startswith("."):
+            raise DataSetError(
+                f"{folder} has a case called {name!r}; ids become folders; they may "
+                "not begin with a dot or hold a separator. Rename it."
+            )
+        if name in ids[:number]:
+            raise DataSetError(
+                f"{folder} has two cases called {name!r}; rename one of them."
+            )
 
 
 def group_channels(paths: Sequence[Path]) -> dict[str, tuple[Path, ...]]:

@@ -54,6 +54,7 @@ class State:
     best: float = math.inf
     epochs_without_gain: int = 0
     sums: dict[str, float] = field(default_factory=dict)
+    summed: int = 0
     bad_losses: int = 0
 
 
@@ -146,6 +147,7 @@ def _step(
     if settings.gradient_clip is not None:
         nn.utils.clip_grad_norm_(stage.network.parameters(), settings.gradient_clip)
     optimiser.step()
+    state.summed += 1
     for name, term in (*terms.items(), ("loss", loss)):
         state.sums[name] = state.sums.get(name, 0.0) + float(term.detach())
 
@@ -181,8 +183,8 @@ def _end_epoch(
 ) -> None:
     settings = stage.settings
     count = settings.iterations_per_epoch
-    means = {name: total / count for name, total in state.sums.items()}
-    state.sums = {}
+    means = {name: total / state.summed for name, total in state.sums.items()}
+    state.sums, state.summed = {}, 0
     run.metric(
         stage=stage.name,
         step=state.step,
@@ -240,8 +242,8 @@ class Checkpoint:
         save_file(_contiguous(tensors), new / "optimiser.safetensors")
         (new / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
         old = self.folder.with_name(f"{self.folder.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if self.folder.exists():
+        if self.folder.exists():  # else `old` is the only checkpoint there is
+            shutil.rmtree(old, ignore_errors=True)
             self.folder.rename(old)
         publish_folder(new, self.folder)
         shutil.rmtree(old, ignore_errors=True)

@@ -1,5 +1,6 @@
 """A commented recipe, filled in from the data it is for."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,11 +46,11 @@ def new_recipe(method: str, folders: Sequence[Path], out: Path) -> None:
         "version: 1",
         "command: fit",
         f"method: {method}",
-        f"name: {out.stem}                     # of the resulting model",
+        f"name: {json.dumps(out.stem)}                     # of the resulting model",
         "licence: not stated                # of the resulting weights",
         *_data_lines(sets, folders),
         "split: {test: 0.2, validation: 0.0, seed: 0}   # by scan, never by slice",
-        f"classes: [{', '.join(classes)}]",
+        f"classes: {json.dumps(classes)}",
         *_preprocessing_lines(sets[0]),
         *_network_lines(sets[0]),
         *_method_lines(method),
@@ -63,10 +64,9 @@ def _data_lines(sets: Sequence[DataSet], folders: Sequence[Path]) -> list[str]:
         "data:      # classes not named under `annotated` are unknown, not background"
     ]
     for found, folder in zip(sets, folders, strict=True):
-        names = ", ".join(found.classes)
+        names, path = json.dumps(found.classes), json.dumps(str(folder.resolve()))
         lines.append(
-            f"  - {{path: {folder.resolve()}, annotated: [{names}]}}"
-            f"   # {len(found.cases)} cases"
+            f"  - {{path: {path}, annotated: {names}}}   # {len(found.cases)} cases"
         )
     return lines
 
@@ -76,7 +76,7 @@ def _preprocessing_lines(found: DataSet) -> list[str]:
     for case in found.cases[:ENOUGH_CASES_TO_LOOK_AT]:
         data = formats.read_volume(case.images[0]).data
         lowest = min(lowest, float(data[:].min()))
-    if "CT" in found.channels[0].upper() or lowest < CT_LOWEST:
+    if found.channels[0].upper() == "CT" or lowest < CT_LOWEST:
         rule = "{kind: window, low: -325, high: 325}   # HU, linear to -1..1"
         return _intensity(rule, "-1     # air")
     return _intensity("{kind: zscore}", "0")

@@ -30,6 +30,7 @@ from napari_kdseg.volumes.preprocessing import (
 from napari_kdseg.volumes.volume import Volume
 
 PLACES_PER_CLASS = 4000
+LARGEST_HALF = 256.0  # beyond it half precision is coarser than an eighth
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class StoredCase:
     """A prepared case on disk: half-precision image, class indices, places of organs.
 
     Half precision halves the disk; on values of -1 to 1 its error is below 0.0005, a
-    third of a Hounsfield unit in the paper's window.
+    third of a Hounsfield unit in the paper's window. Images with values beyond 256 keep
+    single precision.
     """
 
     id: str
@@ -111,7 +113,9 @@ def store(
     folder.mkdir(parents=True, exist_ok=True)
     volume = read_case(case)
     prepared = prepare(volume, preprocessing)
-    np.save(folder / "image.npy", prepared.data.astype(np.float16))
+    small = float(np.abs(prepared.data).max(initial=0.0)) <= LARGEST_HALF
+    kind = np.float16 if small else np.float32
+    np.save(folder / "image.npy", prepared.data.astype(kind))
     indices = np.zeros((1, 1, 1), np.uint8)
     if case.label is not None and case.annotated:
         indices, _ = prepare_labels(
@@ -202,6 +206,8 @@ class Patches:
         Batch size and share of foreground.
     stage
         Its name is part of the key that samples are drawn from.
+    organs
+        Which organs, counted from 0, are foreground; None: all of them.
     """
 
     def __init__(
@@ -210,6 +216,7 @@ class Patches:
         recipe: Recipe,
         settings: Training,
         stage: str,
+        organs: Sequence[int] | None = None,
     ) -> None:
         self.cases = list(cases)
         self.patch_vox = recipe.patch_vox
@@ -219,7 +226,10 @@ class Patches:
         self.pad_value = recipe.preprocessing.pad_value
         seed = recipe.seed
         self.key = np.array([seed, zlib.crc32(stage.encode())], dtype=np.uint64)
-        self._open = [(case.image, case.labels, case.places) for case in self.cases]
+        self._open = [
+            (case.image, case.labels, _of_organs(case.places, organs))
+            for case in self.cases
+        ]
 
     def batch(self, step: int) -> Batch:
         """Batch of a step; the same whenever it is asked for."""
@@ -295,6 +305,12 @@ class Patches:
             return np.array(cut)
         extra = [(0, 0)] * (array.ndim - 3)
         return np.pad(cut, [*extra, *missing], constant_values=fill)
+
+
+def _of_organs(places: np.ndarray, organs: Sequence[int] | None) -> np.ndarray:
+    if organs is None:
+        return places
+    return places[np.isin(places[:, 0], [organ + 1 for organ in organs])]
 
 
 def _mapped(path: Path) -> np.ndarray:

@@ -68,7 +68,7 @@ def train(run: Run, config: Config) -> None:
         Target(material.cases.classes, run.model_folder, "student", "training"),
         config.training,
     )
-    test(run, [model], material.cases)
+    test(run, config, [model], material.cases)
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def train_on_labels(
         target.stage,
         network,
         objective,
-        Patches(stored, config, settings, target.stage),
+        Patches(stored, config, settings, target.stage, organs=wanted),
         settings,
         kept_apart(annotating(material.validation), config, settings, target.stage),
     )
@@ -261,14 +261,14 @@ def _versions() -> dict[str, str]:
 # ---- testing ----
 
 
-def test(run: Run, models: Sequence[Model], cases: Cases) -> None:
+def test(run: Run, config: Recipe, models: Sequence[Model], cases: Cases) -> None:
     """Score models on the test cases, each on the classes it knows.
 
     Writes ``RUN/metrics.csv``: one row a case, model and class that the case annotates.
     """
     rows: list[dict[str, str]] = []
     for number, case in enumerate(cases.test, start=1):
-        rows += _score_case(case, models, cases)
+        rows += _score_case(case, models, cases, config.device)
         run.progress(number, len(cases.test), stage="test")
         run.check_stop()
     if not rows:
@@ -297,11 +297,13 @@ def test(run: Run, models: Sequence[Model], cases: Cases) -> None:
 
 
 def _score_case(
-    case: Case, models: Sequence[Model], cases: Cases
+    case: Case, models: Sequence[Model], cases: Cases, device: str
 ) -> list[dict[str, str]]:
     volume = read_case(case)
     truth = read_case_labels(case, cases.classes, volume)
-    prediction = predict_volume(volume, models, Settings(uncertainty=None))
+    prediction = predict_volume(
+        volume, models, Settings(uncertainty=None, device=device)
+    )
     rows = []
     for model, labels in zip(models, prediction.labels, strict=True):
         own = model.card.classes

@@ -321,6 +321,23 @@ class Run:
                 file.write(b"\n")
 
 
+def make_way(folder: Path, config: dict[str, Any]) -> None:
+    """Keep the record of an earlier run in this folder under another name.
+
+    ``NAME`` becomes ``NAME-1``, ``NAME-2`` ...; nothing happens where there is no run,
+    where it has the same config, or where it is being executed.
+    """
+    if not (folder / "config.yaml").exists():
+        return
+    earlier = Run.open(folder)
+    if earlier.config == config or earlier.state() == "running":
+        return
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}-{number}")).exists():
+        number += 1
+    folder.rename(aside)
+
+
 def _ordered(config: dict[str, Any], where: str = "The config") -> dict[str, Any]:
     """The config as YAML keeps it, version and command first."""
     missing = [key for key in ("version", "command") if key not in config]

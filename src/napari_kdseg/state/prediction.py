@@ -10,7 +10,7 @@ from typing import Any
 
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.models.model import WEIGHTS, Model
-from napari_kdseg.runs.run import Run
+from napari_kdseg.runs.run import Run, make_way
 from napari_kdseg.volumes.volume import case_id, without_channel
 
 
@@ -37,7 +37,7 @@ def prepared(wish: Wish, cache: Path) -> Run:
     Raises
     ------
     RunError
-        Where the chosen folder holds another run.
+        Where the chosen folder holds another run that is being executed.
     """
     config = _config(wish)
     out = wish.out or cache / f"{case_id(wish.scan)}-{_digest(config)}"
@@ -50,6 +50,7 @@ def prepared(wish: Wish, cache: Path) -> Run:
             shutil.rmtree(out)  # somebody cleared a part of the cache
         elif {**known.config, "preview": None} == {**config, "preview": None}:
             return known
+        make_way(folder, config)
     return Run.create(folder, config)
 
 

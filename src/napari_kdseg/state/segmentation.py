@@ -1,7 +1,7 @@
 """Segmenting one scan: with which models, what it will take, how far it is."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -97,7 +97,8 @@ class Segmentation:
         self._seen: object = None
         self._shown = False
         self._began = 0.0
-        self._view: tuple[int, int] | None = None
+        self._wish: Wish | None = None
+        self._wanted_grid: Grid | None = None
         self._running: tuple[Model, ...] = ()
         self._grid: Grid | None = None
         self._copy: ScratchCopy | None = None
@@ -246,10 +247,13 @@ class Segmentation:
         """
         if self._source is None or self.problem or self._status.busy:
             return
-        self._view = view
+        # What is asked now is what runs, whatever is chosen while the scan is prepared.
+        scan = self._source.path or Path()
+        self._wish = Wish(scan, self.chosen, self.settings, view, self._out)
+        self._wanted_grid = self._source.grid
         self.worker.start()  # loads while the scan is prepared
         if self._source.path is not None:
-            self._submit(self._source.path)
+            self._submit(self._wish)
             return
         self._copy = ScratchCopy(self._source, self._scratch / "scans")
         self._set_status(Status("preparing", 0.0, COPYING))
@@ -293,19 +297,19 @@ class Segmentation:
             return
         if fraction is None:
             self._copy = None
-            self._submit(copy.path)
+            assert self._wish is not None
+            self._submit(replace(self._wish, scan=copy.path))
         else:
             self._set_status(Status("preparing", fraction, COPYING))
 
-    def _submit(self, scan: Path) -> None:
-        wish = Wish(scan, self.chosen, self.settings, self._view, self._out)
+    def _submit(self, wish: Wish) -> None:
         try:
             run = prepared(wish, self._scratch)
         except KdsegError as error:
             self._set_status(Status("failed", 0.0, str(error)))
             return
-        assert self._source is not None
-        self._run, self._running, self._grid = run, self.chosen, self._source.grid
+        self._run, self._running = run, tuple(wish.models)
+        self._grid = self._wanted_grid
         self._shown = False
         self._began = time.monotonic()
         if run.state() == "finished":

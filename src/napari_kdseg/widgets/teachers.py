@@ -170,6 +170,7 @@ class TeachersDock(Dock):
             return
         for teacher in self.state.teachers:
             self._set_visible("labels", teacher, visible=True)
+        self._show_visibility()
 
     def _on_ticked(self, which: tuple[Kind, str], ticked: bool) -> None:
         self._set_visible(*which, visible=ticked)

@@ -4,6 +4,7 @@ Each has ``TITLE``, ``Config`` (a recipe with the method's own settings) and
 ``train(run, config)``.
 """
 
+import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -57,6 +58,8 @@ def fit(run: Run) -> None:
     """Train what a prepared run says."""
     config = _config(run.config, str(run.folder / "config.yaml"))
     METHODS[config.method].train(run, config)
+    # what is left is a copy of the data; the run needs it only to go on
+    shutil.rmtree(run.partial / "cases", ignore_errors=True)
 
 
 def describe(method: str | None = None) -> dict[str, Any]:

@@ -44,7 +44,7 @@ from kdseg_train.supervised import (
     test,
     train_on_labels,
 )
-from napari_kdseg.errors import ModelError
+from napari_kdseg.errors import ModelError, RecipeError
 from napari_kdseg.models.model import Model, save_model
 from napari_kdseg.models.networks.network import SegmentationNetwork
 from napari_kdseg.runs.run import Run
@@ -115,11 +115,19 @@ class Config(Recipe):
 def train(run: Run, config: Config) -> None:
     """Train the teachers, then the student, then test all of them."""
     material = gather(run, config)
+    for organ in config.teachers:
+        if organ not in material.cases.classes:
+            raise RecipeError(
+                f"teachers names {organ!r}, which no case annotates; the classes are "
+                f"{', '.join(material.cases.classes)}."
+            )
+    for organ in sorted(config.teachers, key=material.cases.classes.index):
+        given_teacher(config, organ)  # before the others train for hours
     teachers = [
         teacher_of(run, config, material, organ) for organ in material.cases.classes
     ]
     student = train_student(run, config, material, teachers)
-    test(run, [student, *teachers], material.cases)
+    test(run, config, [student, *teachers], material.cases)
 
 
 def teacher_of(run: Run, config: Config, material: Material, organ: str) -> Model:
@@ -128,22 +136,39 @@ def teacher_of(run: Run, config: Config, material: Material, organ: str) -> Mode
     Raises
     ------
     ModelError
-        Where a given teacher does not know the organ alone.
+        As `given_teacher`.
     """
-    given = config.teachers.get(organ)
-    if given is not None:
-        model = Model.open(given)
-        if model.card.classes.names != (organ,):
-            raise ModelError(
-                f"{given} segments {', '.join(model.card.classes.names)}; the teacher "
-                f"of {organ} must segment {organ} alone."
-            )
-        return model
+    if organ in config.teachers:
+        return given_teacher(config, organ)
     target = Target(
         (organ,), run.folder / "teachers" / organ, "teacher", f"teacher-{organ}"
     )
     settings = config.teacher_training or config.training
     return train_on_labels(run, config, material, target, settings)
+
+
+def given_teacher(config: Config, organ: str) -> Model:
+    """Teacher that the recipe names, relative to where data paths start.
+
+    Raises
+    ------
+    ModelError
+        Where it does not know the organ alone, or sees scans in another way.
+    """
+    root = config.frozen.root if config.frozen else Path()
+    folder = config.teachers[organ]
+    model = Model.open(folder if folder.exists() else root / folder)
+    if model.card.classes.names != (organ,):
+        raise ModelError(
+            f"{folder} segments {', '.join(model.card.classes.names)}; the teacher "
+            f"of {organ} must segment {organ} alone."
+        )
+    if model.card.preprocessing != config.preprocessing:
+        raise ModelError(
+            f"teacher {model.card.name} expects other preprocessing than the student's "
+            "recipe; online distillation needs the same one."
+        )
+    return model
 
 
 def train_student(
@@ -195,14 +220,9 @@ def check_teachers(
     Raises
     ------
     ModelError
-        Where preprocessing differs, or feature widths do where features are distilled.
+        Where feature widths differ and features are distilled.
     """
     for model, network in zip(teachers, frozen, strict=True):
-        if model.card.preprocessing != config.preprocessing:
-            raise ModelError(
-                f"teacher {model.card.name} expects other preprocessing than the "
-                "student's recipe; online distillation needs the same one."
-            )
         for level in config.distillation.feature_levels:
             if config.distillation.feature_weight == 0:
                 continue
