@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +42,12 @@ def prepared(wish: Wish, cache: Path) -> Run:
     """
     config = _config(wish)
     out = wish.out or cache / f"{case_id(wish.scan)}-{_digest(config)}"
-    config |= {"out": str(out), "preview": list(wish.view) if wish.view else None}
+    config |= {
+        "out": str(out),
+        "preview": list(wish.view) if wish.view else None,
+        # one core is the viewer's: threads that wait for a busy core wait long
+        "threads": max(1, (os.cpu_count() or 2) - 1),
+    }
     folder = out / ".run"
     if (folder / "config.yaml").exists():
         known = Run.open(folder)
