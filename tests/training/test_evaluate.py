@@ -10,6 +10,7 @@ import pytest
 
 from kdseg_train.evaluate import COLUMNS, EvaluateConfig, compare, evaluate, means
 from kdseg_train.evaluate import write_table as write
+from kdseg_train.follow import print_table
 from napari_kdseg.errors import DataSetError, GridError, LabelError, UsageError
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes.formats import write_labels, write_volume
@@ -267,3 +268,21 @@ def test_a_run_writes_the_table_and_its_means(
     metrics = [event for event in run.events()[0] if event["event"] == "metric"]
     assert settings.out.exists()
     assert [event["class"] for event in metrics] == ["liver", "spleen", "mean"]
+
+
+def test_a_table_puts_every_value_under_its_own_heading(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows: list[dict[str, str | float]] = [
+        {"class": "liver", "cases": 4, "dice": 0.5, "hd_mm": 12.34},
+        {"class": "mean", "dice": 0.25, "hd_mm": 10.0, "cases": 8},
+    ]
+    print_table(rows, "")
+    printed = capsys.readouterr().out.splitlines()
+    last = next(line for line in printed if "mean" in line)
+    assert [cell.strip() for cell in last.strip("│ ").split("│")] == [
+        "mean",
+        "8",
+        "0.250",
+        "10.0",
+    ]

@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.progress import (
@@ -134,14 +134,17 @@ def print_table(rows: Sequence[Mapping[str, str | float]], caption: str) -> None
     """Print rows that share their keys on standard output."""
     table = Table(caption=caption, caption_justify="left")
     for key, value in rows[0].items():
-        table.add_column(key, justify="left" if isinstance(value, str) else "right")
+        side: Literal["left", "right"] = "left" if isinstance(value, str) else "right"
+        table.add_column(key, justify=side, overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
+        table.add_row(*(_cell(key, row[key]) for key in rows[0]))
     Console().print(table, markup=False)
 
 
-def _cell(value: str | float) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+def _cell(key: str, value: str | float) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.1f}" if key.endswith("_mm") else f"{value:.3f}"
 
 
 def _progress() -> Progress:
