@@ -451,7 +451,7 @@ def test_a_full_disk_is_told_in_a_sentence(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0.2, "less than a second"), (42.4, "42 s"), (150, "2 min"), (9000, "2.5 h")],
+    [(0.2, "< 1 s"), (42.4, "42 s"), (150, "2 min"), (9000, "2.5 h")],
 )
 def test_times_are_said_as_people_say_them(seconds: float, words: str) -> None:
     assert duration(seconds) == words

@@ -68,7 +68,7 @@ def size(count: float) -> str:
 def duration(seconds: float) -> str:
     """Seconds as people say them, not more exact than they are known."""
     if seconds < 1:
-        return "less than a second"
+        return "< 1 s"
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:
