@@ -134,7 +134,7 @@ def test_a_difference_of_shape_is_said_first() -> None:
 def test_an_image_and_labels_on_two_grids_are_refused() -> None:
     one, other = Grid.from_affine(LAS, (7, 6, 5)), Grid.from_affine(LAS, (7, 6, 4))
     check_same_grid(one, one, "a.nii", "b.nii")
-    with pytest.raises(GridError, match=r"b.nii does not lie on the grid of a.nii: sh"):
+    with pytest.raises(GridError, match=r"b.nii is not on the grid of a.nii: sh"):
         check_same_grid(one, other, "a.nii", "b.nii")
 
 

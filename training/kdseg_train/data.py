@@ -4,6 +4,7 @@ import hashlib
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from kdseg_train.config import DataEntry, Recipe
@@ -81,9 +82,16 @@ def file_hash(path: Path) -> str:
     digest = hashlib.sha256()
     for file in files:
         if file.is_file():
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
+            known = file.stat()
+            digest.update(_digest(file, known.st_size, known.st_mtime_ns))
     return digest.hexdigest()
+
+
+@cache
+def _digest(file: Path, size: int, changed_ns: int) -> bytes:
+    del size, changed_ns  # tell a file from what lay there before
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
 
 
 def _entries(

@@ -19,11 +19,12 @@ from pydantic import Field
 from kdseg_train import config
 from kdseg_train.layouts import read_data_set
 from napari_kdseg.atomic import write_text_atomic
-from napari_kdseg.errors import DataSetError, GridError, UsageError
+from napari_kdseg.errors import DataSetError, UsageError
 from napari_kdseg.measure.metrics import DEFINITIONS, ClassScore, score
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes import formats
 from napari_kdseg.volumes.labels import LabelClass, LabelSet, distinct_color, values_in
+from napari_kdseg.volumes.volume import check_same_grid
 
 COLUMNS = (
     "case",
@@ -290,12 +291,8 @@ def _score(
     """Score the classes that both speak about."""
     truth, grid = formats.read_labels(reference.path)
     guess, guessed_grid = formats.read_labels(prediction.path)
-    if not grid.matches(guessed_grid):
-        raise GridError(
-            f"{prediction.path} is not on the grid of {reference.path}: "
-            f"{guessed_grid.difference(grid)}. Predict the image of that reference, "
-            "or resample one of them."
-        )
+    fix = "Predict the image of that reference, or resample one of them."
+    check_same_grid(grid, guessed_grid, reference.path, prediction.path, fix)
     # Who does not name classes is taken to use the values of who does.
     known = reference.values or prediction.values or unnamed or {}
     predicted = prediction.values or known

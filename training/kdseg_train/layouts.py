@@ -18,6 +18,8 @@ from napari_kdseg.errors import DataSetError
 from napari_kdseg.volumes import formats
 from napari_kdseg.volumes.volume import without_channel
 
+CHANNELS_SHARE_A_GRID = "Channels of a case share one grid; resample them first."
+
 Values = dict[str, tuple[int, ...]]
 """Class -> stored label values that mean it."""
 

@@ -271,25 +271,6 @@ def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
 
-def pick_device(name: str) -> torch.device:
-    """Device by name; ``auto`` takes CUDA where there is one.
-
-    Raises
-    ------
-    RunError
-        Where CUDA is asked for and missing.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise RunError(
-            f"device is {name!r}, but torch sees no CUDA device; set device to cpu, or "
-            "see `kdseg-train doctor`."
-        )
-    return device
-
-
 @contextmanager
 def seeded(seed: int, stage: str) -> Iterator[None]:
     """Context in which weights come from seed and stage; other draws go on."""

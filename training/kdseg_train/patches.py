@@ -19,15 +19,15 @@ from torch import Tensor
 
 from kdseg_train.augment import augmented
 from kdseg_train.config import Recipe, Training
-from kdseg_train.layouts import Case
-from napari_kdseg.errors import GridError, LabelError
+from kdseg_train.layouts import CHANNELS_SHARE_A_GRID, Case
+from napari_kdseg.errors import LabelError
 from napari_kdseg.volumes import formats
 from napari_kdseg.volumes.preprocessing import (
     Preprocessing,
     prepare,
     prepare_labels,
 )
-from napari_kdseg.volumes.volume import Volume
+from napari_kdseg.volumes.volume import Volume, check_same_grid
 
 PLACES_PER_CLASS = 4000
 LARGEST_HALF = 256.0  # beyond it half precision is coarser than an eighth
@@ -138,12 +138,9 @@ def read_case(case: Case) -> Volume:
     volumes = [formats.read_volume(path) for path in case.images]
     first = volumes[0]
     for other in volumes[1:]:
-        if not first.grid.matches(other.grid):
-            raise GridError(
-                f"{other.source} is not on the grid of {first.source}: "
-                f"{first.grid.difference(other.grid)}. Channels of a case share one "
-                "grid; resample them first."
-            )
+        check_same_grid(
+            first.grid, other.grid, first.source, other.source, CHANNELS_SHARE_A_GRID
+        )
     data = np.concatenate([np.asarray(volume.data) for volume in volumes])
     if case.intensity_offset:
         data = data.astype(np.float32) + np.float32(case.intensity_offset)
@@ -170,12 +167,8 @@ def read_case_labels(
     if case.label is None:
         raise LabelError(f"case {case.id} has no label file.")
     stored, grid = formats.read_labels(case.label)
-    if not volume.grid.matches(grid):
-        raise GridError(
-            f"{case.label} is not on the grid of {volume.source}: "
-            f"{volume.grid.difference(grid)}. An image and its label share one grid; "
-            "resample the label first."
-        )
+    fix = "An image and its label share one grid; resample the label first."
+    check_same_grid(volume.grid, grid, volume.source, case.label, fix)
     known = {value for values in case.values.values() for value in values} | {0}
     strange = sorted(set(np.unique(stored).tolist()) - known)
     if strange:

@@ -13,8 +13,12 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from kdseg_train import config
-from kdseg_train.layouts import group_channels, read_data_set
-from napari_kdseg.errors import GridError, UsageError
+from kdseg_train.layouts import (
+    CHANNELS_SHARE_A_GRID,
+    group_channels,
+    read_data_set,
+)
+from napari_kdseg.errors import UsageError
 from napari_kdseg.inference.plan import plan_passes
 from napari_kdseg.inference.regions import MOST_TEACHERS, Claimant, claims
 from napari_kdseg.inference.settings import Settings
@@ -22,7 +26,7 @@ from napari_kdseg.models.model import Model
 from napari_kdseg.volumes import formats
 from napari_kdseg.volumes.labels import LabelSet
 from napari_kdseg.volumes.preprocessing import Frame
-from napari_kdseg.volumes.volume import Grid, suffix_of
+from napari_kdseg.volumes.volume import Grid, check_same_grid, suffix_of
 
 FormatName = Literal["source", "nifti", "ome-zarr"]
 
@@ -257,12 +261,9 @@ def _scan(name: str, images: tuple[Path, ...]) -> Scan:
     headers = [formats.inspect_volume(path) for path in images]
     first = headers[0]
     for other in headers[1:]:
-        if not first.grid.matches(other.grid):
-            raise GridError(
-                f"{other.path} is not on the grid of {first.path}: "
-                f"{first.grid.difference(other.grid)}. Channels of a case share one "
-                "grid; resample them first."
-            )
+        check_same_grid(
+            first.grid, other.grid, first.path, other.path, CHANNELS_SHARE_A_GRID
+        )
     channels = tuple(channel for header in headers for channel in header.channels)
     if len(set(channels)) < len(channels):
         channels = tuple(f"{number:04d}" for number in range(len(channels)))

@@ -19,7 +19,7 @@ import torch
 from kdseg_train.config import Augmentation, Recipe, Training, parse
 from kdseg_train.data import Cases, fingerprint, resolve
 from kdseg_train.layouts import Case
-from kdseg_train.loop import Stage, pick_device, seeded
+from kdseg_train.loop import Stage, seeded
 from kdseg_train.loop import train as train_stage
 from kdseg_train.losses import dice_and_cross_entropy
 from kdseg_train.patches import (
@@ -32,6 +32,7 @@ from kdseg_train.patches import (
 )
 from napari_kdseg.atomic import write_text_atomic
 from napari_kdseg.errors import DataSetError
+from napari_kdseg.inference.forward import pick_device
 from napari_kdseg.inference.predict import Settings, predict_volume
 from napari_kdseg.measure.metrics import ClassScore, score
 from napari_kdseg.models.model import (
@@ -157,7 +158,7 @@ def train_on_labels(
     if not stored:
         raise DataSetError(f"no training case annotates {', '.join(target.classes)}.")
     card = model_card(config, material.cases, target)
-    device = pick_device(config.device)
+    device = torch.device(pick_device(config.device))
     network = new_network(config, material.cases, target).to(device)
     narrow = _narrowed(wanted, len(everything))
 

@@ -242,19 +242,31 @@ def default_channels(count: int) -> tuple[str, ...]:
     return tuple(f"channel {number}" for number in range(1, count + 1))
 
 
-def check_same_grid(grid: Grid, other: Grid, name: str, other_name: str) -> None:
+def check_same_grid(
+    grid: Grid,
+    other: Grid,
+    name: object,
+    other_name: object,
+    fix: str = "Both must share one: resample it, or take the one that belongs to it.",
+) -> None:
     """Refuse two volumes, such as an image and its labels, that lie differently.
+
+    Parameters
+    ----------
+    name, other_name
+        What to call them: names or paths.
+    fix
+        What to do about it, a sentence.
 
     Raises
     ------
     GridError
         Naming both and what differs.
     """
-    difference = grid.difference(other)
+    difference = other.difference(grid)
     if difference:
         raise GridError(
-            f"{other_name} does not lie on the grid of {name}: {difference}; both must "
-            "share one. Resample it, or take the one that belongs to it."
+            f"{other_name} is not on the grid of {name}: {difference}. {fix}"
         )
 
 

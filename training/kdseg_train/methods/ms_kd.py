@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kdseg_train.config import Recipe, Settings, Training
-from kdseg_train.loop import Stage, pick_device
+from kdseg_train.loop import Stage
 from kdseg_train.loop import train as train_stage
 from kdseg_train.losses import dice_and_cross_entropy, voxel_kl
 from kdseg_train.patches import Batch, Patches
@@ -45,6 +45,7 @@ from kdseg_train.supervised import (
     train_on_labels,
 )
 from napari_kdseg.errors import ModelError, RecipeError
+from napari_kdseg.inference.forward import pick_device
 from napari_kdseg.models.model import Model, save_model
 from napari_kdseg.models.networks.network import SegmentationNetwork
 from napari_kdseg.runs.run import Run
@@ -180,7 +181,7 @@ def train_student(
     if target.folder.exists():
         return Model.open(target.folder)
     card = model_card(config, cases, target, teachers)
-    device = pick_device(config.device)
+    device = torch.device(pick_device(config.device))
     student = new_network(config, cases, target).to(device)
     frozen = [frozen_network(model, device) for model in teachers]
     check_teachers(config, student, teachers, frozen)
