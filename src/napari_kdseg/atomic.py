@@ -76,17 +76,13 @@ def publish_folder(temporary: Path, final: Path) -> None:
             f"{final} exists already, and what is published is never replaced. "
             "Choose another name, or move the old folder away."
         )
-    _sync_tree(temporary)
+    sync_tree(temporary)
     temporary.rename(final)
     _sync_folder(final.parent)
 
 
-def temporary_beside(path: Path) -> Path:
-    """Give a name nobody uses, in the folder of `path`: ``NAME.partial-<uuid>``."""
-    return path.with_name(f"{path.name}.partial-{uuid.uuid4().hex}")
-
-
-def _sync_tree(folder: Path) -> None:
+def sync_tree(folder: Path) -> None:
+    """Force a folder and all that lies in it to the disk."""
     paths = [path for path in folder.rglob("*") if not path.is_symlink()]
     files = [path for path in paths if not path.is_dir()]
     # File systems write the syncs of several threads at once: 64 files in a tenth of
@@ -95,6 +91,11 @@ def _sync_tree(folder: Path) -> None:
         list(threads.map(_sync_file, files))
     for inner in (*(path for path in paths if path.is_dir()), folder):
         _sync_folder(inner)
+
+
+def temporary_beside(path: Path) -> Path:
+    """Give a name nobody uses, in the folder of `path`: ``NAME.partial-<uuid>``."""
+    return path.with_name(f"{path.name}.partial-{uuid.uuid4().hex}")
 
 
 def _sync_file(path: Path) -> None:

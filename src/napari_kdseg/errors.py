@@ -10,6 +10,7 @@
     │   ├── LabelError       label values outside the set, or not integral
     │   └── GridError        two volumes that should share a grid and do not
     ├── ModelError           a model folder that cannot be trusted, or does not fit
+    ├── ProjectError         a folder that is no project, or cannot be changed so
     ├── RunError             a run folder in the wrong state
     └── StopRequested        exit code 3: somebody asked the run to stop
 
@@ -52,6 +53,10 @@ class GridError(VolumeError):
 
 class ModelError(KdsegError):
     """A model folder that cannot be trusted, or does not fit the volume."""
+
+
+class ProjectError(KdsegError):
+    """A folder that is no project, or a change that a project cannot take."""
 
 
 class RunError(KdsegError):

@@ -36,6 +36,25 @@ def test_a_z_score_has_mean_zero_and_deviation_one() -> None:
     assert result.ravel() == pytest.approx([-1.2247, 0, 1.2247], abs=1e-4)
 
 
+def test_a_window_may_be_clipped_first_and_scored_then() -> None:
+    # -300, -300, 0, 300 after clipping: mean -75, deviation 248.7; 4000 ends at 300
+    rule = Intensity(kind="window_zscore", low=-300, high=300)
+    result = scaled(row(-1000, -300, 0, 4000), rule).ravel()
+    assert result == pytest.approx([-0.9045, -0.9045, 0.3015, 1.5076], abs=1e-4)
+
+
+def test_a_window_to_be_scored_is_meant_after_the_offset() -> None:
+    rule = Intensity(kind="window_zscore", low=-300, high=300)
+    moved = rule.model_copy(update={"offset": -1024.0})
+    plain, shifted = row(-1000, -300, 0, 4000), row(24, 724, 1024, 5024)
+    assert np.array_equal(scaled(shifted, moved), scaled(plain, rule))
+
+
+def test_a_window_without_contrast_becomes_zero() -> None:
+    rule = Intensity(kind="window_zscore", low=-300, high=300)
+    assert scaled(row(900, 1000, dtype="uint16"), rule).tolist() == [[[[0, 0]]]]
+
+
 def test_a_z_score_of_nonzero_voxels_leaves_zero_alone() -> None:
     # Of 2 and 6 alone: mean 4, deviation 2.
     result = scaled(row(0, 2, 6, 0), Intensity(kind="zscore", nonzero=True))

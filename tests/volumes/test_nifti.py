@@ -80,7 +80,7 @@ def test_what_we_write_others_read(
         assert theirs.get_data_dtype() == np.dtype(dtype)
         assert np.allclose(theirs.affine, affine, atol=1e-4)
         assert np.allclose(theirs.get_qform(), affine, atol=1e-3)
-        image = sitk.ReadImage(str(path))  # noqa: TID251 - an independent reader
+        image = sitk.ReadImage(str(path))
         assert np.array_equal(sitk.GetArrayFromImage(image), data)
         assert np.allclose(lps_affine(image), affine, atol=1e-3)
 

@@ -1,23 +1,34 @@
 """OME-Zarr: what we write, what others wrote, and what is not finished."""
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from napari_kdseg.errors import VolumeError
 from napari_kdseg.volumes.formats import (
     inspect_volume,
+    parts_of,
     read_label_set,
     read_labels,
     read_volume,
     write_labels,
     write_volume,
 )
-from napari_kdseg.volumes.formats.ome_zarr import create_array, finish, open_array
+from napari_kdseg.volumes.formats.ome_chunks import Chunks, fastest
+from napari_kdseg.volumes.formats.ome_zarr import (
+    create_array,
+    finish,
+    label_images,
+    levels,
+    open_array,
+)
 from napari_kdseg.volumes.intensity import _boxes
 from napari_kdseg.volumes.labels import LabelSet
 from napari_kdseg.volumes.volume import Grid, chunks_of
@@ -267,10 +278,243 @@ def test_time_of_length_one_is_dropped_and_channels_come_first(tmp_path: Path) -
     assert found.channels == ("channel 1", "channel 2")
 
 
-def test_a_series_in_time_is_refused(tmp_path: Path) -> None:
-    path = foreign(tmp_path, noise(3, *SHAPE), "tzyx")
-    with pytest.raises(VolumeError, match=r"has \{'t': 3\} beside channel"):
+def test_points_in_time_are_parts(tmp_path: Path) -> None:
+    data = noise(3, *SHAPE)
+    path = foreign(tmp_path, data, "tzyx")
+    assert parts_of(path) == ("time 1", "time 2", "time 3")
+    found = read_volume(path, "time 2", lazy=True)
+    assert found.data.shape == (1, *SHAPE)
+    assert np.array_equal(np.asarray(found.data)[0], data[1])
+    assert np.array_equal(found.data[0, 2:4, :, 1], data[1, 2:4, :, 1])
+    with pytest.raises(VolumeError, match=r"holds 3 volumes: time 1, time 2, time 3"):
         read_volume(path)
+    with pytest.raises(VolumeError, match="has no part 'time 4'; it holds time 1"):
+        read_volume(path, "time 4")
+
+
+def test_an_axis_that_is_neither_space_nor_time_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(VolumeError, match=r"has \{'w': 3\} beside channel"):
+        read_volume(foreign(tmp_path, noise(3, *SHAPE), "wzyx"))
+
+
+def test_a_part_of_a_single_image_is_refused(tmp_path: Path) -> None:
+    path = foreign(tmp_path, noise(*SHAPE), "zyx")
+    assert parts_of(path) == ()
+    with pytest.raises(VolumeError, match="has no part 'a'; it holds one volume"):
+        inspect_volume(path, "a")
+
+
+def attributes(path: Path, version: str, **about: Any) -> None:
+    """Make a group, or give one more attributes, as the version of OME-Zarr has it."""
+    kind: Any = 2 if version == "0.4" else 3
+    group = zarr.open_group(store=str(path), mode="a", zarr_format=kind)
+    if version == "0.4":
+        group.attrs.update(about)
+    else:
+        group.attrs["ome"] = {**dict(group.attrs.get("ome", {})), **about}
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_labels_inside_an_image_are_listed_and_read(
+    tmp_path: Path, version: str
+) -> None:
+    image = foreign(tmp_path, noise(*SHAPE), "zyx", version)
+    assert label_images(image) == ()
+    cells = noise(*SHAPE, dtype="uint8")
+    attributes(image / "labels", version, labels=["cells"])
+    inner = foreign(image / "labels", cells, "zyx", version)
+    inner.rename(image / "labels" / "cells")
+    attributes(
+        image / "labels" / "cells",
+        version,
+        **{
+            "image-label": {
+                "colors": [{"label-value": 1, "rgba": [255, 0, 128, 255]}],
+                "properties": [
+                    {"label-value": 1, "name": "cell"},
+                    {"label-value": 2, "name": "cell"},
+                    {"label-value": 3, "area": 7},
+                ],
+            }
+        },
+    )
+    (path,) = label_images(image)
+    assert path == image / "labels" / "cells"
+    assert inspect_volume(path).holds_labels is True
+    assert inspect_volume(image).holds_labels is None
+    assert np.array_equal(read_labels(path)[0], cells)
+    found = read_label_set(path)
+    assert found is not None
+    assert found.names == ("cell (1)", "cell (2)", "label 3")
+    assert found.classes[0].color == "#ff0080"
+    # The folder of all labels is a collection of which this is the only one.
+    assert np.array_equal(read_labels(image / "labels")[0], cells)
+
+
+def test_labels_that_lie_elsewhere_are_refused(tmp_path: Path) -> None:
+    image = foreign(tmp_path, noise(*SHAPE), "zyx")
+    attributes(image / "labels", "0.4", labels=["../../other"])
+    with pytest.raises(VolumeError, match="lies outside"):
+        label_images(image)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("series", [None, ["0", "1"]])
+def test_the_images_of_a_collection_are_parts(
+    tmp_path: Path, version: str, series: list[str] | None
+) -> None:
+    path = tmp_path / "many.zarr"
+    attributes(path, version, **{"bioformats2raw.layout": 3})
+    for number in range(2):
+        image = foreign(path, noise(*SHAPE) + number, "zyx", version)
+        image.rename(path / str(number))
+    if series is not None:
+        attributes(path / "OME", version, series=series)
+    assert parts_of(path) == ("0", "1")
+    assert np.array_equal(read_volume(path, "1").data[0], noise(*SHAPE) + 1)
+    with pytest.raises(VolumeError, match="holds 2 volumes: 0, 1"):
+        read_volume(path)
+
+
+def test_images_of_a_collection_are_called_as_they_call_themselves(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "many.zarr"
+    attributes(path, "0.4", **{"bioformats2raw.layout": 3})
+    for number, name in enumerate(("left", "right")):
+        image = foreign(path, noise(*SHAPE) + number, "zyx", name=name)
+        image.rename(path / str(number))
+    assert parts_of(path) == ("left", "right")
+    for part in ("right", "1"):
+        assert np.array_equal(read_volume(path, part).data[0], noise(*SHAPE) + 1)
+
+
+def test_a_collection_without_images_is_refused(tmp_path: Path) -> None:
+    attributes(tmp_path / "many.zarr", "0.4", **{"bioformats2raw.layout": 3})
+    with pytest.raises(VolumeError, match="without an image"):
+        parts_of(tmp_path / "many.zarr")
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_several_images_in_one_group_are_parts(tmp_path: Path, version: str) -> None:
+    data = noise(*SHAPE)
+    path = foreign(tmp_path, data, "zyx", version, name="first")
+    group = zarr.open_group(store=str(path), mode="r+")
+    group.create_array("other", data=data + 5)
+    attrs: Any = dict(group.attrs)
+    about = attrs if version == "0.4" else attrs["ome"]
+    second = json.loads(json.dumps(about["multiscales"][0]))
+    second["datasets"][0]["path"] = "other"
+    second["name"] = "second"
+    attributes(path, version, multiscales=[about["multiscales"][0], second])
+    assert parts_of(path) == ("first", "second")
+    assert np.array_equal(read_volume(path, "second").data[0], data + 5)
+    attributes(path, version, multiscales=[second, second])
+    assert parts_of(path) == ("image 1", "image 2")
+
+
+@pytest.mark.parametrize("kind", ["plate", "well"])
+def test_plates_of_wells_are_refused(tmp_path: Path, kind: str) -> None:
+    attributes(tmp_path / "a.zarr", "0.4", **{kind: {"wells": []}})
+    for read in (parts_of, inspect_volume, read_volume):
+        with pytest.raises(VolumeError, match=f"is a .*{kind}.*single image"):
+            read(tmp_path / "a.zarr")
+
+
+def two_levels(folder: Path, data: np.ndarray, small: np.ndarray) -> Path:
+    path = foreign(folder, data, "zyx", omero={"channels": [{"label": "DAPI"}]})
+    group = zarr.open_group(store=str(path), mode="r+")
+    group.create_array("half", data=small)
+    attrs: Any = dict(group.attrs)
+    datasets = attrs["multiscales"][0]["datasets"]
+    datasets.append({**datasets[0], "path": "half"})
+    group.attrs["multiscales"] = attrs["multiscales"]
+    return path
+
+
+def test_coarser_levels_come_after_the_full_size(tmp_path: Path) -> None:
+    data = noise(*SHAPE)
+    full, half = levels(two_levels(tmp_path, data, data[::2, ::2, ::2]))
+    assert np.array_equal(np.asarray(full)[0], data)
+    assert np.array_equal(half[0, 1], data[2, ::2, ::2])
+
+
+def test_a_coarser_level_that_is_missing_is_left_out_with_a_note(
+    tmp_path: Path,
+) -> None:
+    data = noise(*SHAPE)
+    path = two_levels(tmp_path, data, data[::2, ::2, ::2])
+    (path / "half" / ".zarray").unlink()
+    assert len(levels(path)) == 1
+    assert "without its coarser level" in inspect_volume(path).notes[-1]
+
+
+@pytest.mark.parametrize("small", [noise(7, 5, 4), noise(3, 3, 2, dtype="uint8")])
+def test_a_coarser_level_that_is_none_is_left_out(
+    tmp_path: Path, small: np.ndarray
+) -> None:
+    path = two_levels(tmp_path, noise(*SHAPE), small)
+    assert len(levels(path)) == 1
+    assert "it must be smaller" in inspect_volume(path).notes[-1]
+
+
+def test_chunks_that_others_left_out_are_noted(tmp_path: Path) -> None:
+    path = foreign(tmp_path, noise(*SHAPE), "zyx")
+    assert not any("lacks" in note for note in inspect_volume(path).notes)
+    (path / "full" / "0.0.0").unlink()
+    found = read_volume(path)
+    assert "lacks 1 of 1 chunks; they read as 0" in found.notes[-1]
+    assert not np.asarray(found.data).any()
+
+
+def test_shards_are_read_and_what_is_in_them_is_checked(tmp_path: Path) -> None:
+    data = noise(*SHAPE)
+    path = foreign(tmp_path, data, "zyx", "0.5")
+    group = zarr.open_group(store=str(path), mode="r+")
+    del group["full"]
+    group.create_array("full", data=data, chunks=(2, 5, 4), shards=(4, 5, 4))
+    found = read_volume(path)
+    assert np.array_equal(found.data[0], data)
+    assert not any("lacks" in note for note in found.notes)
+    about = path / "full" / "zarr.json"
+    text = about.read_text().replace('"name": "zstd"', '"name": "numcodecs.pickle"')
+    about.write_text(text.replace('"level": 0', '"protocol": 5'))
+    with pytest.raises(VolumeError, match="pickle"):
+        read_volume(path)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_chunks_read_without_zarr_are_those_that_zarr_reads(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    shape = tuple(int(size) for size in rng.integers(1, 40, 3))
+    chunks = tuple(int(rng.integers(1, size + 1)) for size in shape)
+    box = tuple(slice(*sorted(rng.integers(0, size + 1, 2))) for size in shape)
+    dtype = rng.choice(["uint8", "int16", "float64"])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.ome.zarr"
+        grid = Grid.from_affine(np.eye(4), shape)
+        array = create_array(path, shape, dtype, grid, chunks=chunks, fill=3)
+        array[:] = rng.integers(0, 99, shape)
+        (path / "0" / "c" / "0" / "0" / "0").unlink()
+        fast = fastest(array, path / "0")
+        assert isinstance(fast, Chunks)
+        assert np.array_equal(fast[box], array[box])
+        assert np.array_equal(fast[::2], array[::2])
+
+
+def test_points_of_the_real_levels_lie_where_the_full_size_says(
+    real_data: Path,
+) -> None:
+    path = real_data / "ome_zarr" / "mni152_lowres.ome.zarr"
+    if not path.is_dir():
+        pytest.skip(f"no {path}")
+    found = levels(path)
+    shapes = [level.shape for level in found]
+    assert shapes == [(1, 53, 64, 51), (1, 26, 32, 25), (1, 13, 16, 12)]
+    full, half, _ = (np.asarray(level)[0] for level in found)
+    means = full[:52, :, :50].reshape(26, 2, 32, 2, 25, 2).mean(axis=(1, 3, 5))
+    assert np.corrcoef(means.ravel(), half.ravel())[0, 1] > 0.98  # theirs are smoothed
 
 
 def test_transformations_of_the_whole_image_come_on_top(tmp_path: Path) -> None:

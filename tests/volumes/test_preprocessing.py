@@ -61,6 +61,28 @@ def test_resizing_changes_the_voxel_size_alone() -> None:
     assert prepared.grid.spacing_mm == pytest.approx((1.5, 2.0, 1.0))
 
 
+def test_a_volume_may_be_resized_to_a_number_of_voxels() -> None:
+    # Up: 5 x 3 mm in 10; front 4 x 2 mm in 2; right 6 x 1 mm in 3.
+    wanted = Preprocessing(resize_vox=(10, 2, 3), intensity=AS_STORED)
+    prepared = prepare(volume(), wanted)
+    assert prepared.data.shape == (2, 10, 2, 3)
+    assert prepared.grid.spacing_mm == pytest.approx((1.5, 4.0, 2.0))
+    assert prepared.grid.orientation == "RAS"
+
+
+def test_labels_resized_to_twice_the_voxels_come_back_unchanged() -> None:
+    wanted = Preprocessing(resize_vox=(10, 8, 12), intensity=AS_STORED)
+    labels = np.random.default_rng(1).integers(0, 4, GRID.shape).astype(np.uint8)
+    resized, grid = prepare_labels(labels, GRID, wanted)
+    assert resized.shape == grid.shape == (10, 8, 12)
+    assert np.array_equal(Frame.of(GRID, wanted).restore_labels(resized), labels)
+
+
+def test_a_volume_that_has_the_voxels_already_is_not_resized() -> None:
+    wanted = Preprocessing(resize_vox=(5, 4, 6), intensity=AS_STORED)
+    assert not Frame.of(GRID, wanted).is_resampled
+
+
 def test_labels_of_doubled_voxels_come_back_unchanged() -> None:
     wanted = Preprocessing(spacing_mm=(1.5, 1.0, 0.5), intensity=AS_STORED)
     labels = np.random.default_rng(1).integers(0, 4, GRID.shape).astype(np.uint8)
@@ -141,7 +163,8 @@ def test_letters_are_kept_as_capitals() -> None:
 @pytest.mark.parametrize(
     "settings",
     [{"orientation": "RRR"}, {"spacing_mm": (0, 1, 1)}, {"spacing_mm": (1, 1)},
-     {"intensity": ()}, {"spacing": (1, 1, 1)}],
+     {"intensity": ()}, {"spacing": (1, 1, 1)}, {"resize_vox": (0, 4, 4)},
+     {"resize_vox": (4, 4, 4), "spacing_mm": (1, 1, 1)}],
 )  # fmt: skip
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValidationError):

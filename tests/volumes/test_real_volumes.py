@@ -74,12 +74,6 @@ def test_every_file_is_read_as_nibabel_reads_it_or_refused(
                 read_volume(path)
 
 
-def test_a_pair_of_files_is_refused_with_what_to_do(real_data: Path) -> None:
-    for path in real_data.rglob("*.hdr"):
-        with pytest.raises(VolumeError, match=r"for instance to \.nii\.gz"):
-            read_volume(path)
-
-
 def test_the_ome_zarr_of_another_program_is_read(real_data: Path) -> None:
     path = real_data / "ome_zarr" / "mni152_lowres.ome.zarr"
     if not path.is_dir():

@@ -198,3 +198,10 @@ def test_a_case_in_the_form_of_nnunet_is_named_without_its_channel(
     name: str, case: str
 ) -> None:
     assert without_channel(name) == case
+
+
+def test_cubes_are_described_by_one_size() -> None:
+    cubes = Grid.from_affine(np.diag([0.0186, 0.0186, 0.0186, 1.0]), (2, 2, 2))
+    assert cubes.describe_briefly() == "RAS, 18.6 µm"
+    slabs = Grid.from_affine(np.diag([0.8, 0.8, 2.0, 1.0]), (2, 2, 2))
+    assert slabs.describe_briefly() == "RAS, 0.8 x 0.8 x 2.0 mm"

@@ -43,8 +43,8 @@ class Orientation:
         """
         if axcodes is None:
             return cls((0, 1, 2), (False, False, False), grid.shape)
-        wanted = axcodes2ornt(check_axcodes(axcodes))  # type: ignore[no-untyped-call]
-        given = io_orientation(grid.affine)  # type: ignore[no-untyped-call]
+        wanted = axcodes2ornt(check_axcodes(axcodes))
+        given = io_orientation(grid.affine)
         order, flipped = [], []
         for axis in (2, 1, 0):  # oriented z, y, x in nibabel's numbering
             world_axis, sign = wanted[axis]

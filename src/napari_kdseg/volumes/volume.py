@@ -14,7 +14,11 @@ from napari_kdseg.errors import GridError, VolumeError
 Affine = Float[np.ndarray, "4 4"]
 Box = tuple[slice, slice, slice]
 
-SUFFIXES = (".nii.gz", ".ome.zarr", ".nii", ".zarr")
+SUFFIXES = (
+    *(".nii.gz", ".hdr.gz", ".img.gz", ".ome.zarr", ".ome.tiff", ".ome.tif"),
+    *(".seg.nrrd", ".nii", ".hdr", ".img", ".zarr", ".nrrd", ".nhdr", ".mha", ".mhd"),
+    *(".tiff", ".tif", ".dcm"),
+)
 """Endings of the files we know, longer ones before those they end with."""
 
 _DEGREES_OBLIQUE = 0.1
@@ -109,7 +113,7 @@ class Grid:
     @property
     def orientation(self) -> str:
         """Where the x, y and z voxel axes point, such as ``RAS`` (nearest axis)."""
-        return "".join(aff2axcodes(self.affine))  # type: ignore[no-untyped-call]
+        return "".join(aff2axcodes(self.affine))
 
     @property
     def voxel_ml(self) -> float:
@@ -154,6 +158,15 @@ class Grid:
         oblique = " (oblique)" if self.is_oblique else ""
         return f"{self.orientation}{oblique}, {text} {unit}"
 
+    def describe_briefly(self) -> str:
+        """Say the same in less: ``RAS, 18.6 µm`` where voxels are cubes."""
+        text = self.describe()
+        sizes = {_short(size) for size in self.spacing_mm}
+        if len(sizes) > 1:
+            return text
+        orientation, _, rest = text.partition(", ")
+        return f"{orientation}, {rest.split(' x ')[-1]}"
+
     def cropped(self, box: tuple[slice, slice, slice]) -> "Grid":
         """Give the grid of ``array[box]``; slices without a step."""
         spans = [axis.indices(size) for axis, size in zip(box, self.shape, strict=True)]
@@ -188,6 +201,8 @@ class Volume:
     """The file it was read from."""
     notes: tuple[str, ...] = ()
     """What a person should know about the file, a sentence each."""
+    coarser: tuple[VoxelArray, ...] = ()
+    """The same space in ever fewer voxels, to be looked at; axes as `data`."""
 
     def __post_init__(self) -> None:
         if len(self.data.shape) != 4:

@@ -4,6 +4,7 @@ A format is a module with the functions of `Format`; `FORMATS` says which one ta
 which ending. A module is loaded when the first file of its kind is opened.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -13,8 +14,27 @@ from typing import Protocol, cast, runtime_checkable
 import numpy as np
 
 from napari_kdseg.errors import LabelError, VolumeError
+from napari_kdseg.volumes.formats.files import (
+    RESULT_ENDINGS,
+    result_endings,
+    volumes_among,
+)
 from napari_kdseg.volumes.formats.header import Header
-from napari_kdseg.volumes.formats.voxels import LazyVoxels, guarded, settle_volume
+from napari_kdseg.volumes.formats.sniff import (
+    holds_dicom,
+    is_dicom,
+    is_image_stack,
+    is_zarr,
+)
+from napari_kdseg.volumes.formats.voxels import (
+    Block,
+    LazyVoxels,
+    PackedVoxels,
+    guarded,
+    settle_nonfinite,
+    settle_volume,
+    slabs,
+)
 from napari_kdseg.volumes.labels import LabelSet, smallest_dtype, values_in
 from napari_kdseg.volumes.volume import (
     Grid,
@@ -27,39 +47,72 @@ from napari_kdseg.volumes.volume import (
 
 __all__ = [
     "FORMATS",
+    "RESULT_ENDINGS",
     "Format",
     "Header",
+    "blocks_of",
     "case_id",
+    "files_of",
     "inspect_volume",
     "is_volume",
+    "label_images_of",
+    "parts_of",
     "read_label_set",
     "read_labels",
     "read_volume",
+    "result_endings",
     "suffix_of",
+    "volumes_among",
     "write_labels",
     "write_volume",
 ]
 
+_NIFTI = "napari_kdseg.volumes.formats.nifti"
+_NRRD = "napari_kdseg.volumes.formats.nrrd"
+_SLICER = "napari_kdseg.volumes.formats.slicer"
+_META_IMAGE = "napari_kdseg.volumes.formats.metaimage"
+_TIFF = "napari_kdseg.volumes.formats.tiff"
+_IMAGES = "napari_kdseg.volumes.formats.images"
+_DICOM = "napari_kdseg.volumes.formats.dicom"
+_OME_ZARR = "napari_kdseg.volumes.formats.ome_zarr"
+
 FORMATS = {
-    ".nii": "napari_kdseg.volumes.formats.nifti",
-    ".nii.gz": "napari_kdseg.volumes.formats.nifti",
-    ".zarr": "napari_kdseg.volumes.formats.ome_zarr",
-    ".ome.zarr": "napari_kdseg.volumes.formats.ome_zarr",
+    **dict.fromkeys((".nii", ".nii.gz"), _NIFTI),
+    **dict.fromkeys((".hdr", ".hdr.gz", ".img", ".img.gz"), _NIFTI),
+    **dict.fromkeys((".nrrd", ".nhdr"), _NRRD),
+    ".seg.nrrd": _SLICER,
+    **dict.fromkeys((".mha", ".mhd"), _META_IMAGE),
+    **dict.fromkeys((".tif", ".tiff", ".ome.tif", ".ome.tiff"), _TIFF),
+    ".dcm": _DICOM,
+    **dict.fromkeys((".zarr", ".ome.zarr"), _OME_ZARR),
 }
 """The module that reads and writes each ending."""
 
 
 @runtime_checkable
 class Format(Protocol):
-    """What the module of a format can do; it knows nothing of other formats."""
+    """What the module of a format can do; it knows nothing of other formats.
 
-    def inspect(self, path: Path) -> Header:
+    A file may hold several volumes, called its parts: the series of a DICOM folder,
+    the layers of a segmentation. `part` is the name of one; None means the only one
+    there is, and is refused where there are several.
+    """
+
+    def parts(self, path: Path) -> tuple[str, ...]:
+        """Name the volumes in a file; empty where there can be but one."""
+
+    def inspect(self, path: Path, part: str | None = None) -> Header:
         """Read and check the header."""
 
-    def read(self, path: Path, *, lazy: bool) -> tuple[VoxelArray, Header]:
-        """Read voxels as channel, z, y, x, checked for damage but not for NaN."""
+    def read(
+        self, path: Path, part: str | None = None, *, lazy: bool
+    ) -> tuple[VoxelArray, Header]:
+        """Read voxels as channel, z, y, x, checked for damage but not for NaN.
 
-    def read_label_set(self, path: Path) -> LabelSet | None:
+        Lazily, they are `LazyVoxels`, or `PackedVoxels` where `Header.packed`.
+        """
+
+    def read_label_set(self, path: Path, part: str | None = None) -> LabelSet | None:
         """Read what the labels are called; None where the file does not say."""
 
     def write(
@@ -73,8 +126,23 @@ class Format(Protocol):
         """Write labels (1, z, y, x), complete or not at all."""
 
 
+def parts_of(path: Path) -> tuple[str, ...]:
+    """Name the volumes a file or folder holds; empty where there can be but one.
+
+    Raises
+    ------
+    VolumeError
+        When it is damaged or of no known format.
+    """
+    return _format(path).parts(path)
+
+
 def read_volume(
-    path: Path, *, fill_nonfinite: float | None = None, lazy: bool = False
+    path: Path,
+    part: str | None = None,
+    *,
+    fill_nonfinite: float | None = None,
+    lazy: bool = False,
 ) -> Volume:
     """Read a scan with its place in space, or refuse it and say why.
 
@@ -82,6 +150,8 @@ def read_volume(
     ----------
     path
         A file or folder of a known format; see `FORMATS`.
+    part
+        Which of its volumes, where it holds several; see `parts_of`.
     fill_nonfinite
         What to put where voxels are NaN or infinite; None refuses such a volume.
     lazy
@@ -99,16 +169,55 @@ def read_volume(
     VolumeError
         When the file is damaged, contradicts itself, or is of a kind not read.
     """
-    stored, header = _format(path).read(path, lazy=lazy)
+    stored, header = _format(path).read(path, part, lazy=lazy)
     if isinstance(stored, LazyVoxels):
         stored = replace(stored, checked=True, fill_nonfinite=fill_nonfinite)
         data = stored if lazy else guarded(partial(stored.__getitem__, ...), str(path))
     else:
-        data = settle_volume(np.asarray(stored), fill_nonfinite, str(path))
-    return Volume(data, header.grid, header.channels, path, header.notes)
+        whole = guarded(partial(np.asarray, stored), str(path))
+        data = settle_volume(whole, fill_nonfinite, str(path))
+    levels = getattr(_format(path), "levels", None)
+    coarser = levels(path, part)[1:] if lazy and levels is not None else ()
+    return Volume(data, header.grid, header.channels, path, header.notes, coarser)
 
 
-def read_labels(path: Path) -> tuple[np.ndarray, Grid]:
+def blocks_of(
+    path: Path, part: str | None = None, *, fill_nonfinite: float | None = None
+) -> tuple[Header, Iterator[tuple[Block, np.ndarray]]]:
+    """Go through a volume once, in its file's order and in little memory.
+
+    Parameters
+    ----------
+    path, part, fill_nonfinite
+        As `read_volume`.
+
+    Returns
+    -------
+    Header
+        Of the volume.
+    Iterator
+        Of (channel, slice along z) and the voxels there, z, y, x. Every voxel comes
+        once; an error may come after the last, when a checksum is wrong.
+
+    Raises
+    ------
+    VolumeError
+        As `read_volume`.
+    """
+    stored, header = _format(path).read(path, part, lazy=True)
+    pieces = (
+        stored.blocks()
+        if isinstance(stored, PackedVoxels)
+        else ((place, np.asarray(stored[place])) for place in slabs(stored))
+    )
+    settled = (
+        (place, settle_nonfinite(block, fill_nonfinite, str(path)))
+        for place, block in pieces
+    )
+    return header, settled
+
+
+def read_labels(path: Path, part: str | None = None) -> tuple[np.ndarray, Grid]:
     """Read labels (z, y, x) as uint8, or uint16 where a value needs it, and their grid.
 
     Raises
@@ -118,7 +227,7 @@ def read_labels(path: Path) -> tuple[np.ndarray, Grid]:
     LabelError
         When values are not whole numbers from 0 to 65535, or there are channels.
     """
-    stored, header = _format(path).read(path, lazy=False)
+    stored, header = _format(path).read(path, part, lazy=False)
     if len(header.channels) != 1:
         raise LabelError(
             f"{path} has {len(header.channels)} channels; labels have one. Combine "
@@ -131,12 +240,18 @@ def read_labels(path: Path) -> tuple[np.ndarray, Grid]:
     return data.astype(smallest_dtype(max(values, default=0)), copy=False), header.grid
 
 
-def read_label_set(path: Path) -> LabelSet | None:
+def label_images_of(path: Path) -> tuple[Path, ...]:
+    """List the label images that a volume carries inside it, as an OME-Zarr may."""
+    listed = getattr(_format(path), "label_images", None)
+    return () if listed is None else tuple(listed(path))
+
+
+def read_label_set(path: Path, part: str | None = None) -> LabelSet | None:
     """Read what the labels in a file are called; None where it does not say."""
-    return _format(path).read_label_set(path)
+    return _format(path).read_label_set(path, part)
 
 
-def inspect_volume(path: Path) -> Header:
+def inspect_volume(path: Path, part: str | None = None) -> Header:
     """Read grid, channels, type and size of a file without reading its voxels.
 
     Raises
@@ -144,7 +259,7 @@ def inspect_volume(path: Path) -> Header:
     VolumeError
         When its header is damaged, contradicts itself, or is of a kind not read.
     """
-    return _format(path).inspect(path)
+    return _format(path).inspect(path, part)
 
 
 def write_volume(
@@ -215,19 +330,49 @@ def write_labels(
     _written(path, partial(_format(path).write_labels, path, whole, grid, labels))
 
 
+def files_of(path: Path) -> tuple[Path, ...]:
+    """List the files a volume consists of: one, a header and its voxels, a folder's.
+
+    Raises
+    ------
+    VolumeError
+        When one of them is missing.
+    """
+    if path.is_dir():
+        return tuple(file for file in sorted(path.rglob("*")) if file.is_file())
+    listed = getattr(_format(path), "files", None)
+    return (path,) if listed is None else tuple(listed(path))
+
+
 def is_volume(path: Path) -> bool:
-    """Whether a path ends like a volume of a format we read."""
-    return suffix_of(path) in FORMATS
+    """Whether a path is, by its name or its first bytes, of a format we read."""
+    return _module_of(path) is not None
 
 
 def _format(path: Path) -> Format:
-    suffix = suffix_of(path)
-    if suffix not in FORMATS:
+    module = _module_of(path)
+    if module is None:
+        what = "a folder of no kind we know" if path.is_dir() else "of no kind we know"
         raise VolumeError(
-            f"{path} ends in {path.suffix or 'nothing'!r}; volumes end in "
-            f"{', '.join(FORMATS)}. Convert it, for instance to .nii.gz."
+            f"{path} is {what}; volumes are DICOM series, folders of pictures, or end "
+            f"in {', '.join(FORMATS)}. Convert it, for instance to .nii.gz."
         )
-    return cast(Format, import_module(FORMATS[suffix]))
+    return cast(Format, import_module(module))
+
+
+def _module_of(path: Path) -> str | None:
+    """Name the module for a path; what has no telling name is looked into."""
+    suffix = suffix_of(path)
+    if suffix in FORMATS and not (path.is_dir() and FORMATS[suffix] != _OME_ZARR):
+        return FORMATS[suffix]
+    if path.is_dir():
+        looks = (
+            (is_zarr, _OME_ZARR),
+            (holds_dicom, _DICOM),
+            (is_image_stack, _IMAGES),
+        )
+        return next((module for looks_so, module in looks if looks_so(path)), None)
+    return _DICOM if is_dicom(path) else None
 
 
 def _with_channels(data: VoxelArray, grid: Grid, path: Path) -> VoxelArray:

@@ -19,6 +19,10 @@ class Header:
     """The type the voxels have once read."""
     notes: tuple[str, ...] = ()
     """What a person should know about the file, a sentence each."""
+    holds_labels: bool | None = None
+    """Whether the values are labels; None where the file does not say."""
+    packed: bool = False
+    """Whether it can only be decoded from its start to its end."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

@@ -19,6 +19,8 @@ from napari_kdseg.volumes.volume import Affine, Grid
 
 SIZE_1, SIZE_2 = 348, 540
 """Bytes of a NIfTI-1 and of a NIfTI-2 header."""
+INTENT_LABEL = 1002
+"""The intent code of labels."""
 
 ByteOrder = Literal["<", ">"]
 _BYTE_ORDERS: tuple[ByteOrder, ...] = ("<", ">")
@@ -46,33 +48,26 @@ class NiftiHeader:
 
     grid: Grid
     channels: int
+    times: int
+    """Volumes of so many channels; in the file, time runs faster than channel."""
+    holds_labels: bool
+    """Whether its intent says that values are labels."""
+    byte_order: ByteOrder
     stored: np.dtype[Any]
     """Type and byte order in the file."""
     offset: int
-    """Where in the (decompressed) file the voxels begin."""
+    """Where in the (decompressed) file the voxels begin; of a pair, the second."""
     scaling: tuple[float, float] | None
     """Slope and intercept; None where stored values are the values."""
     notes: tuple[str, ...]
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Channels, and voxels along z, y, x: the order in the file, slowest first."""
-        return (self.channels, *self.grid.shape)
-
-    @property
-    def voxel_bytes(self) -> int:
-        """Bytes all voxels take in the file."""
-        return prod(self.shape) * self.stored.itemsize
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the voxels once read: as stored, or float32 where they are scaled."""
-        if self.scaling is None or self.stored == np.float64:
-            return self.stored.newbyteorder("=")
-        return np.dtype(np.float32)
+        """All there is, and voxels along z, y, x: the file's order, slowest first."""
+        return (self.channels * self.times, *self.grid.shape)
 
 
-def parse_header(block: bytes, name: str) -> NiftiHeader:
+def parse_header(block: bytes, name: str, *, in_pair: bool = False) -> NiftiHeader:
     """Decode and check the first bytes of a file.
 
     Parameters
@@ -81,24 +76,34 @@ def parse_header(block: bytes, name: str) -> NiftiHeader:
         The first 348 bytes, 540 where `is_nifti2`; all where the file is shorter.
     name
         The file, for messages.
+    in_pair
+        Whether the voxels lie in a second file.
 
     Raises
     ------
     VolumeError
         When it is no NIfTI volume that can be read without a doubt.
     """
-    fields, byte_order = _fields(block, name)
+    fields, byte_order = _fields(block, name, "ni" if in_pair else "n+")
     shape = _shape(fields, name)
     stored = _stored(fields, name).newbyteorder(byte_order)
-    offset = _offset(fields, name)
+    offset = _offset(fields, name, 0 if in_pair else int(fields.single_vox_offset))
     affine, notes = _affine(fields, shape, name)
-    x, y, z, *others = shape
+    (x, y, z), times, channels = shape[:3], *_times_and_channels(shape, name)
     try:
         grid = Grid.from_affine(affine, (z, y, x))
     except VolumeError as error:
         raise VolumeError(f"{name}: {error}") from None
     return NiftiHeader(
-        grid, prod(others), stored, offset, _scaling(fields, name), tuple(notes)
+        grid=grid,
+        channels=channels,
+        times=times,
+        holds_labels=int(fields["intent_code"]) == INTENT_LABEL,
+        byte_order=byte_order,
+        stored=stored,
+        offset=offset,
+        scaling=_scaling(fields, name),
+        notes=tuple(notes),
     )
 
 
@@ -107,7 +112,7 @@ def is_nifti2(block: bytes) -> bool:
     return block[:4] in (struct.pack("<i", SIZE_2), struct.pack(">i", SIZE_2))
 
 
-def _fields(block: bytes, name: str) -> tuple[Any, ByteOrder]:
+def _fields(block: bytes, name: str, kind: str) -> tuple[Any, ByteOrder]:
     wide = is_nifti2(block)
     size = SIZE_2 if wide else SIZE_1
     if len(block) < size:
@@ -115,23 +120,38 @@ def _fields(block: bytes, name: str) -> tuple[Any, ByteOrder]:
             f"{name} ends after {len(block)} bytes; its header alone must have {size}. "
             "Fetch or make it anew."
         )
-    magic = block[4:8] if wide else block[344:348]
-    if magic[:3] in (b"ni1", b"ni2"):
-        raise VolumeError(
-            f"{name} is the header of a pair of files (.hdr, .img); only single files "
-            "are read. Save it as .nii.gz, with nibabel for instance."
-        )
-    kind: Any = Nifti2Header if wide else Nifti1Header
+    mark = block[4:8] if wide else block[344:348]
+    found = {order: struct.unpack(f"{order}i", block[:4])[0] for order in _BYTE_ORDERS}
     for order in _BYTE_ORDERS:
-        (found,) = struct.unpack(f"{order}i", block[:4])
-        if found == size and magic == (b"n+2\0" if wide else b"n+1\0"):
-            return kind(block, order, check=False), order
+        if found[order] == size and mark == f"{kind}{2 if wide else 1}\0".encode():
+            decode: Any = Nifti2Header if wide else Nifti1Header
+            return decode(block, order, check=False), order
+    _refuse_other_kind(mark, SIZE_1 in found.values(), name, kind)
     raise VolumeError(
-        f"{name} is no NIfTI file: it begins with the number "
-        f"{struct.unpack('<i', block[:4])[0]}, which must be {SIZE_1} or {SIZE_2}, and "
-        f"bears the mark {magic!r}, which must be n+1 or n+2. Check what it is, or "
-        "make it anew."
+        f"{name} is no NIfTI file: it begins with the number {found['<']}, which must "
+        f"be {SIZE_1} or {SIZE_2}, and bears the mark {mark!r}, which must be {kind}1 "
+        f"or {kind}2. Check what it is, or make it anew."
     )
+
+
+def _refuse_other_kind(mark: bytes, has_size: bool, name: str, kind: str) -> None:  # noqa: FBT001
+    """Say what a header is instead: of the other kind, or older than NIfTI."""
+    if kind == "n+" and mark[:3] in (b"ni1", b"ni2"):
+        raise VolumeError(
+            f"{name} is the header of a pair of files (.hdr, .img), and its name that "
+            "of a single file. Give it the ending .hdr and put it beside its .img."
+        )
+    if kind == "ni" and mark[:3] in (b"n+1", b"n+2"):
+        raise VolumeError(
+            f"{name} is a NIfTI file by itself (its mark is {mark!r}), and its name "
+            "that of half a pair. Give it the ending .nii, or .nii.gz if gzipped."
+        )
+    if kind == "ni" and has_size:
+        raise VolumeError(
+            f"{name} is an Analyze 7.5 header: its mark is {mark!r} and not ni1. "
+            "Analyze does not say which side is left; NIfTI is needed. Convert it with "
+            "a program that knows how it was made, such as SPM."
+        )
 
 
 def _shape(fields: Any, name: str) -> tuple[int, ...]:
@@ -147,12 +167,20 @@ def _shape(fields: Any, name: str) -> tuple[int, ...]:
             f"{name} has the dimensions {dim} in its header; the first must be 3 to 7, "
             "and as many after it at least 1. The header is damaged: make it anew."
         )
-    if sum(size > 1 for size in sizes[3:]) > 1:
-        raise VolumeError(
-            f"{name} has {' x '.join(map(str, sizes))} voxels; beyond x, y, z there "
-            "may be one more axis, the channels. Save one file for each time or kind."
-        )
     return tuple(sizes)
+
+
+def _times_and_channels(shape: tuple[int, ...], name: str) -> tuple[int, int]:
+    """Tell times from channels where there are both; one axis alone is channels."""
+    time, *others = shape[3:] or (1,)
+    if time == 1 or prod(others) == 1:
+        time, others = 1, [time, *others]
+    if sum(size > 1 for size in others) > 1:
+        raise VolumeError(
+            f"{name} has {' x '.join(map(str, shape))} voxels; beyond x, y, z and time "
+            "there may be one more axis, the channels. Save one file for each kind."
+        )
+    return time, prod(others)
 
 
 def _stored(fields: Any, name: str) -> np.dtype[Any]:
@@ -166,8 +194,8 @@ def _stored(fields: Any, name: str) -> np.dtype[Any]:
     )
 
 
-def _offset(fields: Any, name: str) -> int:
-    offset, least = float(fields["vox_offset"]), int(fields.single_vox_offset)
+def _offset(fields: Any, name: str, least: int) -> int:
+    offset = float(fields["vox_offset"])
     if not (np.isfinite(offset) and offset.is_integer() and offset >= least):
         raise VolumeError(
             f"{name} says that its voxels begin at byte {offset:g} (vox_offset); it "

@@ -1,5 +1,6 @@
 """What an OME-Zarr group says about its image, to a grid and back. No voxels here."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,6 +27,22 @@ _UNITS_MM = {
 
 
 @dataclass(frozen=True)
+class Meaning:
+    """What the voxels of an image of ours stand for."""
+
+    kind: Kind
+    """Whether the values are labels or an image."""
+    labels: LabelSet | None = None
+    """The classes, kept with their names and colours."""
+    channels: tuple[str, ...] = ()
+    """What each channel shows."""
+    value_scale: float | None = None
+    """What stored values are multiplied by when read; None leaves them."""
+    notes: tuple[str, ...] = ()
+    """What a person should know about the image, a sentence each."""
+
+
+@dataclass(frozen=True)
 class Image:
     """The full-size image of a group, as its metadata describe it."""
 
@@ -44,6 +61,10 @@ class Image:
     value_scale: float | None
     """What stored values are multiplied by, in files of our own."""
     notes: tuple[str, ...]
+    coarser: tuple[str, ...] = ()
+    """Paths of the arrays that show it smaller, each smaller than the one before."""
+    holds_labels: bool | None = None
+    """Whether the values are labels; None where the file does not say."""
 
     def places(self) -> tuple[int | None, int, int, int]:
         """Say which stored axis is channel, z, y, x."""
@@ -78,48 +99,63 @@ class Image:
 
 def metadata(
     grid: Grid,
-    kind: Kind,
     axes: int,
-    labels: LabelSet | None = None,
-    channels: tuple[str, ...] = (),
-    value_scale: float | None = None,
+    meaning: Meaning,
+    factors: tuple[tuple[int, int, int], ...] = ((1, 1, 1),),
 ) -> dict[str, Any]:
-    """Describe an image of 3 (z, y, x) or 4 axes (channel first) to other programs."""
+    """Describe an image of 3 (z, y, x) or 4 axes (channel first) to other programs.
+
+    Parameters
+    ----------
+    grid
+        Where the voxels of the full size lie.
+    axes
+        How many axes the arrays have.
+    meaning
+        What the voxels stand for.
+    factors
+        How many voxels of the full size one voxel of each level spans along z, y, x;
+        the full size comes first. The arrays are named 0, 1, and so on.
+    """
     spare = axes - 3
     space = [{"name": n, "type": "space", "unit": "millimeter"} for n in "zyx"]
-    scale = [*[1.0] * spare, *grid.spacing_mm]
-    translation = [*[0.0] * spare, *grid.origin_mm[::-1]]
-    dataset = {
-        "path": "0",
-        "coordinateTransformations": [
-            {"type": "scale", "scale": scale},
-            {"type": "translation", "translation": translation},
-        ],
-    }
     ome: dict[str, Any] = {
         "version": _VERSION,
         "multiscales": [
             {
-                "name": kind,
+                "name": meaning.kind,
                 "axes": [*[{"name": "c", "type": "channel"}] * spare, *space],
-                "datasets": [dataset],
+                "datasets": [
+                    _dataset(str(level), grid, spare, factor)
+                    for level, factor in enumerate(factors)
+                ],
             }
         ],
     }
-    if kind == "labels":
-        ome["image-label"] = _image_label(labels)
+    if meaning.kind == "labels":
+        ome["image-label"] = _image_label(meaning.labels)
     own = {
         "version": 1,
-        "kind": kind,
+        "kind": meaning.kind,
         "affine_ras_mm": grid.affine.tolist(),
-        "channels": list(channels),
-        "value_scale": value_scale,
+        "channels": list(meaning.channels),
+        "value_scale": meaning.value_scale,
+        "notes": list(meaning.notes),
     }
     return {"ome": ome, OWN_KEY: own}
 
 
-def image_of(attributes: dict[str, Any], name: str) -> Image:
-    """Find the full-size image in the attributes of a group, 0.4 or 0.5.
+def images_in(about: dict[str, Any]) -> tuple[str, ...]:
+    """Name the images of one group, by what the standard says of it; "" has no name."""
+    found = about.get("multiscales")
+    if not isinstance(found, list):
+        return ()
+    titles = [item.get("name") if isinstance(item, dict) else None for item in found]
+    return tuple(str(title or "") for title in titles)
+
+
+def image_of(attributes: dict[str, Any], name: str, index: int = 0) -> Image:
+    """Find an image in the attributes of a group, 0.4 or 0.5.
 
     Parameters
     ----------
@@ -127,6 +163,8 @@ def image_of(attributes: dict[str, Any], name: str) -> Image:
         The group's.
     name
         The folder, for messages.
+    index
+        Which of the group's images.
 
     Raises
     ------
@@ -140,7 +178,8 @@ def image_of(attributes: dict[str, Any], name: str) -> Image:
             "folder above or below the image? Open the image itself."
         )
     try:
-        return _image(ome, attributes.get(OWN_KEY) or {}, name)
+        own = attributes.get(OWN_KEY) or {}
+        return _image(ome, own, name, ome["multiscales"][index])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise VolumeError(
             f"{name} has OME-Zarr metadata that cannot be understood "
@@ -162,13 +201,15 @@ def labels_of(attributes: dict[str, Any], name: str) -> LabelSet | None:
     if not found:
         return None
     try:
-        names = {int(p["label-value"]): p for p in found.get("properties") or ()}
+        properties = found.get("properties") or []
+        names = _names(properties)
+        listed = {int(item["label-value"]) for item in properties}
         colors = {int(c["label-value"]): c for c in found.get("colors") or ()}
-        values = sorted({*names, *colors} - {0})
+        values = sorted(listed.union(colors) - {0})
         classes = [
             LabelClass(
                 value=value,
-                name=str(names.get(value, {}).get("name", f"label {value}")),
+                name=names.get(value, f"label {value}"),
                 color=_color(colors.get(value), value),
             )
             for value in values
@@ -181,8 +222,9 @@ def labels_of(attributes: dict[str, Any], name: str) -> LabelSet | None:
         ) from error
 
 
-def _image(ome: dict[str, Any], own: dict[str, Any], name: str) -> Image:
-    multiscale = ome["multiscales"][0]
+def _image(
+    ome: dict[str, Any], own: dict[str, Any], name: str, multiscale: dict[str, Any]
+) -> Image:
     axes = tuple(axis["name"] for axis in multiscale["axes"])
     if not {"z", "y", "x"} <= set(axes) or len(set(axes)) != len(axes):
         raise VolumeError(
@@ -195,16 +237,41 @@ def _image(ome: dict[str, Any], own: dict[str, Any], name: str) -> Image:
     ]
     size, place = _extent(multiscale, axes, units, name)
     affine = own.get("affine_ras_mm")
+    full, *coarser = [str(dataset["path"]) for dataset in multiscale["datasets"]]
     return Image(
-        dataset=str(multiscale["datasets"][0]["path"]),
+        dataset=full,
         axes=axes,
         scale_mm=(float(size[0]), float(size[1]), float(size[2])),
         translation_mm=(float(place[0]), float(place[1]), float(place[2])),
         channels=tuple(own.get("channels") or _omero_labels(ome)),
         affine=None if affine is None else np.asarray(affine, float).reshape(4, 4),
         value_scale=own.get("value_scale"),
-        notes=() if own else _notes(units, name),
+        notes=tuple(own.get("notes", ())) if own else _notes(units, name),
+        coarser=tuple(coarser),
+        holds_labels=_holds_labels(ome, own),
     )
+
+
+def _holds_labels(ome: dict[str, Any], own: dict[str, Any]) -> bool | None:
+    if own:
+        return bool(own.get("kind") == "labels")
+    return True if "image-label" in ome else None
+
+
+def _dataset(
+    path: str, grid: Grid, spare: int, factor: tuple[int, int, int]
+) -> dict[str, Any]:
+    """Place one level: its first voxel's centre is that of the voxels it spans."""
+    scale = [s * f for s, f in zip(grid.spacing_mm, factor, strict=True)]
+    shift = [s * (f - 1) / 2 for s, f in zip(grid.spacing_mm, factor, strict=True)]
+    place = [o + s for o, s in zip(grid.origin_mm[::-1], shift, strict=True)]
+    return {
+        "path": path,
+        "coordinateTransformations": [
+            {"type": "scale", "scale": [*[1.0] * spare, *scale]},
+            {"type": "translation", "translation": [*[0.0] * spare, *place]},
+        ],
+    }
 
 
 def _extent(
@@ -275,6 +342,20 @@ def _image_label(labels: LabelSet | None) -> dict[str, Any]:
         "properties": [
             {"label-value": item.value, "name": item.name} for item in classes
         ],
+    }
+
+
+def _names(properties: list[dict[str, Any]]) -> dict[int, str]:
+    """Name each value; where several bear one name, as instances do, each differs."""
+    found = {
+        int(item["label-value"]): str(item["name"])
+        for item in properties
+        if item.get("name")
+    }
+    counts = Counter(found.values())
+    return {
+        value: name if counts[name] == 1 else f"{name} ({value})"
+        for value, name in found.items()
     }
 
 

@@ -3,57 +3,77 @@
 https://ngff.openmicroscopy.org/0.5/ and /0.4/. The standard knows scale and
 translation alone; the full affine is kept beside them under our own key. A labels
 volume is a label image of the standard: multiscales and `image-label` in one group.
-
-A zarr array reads without an error when chunks are missing. So all chunks of ours are
-written, also empty ones, and a finished result has a record, `_complete.json`; without
-it, or with a chunk too few, the result is refused.
+What makes a result of ours complete stands in `ome_complete`.
 """
 
-import json
-from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from shutil import rmtree
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import zarr
-import zarr.errors
 from numpy.typing import DTypeLike
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from napari_kdseg.atomic import publish_folder, temporary_beside, write_text_atomic
+from napari_kdseg.atomic import publish_folder, temporary_beside
 from napari_kdseg.errors import VolumeError
 from napari_kdseg.volumes.formats.header import Header
+from napari_kdseg.volumes.formats.ome_chunks import attributes_of, open_zarr
+from napari_kdseg.volumes.formats.ome_complete import (
+    COMPLETE,
+    FULL_SIZE,
+    check_complete,
+    finish,
+)
+from napari_kdseg.volumes.formats.ome_levels import (
+    OmeImage,
+    label_images,
+    levels,
+    opened,
+    place_of,
+    places_in,
+)
 from napari_kdseg.volumes.formats.ome_metadata import (
-    Image,
     Kind,
-    image_of,
+    Meaning,
     labels_of,
     metadata,
 )
-from napari_kdseg.volumes.formats.voxels import LazyVoxels
 from napari_kdseg.volumes.labels import LabelSet
 from napari_kdseg.volumes.volume import Grid, VoxelArray, default_channels
 
-COMPLETE = "_complete.json"
-"""Name of the record that a finished result has."""
-_FULL_SIZE = "0"
+__all__ = [
+    "COMPLETE",
+    "Level",
+    "create_array",
+    "create_levels",
+    "finish",
+    "inspect",
+    "label_images",
+    "levels",
+    "open_array",
+    "parts",
+    "read",
+    "read_label_set",
+    "write",
+    "write_labels",
+]
+
 _LARGE_VOXELS = 2**28
-_SAFE_CODECS = {
-    *("blosc", "zstd", "zlib", "gzip", "lz4", "bz2", "lzma", "shuffle", "delta"),
-    *("bitround", "astype", "fixedscaleoffset", "quantize", "packbits"),
-    *("crc32", "crc32c", "adler32", "fletcher32"),
-}
-# What zarr, its codecs and the file system raise on damaged or missing files.
-_FAILURES = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    RuntimeError,
-    zarr.errors.BaseZarrError,
-)
+
+
+@dataclass(frozen=True)
+class Level:
+    """One size of an image that is written."""
+
+    factor: tuple[int, int, int]
+    """Voxels of the full size that one of its voxels spans along z, y, x."""
+    shape: tuple[int, ...]
+    """Z, y, x, or channel, z, y, x."""
+    chunks: tuple[int, ...]
+    """Voxels of a chunk along each axis."""
 
 
 def create_array(  # noqa: PLR0913 - independent options, named by the caller
@@ -101,18 +121,52 @@ def create_array(  # noqa: PLR0913 - independent options, named by the caller
     zarr.Array
         Open for reading and writing. `finish` makes it a result.
     """
-    attributes = metadata(grid, kind, len(shape), labels, channels, value_scale)
-    group = zarr.create_group(store=str(path), zarr_format=3, attributes=attributes)
-    return group.create_array(
-        _FULL_SIZE,
-        shape=shape,
-        dtype=dtype,
-        chunks=chunks or _chunks(shape),
-        fill_value=fill,
-        # The checksum makes a flipped bit an error instead of another organ.
-        compressors=[BloscCodec(cname="zstd", clevel=1), Crc32cCodec()],
-        dimension_names=["c", "z", "y", "x"][-len(shape) :],
-        config={"write_empty_chunks": True},
+    meaning = Meaning(kind, labels, channels, value_scale)
+    group = _group(path, metadata(grid, len(shape), meaning))
+    chunks = chunks or _chunks(shape)
+    return _add_array(group, FULL_SIZE, shape, chunks, fill=fill, dtype=np.dtype(dtype))
+
+
+def create_levels(
+    path: Path,
+    levels: tuple[Level, ...],
+    dtype: DTypeLike,
+    grid: Grid,
+    meaning: Meaning,
+) -> tuple[zarr.Array[Any], ...]:
+    """Begin an image at several sizes that can be looked at while it is written.
+
+    Parameters
+    ----------
+    path
+        The folder to make; nothing may lie there.
+    levels
+        The sizes; the full one first.
+    dtype
+        Type of the stored values.
+    grid
+        Where the voxels of the full size lie.
+    meaning
+        What the voxels stand for.
+
+    Returns
+    -------
+    tuple of zarr.Array
+        One for each level. Once all have all their chunks, `finish` makes a result.
+    """
+    factors = tuple(level.factor for level in levels)
+    group = _group(path, metadata(grid, len(levels[0].shape), meaning, factors))
+    fast = meaning.kind == "image"
+    return tuple(
+        _add_array(
+            group,
+            str(number),
+            level.shape,
+            level.chunks,
+            dtype=np.dtype(dtype),
+            fast=fast,
+        )
+        for number, level in enumerate(levels)
     )
 
 
@@ -135,37 +189,24 @@ def open_array(
     VolumeError
         When it is damaged, or not complete where it must be.
     """
-    array = _array(path, _FULL_SIZE, "r+" if writable else "r")
+    array = open_zarr(path, FULL_SIZE, "r+" if writable else "r")
     if require_complete:
-        _check_complete(path, array)
+        check_complete(path, array)
     return array
 
 
-def finish(path: Path) -> None:
-    """Write the record that makes an array a finished result.
+def parts(path: Path) -> tuple[str, ...]:
+    """Name the images of a collection, or the points in time; empty where one is all.
 
     Raises
     ------
     VolumeError
-        When a chunk was never written.
+        When it is no OME-Zarr, or a plate of wells.
     """
-    array = _array(path, _FULL_SIZE, "r")
-    stored = _stored_chunks(array)
-    if stored != array.nchunks:
-        raise VolumeError(
-            f"{path} has {stored} of its {array.nchunks} chunks; a finished result has "
-            "all. Run the job again with --resume."
-        )
-    record = {
-        "version": 1,
-        "shape": list(array.shape),
-        "dtype": str(array.dtype),
-        "chunks": array.nchunks,
-    }
-    write_text_atomic(path / COMPLETE, json.dumps(record, indent=1) + "\n")
+    return tuple(places_in(path))
 
 
-def inspect(path: Path) -> Header:
+def inspect(path: Path, part: str | None = None) -> Header:
     """Read and check what a folder says of its voxels.
 
     Raises
@@ -173,10 +214,12 @@ def inspect(path: Path) -> Header:
     VolumeError
         When it is no OME-Zarr image, is not complete, or is of a kind not read.
     """
-    return _opened(path)[1]
+    return _header(path, opened(path, part))
 
 
-def read(path: Path, *, lazy: bool) -> tuple[VoxelArray, Header]:
+def read(
+    path: Path, part: str | None = None, *, lazy: bool
+) -> tuple[VoxelArray, Header]:
     """Open the full-size image, channel, z, y, x; voxels are read when asked for.
 
     Raises
@@ -185,32 +228,29 @@ def read(path: Path, *, lazy: bool) -> tuple[VoxelArray, Header]:
         As `inspect`, and when a chunk that is read is damaged.
     """
     del lazy  # zarr is read by pieces in any case
-    return _opened(path)
+    found = opened(path, part)
+    return found.levels[0], _header(path, found)
 
 
-def read_label_set(path: Path) -> LabelSet | None:
+def read_label_set(path: Path, part: str | None = None) -> LabelSet | None:
     """Read names and colours of the labels; None where the folder has none."""
-    return labels_of(_attributes(path), str(path))
+    folder = place_of(path, part).folder
+    return labels_of(attributes_of(folder), str(folder))
 
 
 def write(path: Path, data: VoxelArray, grid: Grid, channels: tuple[str, ...]) -> None:
     """Write voxels (channel, z, y, x) to a new folder, complete or not at all."""
-    _write(path, data, grid, partial(create_array, kind="image", channels=channels))
+    _write(path, data, grid, Meaning("image", channels=channels))
 
 
 def write_labels(
     path: Path, data: VoxelArray, grid: Grid, labels: LabelSet | None
 ) -> None:
     """Write labels (1, z, y, x) to a new folder, complete or not at all."""
-    _write(path, data, grid, partial(create_array, kind="labels", labels=labels))
+    _write(path, data, grid, Meaning("labels", labels))
 
 
-def _write(
-    path: Path,
-    data: VoxelArray,
-    grid: Grid,
-    make: Callable[..., zarr.Array[Any]],
-) -> None:
+def _write(path: Path, data: VoxelArray, grid: Grid, meaning: Meaning) -> None:
     if path.exists():
         raise VolumeError(
             f"{path} exists already; a folder is never replaced. Choose another name, "
@@ -220,7 +260,8 @@ def _write(
     single = data.shape[0] == 1
     shape = tuple(data.shape[1:]) if single else tuple(data.shape)
     try:
-        array = make(temporary, shape, data.dtype, grid)
+        whole = Level((1, 1, 1), shape, _chunks(shape))
+        (array,) = create_levels(temporary, (whole,), data.dtype, grid, meaning)
         depth = array.chunks[-3]
         for start in range(0, shape[-3], depth):
             span = slice(start, start + depth)
@@ -232,130 +273,48 @@ def _write(
         raise
 
 
-def _opened(path: Path) -> tuple[LazyVoxels, Header]:
-    name = str(path)
-    image = image_of(_attributes(path), name)
-    if not (path / image.dataset).resolve().is_relative_to(path.resolve()):
-        raise VolumeError(
-            f"{name} names the array {image.dataset!r}, which lies outside of it; "
-            "arrays must lie inside. Do not trust this folder."
-        )
-    array = _array(path, image.dataset, "r")
-    _check_kind(array, image, name)
-    if image.affine is not None:
-        _check_complete(path, array)
-    axes = image.places()
-    voxels = LazyVoxels(array, axes, name, scale=image.value_scale, failures=_FAILURES)
-    grid = image.grid(voxels.shape[1:], name)
-    channels = image.channels or default_channels(voxels.shape[0])
-    if len(channels) != voxels.shape[0]:
-        channels = default_channels(voxels.shape[0])
-    return voxels, Header(path, grid, channels, voxels.dtype, image.notes)
+def _header(path: Path, found: OmeImage) -> Header:
+    full = found.levels[0]
+    grid = found.image.grid(full.shape[1:], full.name)
+    channels = found.image.channels
+    if len(channels) != full.shape[0]:
+        channels = default_channels(full.shape[0])
+    labels = found.image.holds_labels
+    return Header(path, grid, channels, full.dtype, found.notes, holds_labels=labels)
 
 
-def _attributes(path: Path) -> dict[str, Any]:
-    if not path.is_dir():
-        raise VolumeError(
-            f"{path} is no folder; an OME-Zarr is one. Check the path, or unpack it."
-        )
-    try:
-        group = zarr.open_group(store=str(path), mode="r", use_consolidated=False)
-        return dict(group.attrs)
-    except _FAILURES as error:
-        raise VolumeError(
-            f"{path} is no zarr group that can be opened ({_brief(error)}); an "
-            "OME-Zarr image is one. It is damaged or something else: make it anew."
-        ) from error
+def _group(path: Path, attributes: dict[str, Any]) -> zarr.Group:
+    return zarr.create_group(store=str(path), zarr_format=3, attributes=attributes)
 
 
-def _array(path: Path, dataset: str, mode: Literal["r", "r+"]) -> zarr.Array[Any]:
-    try:
-        return zarr.open_array(store=str(path / dataset), mode=mode)
-    except _FAILURES as error:
-        raise VolumeError(
-            f"{path} has no array {dataset!r} that can be opened ({_brief(error)}); "
-            "its full-size image must be there. It is damaged: make it anew."
-        ) from error
-
-
-def _check_kind(array: zarr.Array[Any], image: Image, name: str) -> None:
-    if array.dtype.kind not in "uifb":
-        raise VolumeError(
-            f"{name} holds {array.dtype} values; voxels must be integers or floats. "
-            "Convert it."
-        )
-    unsafe = _codec_names(array) - _SAFE_CODECS
-    if unsafe:
-        raise VolumeError(
-            f"{name} is encoded with {', '.join(sorted(unsafe))}, which is not opened "
-            "because it may run code or is unknown; allowed are "
-            f"{', '.join(sorted(_SAFE_CODECS))}. Save it anew with one of these."
-        )
-    if array.ndim != len(image.axes) or min(array.shape) < 1:
-        raise VolumeError(
-            f"{name} has an array of {array.shape} voxels and the axes "
-            f"{', '.join(image.axes)}; it needs one size above 0 an axis. Its metadata "
-            "are damaged: make it anew."
-        )
-    extra = {
-        axis: size
-        for axis, size in zip(image.axes, array.shape, strict=True)
-        if axis not in "czyx" and size > 1
-    }
-    if extra:
-        raise VolumeError(
-            f"{name} has {extra} beside channel, z, y, x; there is one volume to a "
-            "file. Save one for each."
-        )
-
-
-def _codec_names(array: zarr.Array[Any]) -> set[str]:
-    """Name what decodes the chunks, beyond the order of bytes and axes."""
-    if array.metadata.zarr_format == 2:
-        used = [*(array.metadata.filters or ()), array.metadata.compressor]
-        return {codec.codec_id for codec in used if codec is not None}
-    return {
-        str(codec.to_dict()["name"]).removeprefix("numcodecs.")
-        for codec in (*array.filters, *array.compressors)
-    } - {"transpose"}
-
-
-def _check_complete(path: Path, array: zarr.Array[Any]) -> None:
-    record = path / COMPLETE
-    try:
-        found = json.loads(record.read_text(encoding="utf-8"))
-        promised = (found["shape"], found["dtype"], found["chunks"])
-    except FileNotFoundError:
-        raise VolumeError(
-            f"{path} has no {COMPLETE}; a finished result has one. It is still being "
-            "written, or its job was stopped: run that again with --resume."
-        ) from None
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise VolumeError(
-            f"{record} cannot be read ({_brief(error)}); it must name shape, dtype and "
-            "chunks. It is damaged: make the result anew."
-        ) from None
-    if promised != (list(array.shape), str(array.dtype), array.nchunks):
-        raise VolumeError(
-            f"{path} has {array.shape} {array.dtype} voxels, and its record promises "
-            f"{promised[0]} {promised[1]}; both must be equal. Make the result anew."
-        )
-    stored = _stored_chunks(array)
-    if stored != array.nchunks:
-        raise VolumeError(
-            f"{path} has {stored} chunks, and its record promises {array.nchunks}; "
-            "none may be missing. Make the result anew."
-        )
-
-
-def _stored_chunks(array: zarr.Array[Any]) -> int:
-    return int(array.nchunks_initialized)
+def _add_array(  # noqa: PLR0913 - independent options, private
+    group: zarr.Group,
+    name: str,
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...],
+    *,
+    dtype: np.dtype[Any],
+    fill: float = 0,
+    fast: bool = False,
+) -> zarr.Array[Any]:
+    blosc = (
+        BloscCodec(cname="lz4", clevel=1, shuffle="bitshuffle")
+        if fast
+        else BloscCodec(cname="zstd", clevel=1)
+    )
+    return group.create_array(
+        name,
+        shape=shape,
+        dtype=dtype,
+        chunks=chunks,
+        fill_value=fill,
+        # The checksum makes a flipped bit an error instead of another organ.
+        compressors=[blosc, Crc32cCodec()],
+        dimension_names=["c", "z", "y", "x"][-len(shape) :],
+        config={"write_empty_chunks": True},
+    )
 
 
 def _chunks(shape: tuple[int, ...]) -> tuple[int, ...]:
     edge = 128 if prod(shape[-3:]) > _LARGE_VOXELS else 64
     return (*[1] * (len(shape) - 3), *(min(edge, size) for size in shape[-3:]))
-
-
-def _brief(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

@@ -161,6 +161,33 @@ class LazyVoxels:
             ) from error
 
 
+@dataclass(frozen=True)
+class PackedVoxels:
+    """Voxels that can only be decoded from the first to the last.
+
+    To index it decodes everything; `blocks` goes through it once, in little memory.
+    """
+
+    shape: tuple[int, int, int, int]
+    """Channels, and voxels along z, y, x."""
+    dtype: np.dtype[Any]
+    """The type of the voxels as read."""
+    blocks: Callable[[], Iterator[tuple[Block, np.ndarray]]]
+    """Decode in the file's order: place, and voxels (z, y, x) of each block. Damage
+    that shows at the end is an error after the last block."""
+
+    def __getitem__(self, index: Any) -> Any:
+        """Decode everything and give a box of it."""
+        return self.__array__()[index]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001 - NumPy calls it so
+        """Decode everything."""
+        whole = np.empty(self.shape, self.dtype)
+        for place, block in self.blocks():
+            whole[place] = block
+        return whole if dtype is None else whole.astype(dtype, copy=False)
+
+
 def _expand(index: Any) -> list[int | slice]:
     given = index if isinstance(index, tuple) else (index,)
     if any(pick is Ellipsis for pick in given):
@@ -184,6 +211,27 @@ def _span(pick: int | slice, size: int) -> slice:
     if not -size <= pick < size:
         raise IndexError(f"Index {pick} is outside an axis of {size}.")
     return slice(pick % size, pick % size + 1)
+
+
+def storable_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Give the type that stores `dtype` without loss: itself, for most.
+
+    Raises
+    ------
+    VolumeError
+        For types that are no integers or floats of at most 64 bits.
+    """
+    wider: dict[str, np.dtype[Any]] = {
+        "?": np.dtype(np.uint8),
+        "e": np.dtype(np.float32),
+    }
+    stored = wider.get(dtype.char, dtype)
+    if stored.kind not in "uif" or stored.itemsize > 8:
+        raise VolumeError(
+            f"Voxels of type {dtype} cannot be written; they must be integers or "
+            "floats of at most 64 bits. Convert them first."
+        )
+    return stored.newbyteorder("<")
 
 
 def guarded(read: Callable[[], np.ndarray], name: str) -> np.ndarray:
