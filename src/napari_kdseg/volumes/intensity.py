@@ -26,13 +26,18 @@ class Intensity(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["window", "zscore", "percentile", "none"] = Field(
+    kind: Literal["window", "zscore", "window_zscore", "percentile", "none"] = Field(
         "zscore",
         description="window: low..high to -1..1, clipped; percentile: the same between "
-        "two percentiles; zscore: mean 0, standard deviation 1; none: as they are",
+        "two percentiles; zscore: mean 0, standard deviation 1; window_zscore: clipped "
+        "to low..high, then zscore; none: as they are",
     )
-    low: float = Field(-325.0, description="window: the value that becomes -1")
-    high: float = Field(325.0, description="window: the value that becomes 1")
+    low: float = Field(
+        -325.0, description="window: the value that becomes -1; lower ones are clipped"
+    )
+    high: float = Field(
+        325.0, description="window: the value that becomes 1; higher ones are clipped"
+    )
     low_percentile: float = Field(
         0.5, ge=0, le=100, description="percentile: the one that becomes -1"
     )
@@ -121,14 +126,23 @@ def _fit(data: VoxelArray, channel: int, rule: Intensity) -> IntensityParameters
     if rule.kind == "none":
         return IntensityParameters(-rule.offset, 1.0, 0.0, None, zero_stays=False)
     if rule.kind == "window":
-        return _between(rule.low - rule.offset, rule.high - rule.offset, rule)
+        return _between(*_window(rule), rule)
     if rule.kind == "percentile":
         low, high = _percentiles(data, channel, rule)
         return _between(low, high, rule)
     mean, deviation = _moments(data, channel, rule)
     # A constant channel has nothing to scale; it becomes 0 rather than infinite.
     scale = 1.0 / deviation if deviation > 0 else 1.0
-    return IntensityParameters(mean, scale, 0.0, None, zero_stays=rule.nonzero)
+    if rule.kind == "zscore":
+        return IntensityParameters(mean, scale, 0.0, None, zero_stays=rule.nonzero)
+    low, high = _window(rule)
+    limits = ((low - mean) * scale, (high - mean) * scale)
+    return IntensityParameters(mean, scale, 0.0, limits, zero_stays=False)
+
+
+def _window(rule: Intensity) -> tuple[float, float]:
+    """The window in stored values."""
+    return rule.low - rule.offset, rule.high - rule.offset
 
 
 def _between(low: float, high: float, rule: Intensity) -> IntensityParameters:
@@ -141,7 +155,10 @@ def _slabs(data: VoxelArray, channel: int, rule: Intensity) -> Iterator[np.ndarr
     """Give the voxels that are measured, flat, about a million at a time."""
     for box in _boxes(data):
         slab = np.asarray(data[(channel, *box)]).reshape(-1)
-        slab = slab[slab != 0] if rule.nonzero else slab
+        if rule.kind == "window_zscore":
+            slab = np.clip(slab, *_window(rule))
+        elif rule.nonzero:
+            slab = slab[slab != 0]
         if slab.size:
             yield slab
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float32
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from napari_kdseg.errors import GridError, VolumeError
 from napari_kdseg.volumes.intensity import (
@@ -69,6 +69,12 @@ def _sizes(
     return value
 
 
+def _voxels(value: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
+    if value is not None and min(value) < 1:
+        raise ValueError(f"resize_vox is {value}; each entry must be at least 1.")
+    return value
+
+
 class Preprocessing(BaseModel):
     """What a model wants done to a volume before it looks at it."""
 
@@ -86,6 +92,11 @@ class Preprocessing(BaseModel):
         description="voxel size along z, y, x of the model's frame; empty, or an empty "
         "entry, keeps the stored size",
     )
+    resize_vox: Annotated[tuple[int, int, int] | None, AfterValidator(_voxels)] = Field(
+        None,
+        description="the whole volume becomes this many voxels along z, y, x of the "
+        "model's frame, whatever its size in mm; in place of spacing_mm",
+    )
     intensity: tuple[Intensity, ...] = Field(
         (Intensity(),),
         min_length=1,
@@ -94,6 +105,15 @@ class Preprocessing(BaseModel):
     pad_value: float = Field(
         0.0, description="the scaled value that stands outside the volume"
     )
+
+    @model_validator(mode="after")
+    def _one_way_to_resize(self) -> "Preprocessing":
+        if self.spacing_mm is not None and self.resize_vox is not None:
+            raise ValueError(
+                "spacing_mm and resize_vox are both given; a volume is resized to a "
+                "voxel size or to a number of voxels. Leave one out."
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -114,9 +134,9 @@ class Frame:
         """Plan the way from a grid to a model's frame."""
         turn = Orientation.between(grid, preprocessing.orientation)
         oriented = turn.grid(grid)
-        if preprocessing.spacing_mm is None:
-            return cls(grid, oriented, oriented, turn)
-        shape = resampled_shape(oriented, preprocessing.spacing_mm)
+        shape = preprocessing.resize_vox or oriented.shape
+        if preprocessing.spacing_mm is not None:
+            shape = resampled_shape(oriented, preprocessing.spacing_mm)
         if shape == oriented.shape:
             return cls(grid, oriented, oriented, turn)
         return cls(grid, oriented, resampled_grid(oriented, shape), turn)

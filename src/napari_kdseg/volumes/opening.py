@@ -1,0 +1,52 @@
+"""Opening a scan to look at it or to predict it, whatever its size and format."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from napari_kdseg.volumes.cache import Cache, default_cache
+from napari_kdseg.volumes.formats import Header, inspect_volume, read_volume
+from napari_kdseg.volumes.volume import Volume
+
+LARGEST_DECODED_BYTES = 2**29
+"""Scans above this size that cannot be read by pieces are converted, not decoded."""
+
+
+def open_scan(
+    path: Path,
+    part: str | None = None,
+    *,
+    fill_nonfinite: float | None = None,
+    cache: Cache | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Volume:
+    """Open a scan so that it need not fit into memory.
+
+    Where its format can be read by pieces, voxels stay where they are. Small packed
+    files are decoded whole; large ones are converted into the cache once.
+
+    Parameters
+    ----------
+    path, part, fill_nonfinite
+        As `napari_kdseg.volumes.formats.read_volume`.
+    cache
+        Where converted scans lie; by default the user's.
+    on_progress
+        Told how many planes of how many a conversion has done.
+
+    Raises
+    ------
+    VolumeError
+        When the scan is damaged, or the cache has no room for it.
+    """
+    header = inspect_volume(path, part)
+    if not needs_conversion(header):
+        return read_volume(path, part, fill_nonfinite=fill_nonfinite, lazy=True)
+    store = cache or default_cache()
+    if store.find(path, part) is None:
+        store.convert(path, part, on_progress=on_progress)
+    return store.open(path, part, fill_nonfinite=fill_nonfinite)
+
+
+def needs_conversion(header: Header) -> bool:
+    """Whether a scan is too large to be decoded whole and cannot be read by pieces."""
+    return header.packed and header.bytes > LARGEST_DECODED_BYTES
