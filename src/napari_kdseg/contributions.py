@@ -1,7 +1,5 @@
 """What the manifest names: readers, writers and samples. No napari, no Qt, no torch."""
 
-import json
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +17,16 @@ from napari_kdseg.state.layers import (
 )
 from napari_kdseg.state.results import LARGEST_IN_MEMORY_BYTES, classes_of_file
 from napari_kdseg.volumes.formats import (
+    Header,
     case_id,
     inspect_volume,
     is_volume,
+    label_images_of,
+    parts_of,
     read_labels,
-    read_volume,
     suffix_of,
     write_labels,
+    write_volume,
 )
 from napari_kdseg.volumes.labels import (
     LabelClass,
@@ -33,6 +34,8 @@ from napari_kdseg.volumes.labels import (
     distinct_color,
     values_in,
 )
+from napari_kdseg.volumes.naming import classes_of_data_set, looks_like_labels
+from napari_kdseg.volumes.opening import open_scan
 
 Reader = Callable[[str], list[LayerData]]
 
@@ -55,10 +58,6 @@ SAMPLE_CLASSES = {
     ),
 }
 
-# Files with one of these words in their name, and files in folders of these names,
-# hold labels.
-_LABEL_WORDS = re.compile(r"(^|[-_. ])(labels?|seg|segmentation|mask|msk)([-_. ]|$)")
-_LABEL_FOLDERS = ("labels", "labelstr", "labelsts", "corrections")
 _PLAIN_NAMES = ("labels", "label", "seg", "mask")
 
 
@@ -70,11 +69,28 @@ def get_reader(path: str | Sequence[str]) -> Reader | None:
 
 
 def read(path: str) -> list[LayerData]:
-    """Layers of one file: an image layer a channel, or one layer of labels."""
+    """Layers of one file or folder: of every volume it holds, and of its labels.
+
+    An image layer a channel, or one layer of labels. Of several images the first is
+    visible.
+    """
     file = Path(path)
-    if _holds_labels(file):
-        return [_labels_of(file)]
-    return image_layers(read_volume(file, lazy=True))
+    layers: list[LayerData] = []
+    for part in parts_of(file) or (None,):
+        layers += _layers_of(file, part, visible=not layers)
+    for labels in label_images_of(file):
+        layers.append(_labels_of(labels))
+    return layers
+
+
+def _layers_of(file: Path, part: str | None, *, visible: bool) -> list[LayerData]:
+    header = inspect_volume(file, part)
+    if _holds_labels(header, file):
+        return [_labels_of(file, part)]
+    made = image_layers(open_scan(file, part), part)
+    if visible:
+        return made
+    return [(data, {**how, "visible": False}, kind) for data, how, kind in made]
 
 
 def read_several(paths: str | Sequence[str]) -> list[LayerData]:
@@ -88,9 +104,30 @@ def write_labels_nifti(path: str, data: Any, arguments: dict[str, Any]) -> list[
     return _write(Path(path), ".nii.gz", data, arguments)
 
 
+def write_labels_slicer(path: str, data: Any, arguments: dict[str, Any]) -> list[str]:
+    """Write a labels layer as a segmentation of 3D Slicer, with names and colours."""
+    return _write(Path(path), ".seg.nrrd", data, arguments)
+
+
 def write_labels_ome_zarr(path: str, data: Any, arguments: dict[str, Any]) -> list[str]:
     """Write a labels layer as OME-Zarr on the grid of the scan it was made from."""
     return _write(Path(path), ".ome.zarr", data, arguments)
+
+
+def write_labels_plain(path: str, data: Any, arguments: dict[str, Any]) -> list[str]:
+    """Write a labels layer as NRRD, MetaImage or TIFF, as its ending says."""
+    return _write(Path(path), ".mha", data, arguments)
+
+
+def write_image(path: str, data: Any, arguments: dict[str, Any]) -> list[str]:
+    """Write an image layer on the grid of its scan, in the format of its ending."""
+    file = Path(path)
+    if not suffix_of(file):
+        file = file.with_name(f"{file.name}.nii.gz")
+    array = data[0] if arguments.get("multiscale") else data
+    grid = grid_of_layer(np.shape(array), arguments, str(arguments.get("name", file)))
+    write_volume(file, array, grid, channels=(str(arguments.get("name", "image")),))
+    return [str(file)]
 
 
 def sample_abdomen() -> list[LayerData]:
@@ -113,51 +150,36 @@ def _sample(name: str) -> list[LayerData]:
     layers = read(str(image))
     truth = image.with_name(f"{name}-labels.nii.gz")
     if truth.is_file():
-        data, arguments, kind = _labels_of(truth, SAMPLE_CLASSES[name])
+        data, arguments, kind = _labels_of(truth, classes=SAMPLE_CLASSES[name])
         hidden = {**arguments, "name": f"{name} truth", "visible": False}
         layers.append((data, hidden, kind))
     return layers
 
 
-def _holds_labels(file: Path) -> bool:
-    header = inspect_volume(file)
+def _holds_labels(header: Header, file: Path) -> bool:
+    if header.holds_labels is not None:
+        return header.holds_labels
     if np.dtype(header.dtype).kind not in "ui" or len(header.channels) != 1:
         return False
-    in_folder = file.parent.name.lower() in _LABEL_FOLDERS
-    return in_folder or _LABEL_WORDS.search(case_id(file).lower()) is not None
+    return looks_like_labels(file)
 
 
-def _labels_of(file: Path, classes: LabelSet | None = None) -> LayerData:
-    header = inspect_volume(file)
+def _labels_of(
+    file: Path, part: str | None = None, classes: LabelSet | None = None
+) -> LayerData:
+    header = inspect_volume(file, part)
     data: Any
     if header.bytes > LARGEST_IN_MEMORY_BYTES:
         # It opens, but cannot be painted on.
-        data = viewable(read_volume(file, lazy=True).data)[0]
+        data = viewable(open_scan(file, part).data)[0]
     else:
-        data, _ = read_labels(file)
+        data, _ = read_labels(file, part)
     stem = case_id(file)
     name = f"{file.parent.name} {stem}" if stem in _PLAIN_NAMES else stem
-    known = classes or classes_of_file(file) or _classes_of_data_set(file)
-    record = {"path": str(file)}
-    return labels_layer(data, header.grid, known, name=name, record=record)
-
-
-def _classes_of_data_set(file: Path) -> LabelSet | None:
-    """The classes that the data set of a label file lists (Decathlon, nnU-Net)."""
-    try:
-        text = (file.parent.parent / "dataset.json").read_text("utf-8")
-        listed = dict(json.loads(text)["labels"])
-        # Decathlon has {"1": name}, nnU-Net {name: 1}.
-        pairs = [(k, v) if isinstance(v, str) else (v, k) for k, v in listed.items()]
-        named = {int(value): str(name) for value, name in pairs if int(value) > 0}
-        return LabelSet(
-            classes=tuple(
-                LabelClass(value=value, name=name, color=distinct_color(value))
-                for value, name in sorted(named.items())
-            )
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    known = classes or classes_of_file(file, part) or classes_of_data_set(file)
+    record = {"path": str(file), "part": part}
+    named = name if part is None else f"{name} {part}"
+    return labels_layer(data, header.grid, known, name=named, record=record)
 
 
 def _write(path: Path, ending: str, data: Any, arguments: dict[str, Any]) -> list[str]:

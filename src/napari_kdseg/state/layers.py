@@ -38,6 +38,13 @@ _MM_PER_UNIT = {
 
 _TRANSFORM = ("scale", "translate", "units", "rotate", "shear", "metadata")
 
+_shown: dict[tuple[Any, ...], set[Grid]] = {}
+"""Grids that were shown, by how their layers lie.
+
+napari's own "new labels layer" takes over how a layer lies, not what it is made of;
+here its true grid is found again.
+"""
+
 LayerData = tuple[Any, dict[str, Any], str]
 """What napari exchanges: the array, the layer's arguments, the layer type."""
 
@@ -56,6 +63,10 @@ class Source:
     dtype: np.dtype[Any]
     path: Path | None = None
     data: Any = None
+    part: str | None = None
+    """Which volume of the file, where it holds several."""
+    files: tuple[Path, ...] = ()
+    """The files of all channels, where they have one each."""
 
     @property
     def header(self) -> Header:
@@ -81,12 +92,14 @@ def placement(grid: Grid) -> dict[str, Any]:
     micro = max(grid.spacing_mm) < MICRO_BELOW_MM
     per_mm = 1000.0 if micro else 1.0
     along_axes = np.linalg.solve(np.asarray(grid.direction), grid.origin_mm)
-    return {
+    made = {
         "scale": tuple(per_mm * s for s in grid.spacing_mm),
         "translate": tuple(float(per_mm * t) for t in along_axes[::-1]),
         "units": ("micrometer" if micro else "millimeter",) * 3,
         "axis_labels": AXIS_LABELS,
     }
+    _shown.setdefault(_lie(grid.shape, made), set()).add(grid)
+    return made
 
 
 def grid_of_layer(
@@ -107,12 +120,15 @@ def grid_of_layer(
     Raises
     ------
     GridError
-        If the array is no volume, or the layer is sheared and no file's grid is known.
+        If the array is no volume, or the layer is sheared and no file's grid is known,
+        or it lies like two scans that have different grids.
 
     Notes
     -----
     A layer that still lies where its reader put it has the grid of its file. One that
     was cropped or resampled keeps its file's axes and takes the rest from the layer.
+    One without a record, such as napari's new labels layer, has the grid of the scan
+    that lies as it does.
     """
     if len(shape) != 3:
         raise GridError(
@@ -124,6 +140,8 @@ def grid_of_layer(
         if _lies_as(known, shape, arguments):
             return known
         affine = _affine_along(known, arguments)
+    elif _is_straight(arguments) and (alike := _shown.get(_lie(shape, arguments))):
+        return _only(alike, name)
     else:
         affine = _affine_of(arguments, name)
     return Grid.from_affine(affine, (int(shape[0]), int(shape[1]), int(shape[2])))
@@ -152,26 +170,45 @@ def source_of_layer(layer: Any) -> Source:
     path = record.get("path")
     if path and grid == record.get("grid") and Path(path).exists():
         channels = tuple(record["channels"])
-        return Source(str(record["case"]), grid, channels, dtype, path=Path(path))
+        return Source(
+            str(record["case"]),
+            grid,
+            channels,
+            dtype,
+            path=Path(path),
+            part=record.get("part"),
+            files=tuple(Path(file) for file in record.get("files", ())),
+        )
     return Source(layer.name, grid, (layer.name,), dtype, data=data)
 
 
-def image_layers(volume: Volume) -> list[LayerData]:
-    """One image layer a channel, lazy where the volume is."""
+def image_layers(volume: Volume, part: str | None = None) -> list[LayerData]:
+    """One image layer a channel, lazy where the volume is.
+
+    Parameters
+    ----------
+    volume
+        The scan; its coarser levels, if any, make the layers pyramids.
+    part
+        Which volume of its file it is, where that holds several.
+    """
     shared = {
         "kind": "image",
         "case": volume.name,
         "path": None if volume.source is None else str(volume.source),
+        "part": part,
         "grid": volume.grid,
         "channels": volume.channels,
+        "notes": volume.notes,
     }
-    data = viewable(volume.data)
+    levels = [viewable(level) for level in (volume.data, *volume.coarser)]
     single = len(volume.channels) == 1
+    name = volume.name if part is None else f"{volume.name} {part}"
     return [
         (
-            data[index],
+            [level[index] for level in levels] if volume.coarser else levels[0][index],
             {
-                "name": volume.name if single else f"{volume.name} {channel}",
+                "name": name if single else f"{name} {channel}",
                 "metadata": {NAMESPACE: {**shared, "channel": index}},
                 "colormap": "gray",
                 "visible": index == 0,
@@ -273,6 +310,38 @@ def _lies_as(grid: Grid, shape: Sequence[int], arguments: Mapping[str, Any]) -> 
         np.allclose(arguments.get(key, expected[key]), expected[key])
         for key in ("scale", "translate")
     )
+
+
+def _lie(shape: Sequence[int], arguments: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What tells how layers lie, rounded so that equal ones are found."""
+    scale, translate, units = (
+        tuple(arguments.get(key) or ()) if key == "units" else arguments.get(key, ())
+        for key in ("scale", "translate", "units")
+    )
+    digits = tuple(f"{float(v):.6g}" for v in (*scale, *translate))
+    return (tuple(int(n) for n in shape), digits, tuple(str(unit) for unit in units))
+
+
+def _is_straight(arguments: Mapping[str, Any]) -> bool:
+    """Whether scale and translate are all that was done to a layer."""
+    affine = np.asarray(arguments.get("affine", np.eye(4)))
+    rotate = np.asarray(arguments.get("rotate", np.eye(3)))
+    sheared = np.any(np.asarray(arguments.get("shear", 0.0)))
+    straight = all(
+        np.array_equal(m, np.eye(len(m))) for m in (affine, rotate) if m.ndim == 2
+    )
+    return straight and not sheared
+
+
+def _only(grids: set[Grid], name: str) -> Grid:
+    if len(grids) > 1:
+        described = " and ".join(sorted(grid.describe() for grid in grids))
+        raise GridError(
+            f"layer '{name}' lies like scans with different grids ({described}), and "
+            "does not say to which it belongs; it must lie on one. Open that scan "
+            "alone, and paint on its own labels."
+        )
+    return next(iter(grids))
 
 
 def _mm_per_unit(arguments: Mapping[str, Any]) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import Any
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.models.model import WEIGHTS, Model
 from napari_kdseg.runs.run import Run, make_way
+from napari_kdseg.volumes.formats import files_of
 from napari_kdseg.volumes.volume import case_id, without_channel
 
 
@@ -26,6 +27,12 @@ class Wish:
     """Axis of the stored array and index of the slice to compute first."""
     out: Path | None = None
     """Where results are published; None: in the cache."""
+    part: str | None = None
+    """Which volume of the scan's file, where it holds several."""
+    files: tuple[Path, ...] = ()
+    """The files of all channels, where they have one each."""
+    case: str | None = None
+    """What such a scan is called."""
 
 
 def prepared(wish: Wish, cache: Path) -> Run:
@@ -41,7 +48,8 @@ def prepared(wish: Wish, cache: Path) -> Run:
         Where the chosen folder holds another run that is being executed.
     """
     config = _config(wish)
-    out = wish.out or cache / f"{case_id(wish.scan)}-{_digest(config)}"
+    name = config["case"] or case_id(wish.scan)
+    out = wish.out or cache / f"{name}-{_digest(config)}"
     config |= {
         "out": str(out),
         "preview": list(wish.view) if wish.view else None,
@@ -62,7 +70,8 @@ def prepared(wish: Wish, cache: Path) -> Run:
 
 def case_of(run: Run) -> str:
     """The name of the one scan that a run of a dock predicts."""
-    return without_channel(case_id(Path(run.config["inputs"][0])))
+    named = run.config.get("case")
+    return named or without_channel(case_id(Path(run.config["inputs"][0])))
 
 
 def _config(wish: Wish) -> dict[str, Any]:
@@ -71,7 +80,9 @@ def _config(wish: Wish) -> dict[str, Any]:
     return {
         "version": 1,
         "command": "predict",
-        "inputs": [str(wish.scan)],
+        "inputs": [str(file) for file in wish.files or (wish.scan,)],
+        "case": wish.case if len(wish.files) > 1 else None,
+        "part": wish.part,
         "models": [str(model.folder) for model in wish.models],
         "uncertainty": wish.settings.uncertainty,
         # Without a teacher among them all models count as teachers.
@@ -83,6 +94,7 @@ def _config(wish: Wish) -> dict[str, Any]:
 
 def _digest(config: dict[str, Any]) -> str:
     """The same for the same settings, scan and models; files count by size and time."""
-    files = [*config["inputs"], *(f"{m}/{WEIGHTS}" for m in config["models"])]
-    stamps = [(Path(f).stat().st_size, Path(f).stat().st_mtime_ns) for f in files]
+    weights = [Path(model, WEIGHTS) for model in config["models"]]
+    scans = [file for scan in config["inputs"] for file in files_of(Path(scan))]
+    stamps = [(f.stat().st_size, f.stat().st_mtime_ns) for f in (*scans, *weights)]
     return hashlib.sha256(json.dumps([config, stamps]).encode()).hexdigest()[:12]

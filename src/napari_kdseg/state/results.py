@@ -104,9 +104,9 @@ def models_in(case_folder: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(path.parent.name for path in folders if is_volume(path)))
 
 
-def classes_of_file(path: Path) -> LabelSet | None:
+def classes_of_file(path: Path, part: str | None = None) -> LabelSet | None:
     """The classes of a file of labels, from it or from the record of its prediction."""
-    known = read_label_set(path)
+    known = read_label_set(path, part)
     if known is not None:
         return known
     try:

@@ -248,8 +248,17 @@ class Segmentation:
         if self._source is None or self.problem or self._status.busy:
             return
         # What is asked now is what runs, whatever is chosen while the scan is prepared.
-        scan = self._source.path or Path()
-        self._wish = Wish(scan, self.chosen, self.settings, view, self._out)
+        source = self._source
+        self._wish = Wish(
+            source.path or Path(),
+            self.chosen,
+            self.settings,
+            view,
+            self._out,
+            part=source.part,
+            files=source.files,
+            case=source.name,
+        )
         self._wanted_grid = self._source.grid
         self.worker.start()  # loads while the scan is prepared
         if self._source.path is not None:

@@ -1,0 +1,267 @@
+"""What a person brings, files and folders of any kind, sorted into scans."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from napari_kdseg.errors import VolumeError
+from napari_kdseg.project_folder import is_project
+from napari_kdseg.volumes.formats import (
+    Header,
+    inspect_volume,
+    is_volume,
+    parts_of,
+    suffix_of,
+)
+from napari_kdseg.volumes.formats.sniff import is_dicom, is_zarr
+from napari_kdseg.volumes.naming import (
+    group_by_pattern,
+    labelled_case,
+    looks_like_labels,
+    unique_name,
+)
+from napari_kdseg.volumes.scan import NewScan, VolumeFile
+from napari_kdseg.volumes.volume import Grid
+
+_DEEPEST = 6
+_MOST_FOLDERS = 2000
+_VOXELS_OF_A_PAIR = (".img", ".img.gz")
+
+
+@dataclass(frozen=True)
+class Found:
+    """One volume that was found, and what it is proposed to be."""
+
+    file: VolumeFile
+    case: str
+    channel: str = ""
+    is_labels: bool = False
+
+    @property
+    def what(self) -> str:
+        """The volume in a word or two, for a list."""
+        part = self.file.part
+        name = self.file.path.name
+        return name if part is None else f"{name}: {part}"
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What was brought."""
+
+    found: tuple[Found, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What was left out, and why, a sentence each."""
+    project: Path | None = None
+    """The project, where a project was brought and nothing else."""
+
+    @property
+    def choices(self) -> tuple[Found, ...]:
+        """Volumes that lie several in one place, such as series, to choose from."""
+        parts = tuple(one for one in self.found if one.file.part is not None)
+        return parts if len(parts) > 1 else ()
+
+    @property
+    def needs_a_look(self) -> bool:
+        """Whether names were read for channels or labels, and may have been misread."""
+        return any(one.channel or one.is_labels for one in self.found)
+
+    def without(self, dropped: Iterable[Found]) -> "Intake":
+        """The same without some volumes; of the labels of a case the first stay."""
+        gone = set(dropped)
+        labelled: set[str] = set()
+        kept = []
+        for one in self.found:
+            if one in gone or (one.is_labels and one.case in labelled):
+                continue
+            kept.append(one)
+            if one.is_labels:
+                labelled.add(one.case)
+        return replace(self, found=tuple(kept))
+
+
+def look_at(
+    paths: Sequence[Path], pattern: str | None = None, taken: Iterable[str] = ()
+) -> Intake:
+    """Find the volumes in files and folders, and propose which make up a scan.
+
+    Parameters
+    ----------
+    paths
+        Files, DICOM folders, folders of pictures, OME-Zarr, folders of all these.
+    pattern
+        How names are read; see `group_by_pattern`.
+    taken
+        Names that scans have already.
+
+    Raises
+    ------
+    UsageError
+        Where the pattern cannot be used.
+    """
+    if len(paths) == 1 and is_project(paths[0]):
+        return Intake(project=paths[0])
+    look = _Look()
+    for path in _with_series(paths):
+        look.at(path)
+    return Intake(tuple(look.sorted(pattern, taken)), tuple(look.notes))
+
+
+def scans_of(found: Sequence[Found]) -> tuple[NewScan, ...]:
+    """Put volumes of one case together, in their order."""
+    cases: dict[str, list[Found]] = {}
+    for one in found:
+        cases.setdefault(one.case.strip(), []).append(one)
+    made = []
+    for case, members in cases.items():
+        images = tuple(
+            replace(one.file, channel=one.channel.strip())
+            for one in members
+            if not one.is_labels
+        )
+        labels = next((one.file for one in members if one.is_labels), None)
+        if images:
+            made.append(NewScan(images, labels, case))
+    return tuple(made)
+
+
+@dataclass
+class _Look:
+    """Volumes found so far, and their headers."""
+
+    headers: dict[VolumeFile, Header] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    folders: int = 0
+
+    def at(self, path: Path) -> None:
+        before = len(self.headers) + len(self.notes)
+        for volume in self._volumes(path, _DEEPEST):
+            self._inspect(volume)
+        if len(self.headers) + len(self.notes) == before:
+            self.notes.append(
+                f"{path} holds no volume of a known kind; convert it, for instance to "
+                ".nii.gz."
+            )
+
+    def sorted(self, pattern: str | None, taken: Iterable[str]) -> Iterator[Found]:
+        """Propose cases, images first, then the labels that belong to them."""
+        labels = [one for one in self.headers if _holds_labels(one, self.headers[one])]
+        images = [one for one in self.headers if one not in labels]
+        cases = self._cases(images, pattern, taken)
+        found = [
+            Found(one, case, channel)
+            for case, channels in cases.items()
+            for channel, one in channels.items()
+        ]
+        found += self._matched(labels, found)
+        order = {case: number for number, case in enumerate(cases)}
+        yield from sorted(found, key=lambda one: order[one.case])
+
+    def _volumes(self, path: Path, depth: int) -> Iterator[Path]:
+        if path.is_file():
+            if _is_scan_file(path):
+                yield path
+            return
+        is_whole = is_volume(path)
+        if is_whole:
+            yield path
+        self.folders += 1
+        if depth and self.folders <= _MOST_FOLDERS and not is_zarr(path):
+            for entry in sorted(path.iterdir()):
+                hidden = entry.name.startswith(".")
+                if not hidden and (entry.is_dir() or not is_whole):
+                    yield from self._volumes(entry, depth - 1)
+        if self.folders == _MOST_FOLDERS + 1:
+            self.folders += 1
+            self.notes.append(
+                f"Only the first {_MOST_FOLDERS} folders were looked into; bring the "
+                "others after these."
+            )
+
+    def _inspect(self, path: Path) -> None:
+        try:
+            for part in parts_of(path) or (None,):
+                one = VolumeFile(path, part)
+                self.headers[one] = inspect_volume(path, part)
+        except VolumeError as error:
+            self.notes.append(str(error))
+
+    def _cases(
+        self, images: Sequence[VolumeFile], pattern: str | None, taken: Iterable[str]
+    ) -> dict[str, dict[str, VolumeFile]]:
+        alone = {one.path: one for one in images if one.part is None}
+        grouped = group_by_pattern(alone, pattern)
+        cases: dict[str, dict[str, VolumeFile]] = {}
+        names = set(taken)
+        for case, channels in grouped.items():
+            name = unique_name(VolumeFile(Path(case)).name, {*names, *cases})
+            cases[name] = {channel: alone[path] for channel, path in channels.items()}
+        parts = [one for one in images if one.part is not None]
+        places = [one.path for one in parts]
+        for one in parts:
+            alone_there = places.count(one.path) == 1
+            name = VolumeFile(one.path).name if alone_there else one.name
+            cases[unique_name(name, {*names, *cases})] = {"": one}
+        return cases
+
+    def _matched(
+        self, labels: Sequence[VolumeFile], images: Sequence[Found]
+    ) -> Iterator[Found]:
+        """Give labels to the case of their name, else to the one that can be meant."""
+        labelled: set[str] = set()
+        for one in labels:
+            case = self._case_of(one, images)
+            # Which of several parts is meant is asked later.
+            if case is None or (case in labelled and one.part is None):
+                why = "to no scan here" if case is None else f"to {case!r} as others do"
+                what = Found(one, "").what
+                self.notes.append(
+                    f"{what} holds labels and belongs {why}; it was left out. Drop it "
+                    "onto the picture to see it."
+                )
+                continue
+            labelled.add(case)
+            yield Found(one, case, is_labels=True)
+
+    def _case_of(self, labels: VolumeFile, images: Sequence[Found]) -> str | None:
+        named = labelled_case(labels.path)
+        here = [one for one in images if one.file.path.parent == labels.path.parent]
+        grid: Grid = self.headers[labels].grid
+        alike = [one for one in images if self.headers[one.file].grid.matches(grid)]
+        tries = ([one for one in images if one.case == named], here, alike)
+        for candidates in tries:
+            cases = {one.case for one in candidates}
+            if len(cases) == 1:
+                return cases.pop()
+        return None
+
+
+def _with_series(paths: Sequence[Path]) -> list[Path]:
+    """Replace several DICOM files of one folder by the folder: they are slices."""
+    slices = [path for path in paths if path.is_file() and is_dicom(path)]
+    folders = [path.parent for path in slices]
+    several = {folder for folder in folders if folders.count(folder) > 1}
+    kept = [
+        path.parent if path in slices and path.parent in several else path
+        for path in paths
+    ]
+    return list(dict.fromkeys(kept))
+
+
+def _is_scan_file(path: Path) -> bool:
+    """Whether a file is a volume; a pair counts by its header."""
+    if (
+        suffix_of(path) in _VOXELS_OF_A_PAIR
+        and path.with_name(path.name[: -len(suffix_of(path))] + ".hdr").is_file()
+    ):
+        return False
+    return is_volume(path)
+
+
+def _holds_labels(one: VolumeFile, header: Header) -> bool:
+    if header.holds_labels is not None:
+        return header.holds_labels
+    whole = np.dtype(header.dtype).kind in "ui" and len(header.channels) == 1
+    return whole and looks_like_labels(one.path)

@@ -1,0 +1,122 @@
+"""The layers of a scan: a layer a channel, and its labels over them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from napari_kdseg.errors import VolumeError
+from napari_kdseg.state.layers import (
+    LayerData,
+    image_layers,
+    labels_layer,
+    viewable,
+    with_record,
+)
+from napari_kdseg.state.results import LARGEST_IN_MEMORY_BYTES, classes_of_file
+from napari_kdseg.volumes.cache import Cache
+from napari_kdseg.volumes.formats import inspect_volume, read_labels
+from napari_kdseg.volumes.labels import LabelSet
+from napari_kdseg.volumes.naming import classes_of_data_set
+from napari_kdseg.volumes.opening import needs_conversion, open_scan
+from napari_kdseg.volumes.scan import Scan, StoredFile, VolumeFile
+
+
+@dataclass(frozen=True)
+class ScanFiles:
+    """A scan of a project, or of none, and where its files are looked for."""
+
+    scan: Scan
+    folder: Path | None
+    """The project's folder."""
+    classes: LabelSet | None
+    """The project's classes, for labels that name none."""
+    cache: Cache
+    """Where converted files lie."""
+
+    def place(self, stored: StoredFile) -> VolumeFile:
+        """Find a file.
+
+        Raises
+        ------
+        VolumeError
+            Where it is missing.
+        """
+        path = stored.file.find(self.folder)
+        if path is None:
+            raise VolumeError(
+                f"{stored.file.path} is missing; the scan {self.scan.case!r} needs it. "
+                "Press Locate and choose the folder it lies in now."
+            )
+        return VolumeFile(path, stored.part)
+
+    def to_convert(self) -> Iterator[VolumeFile]:
+        """Find the files that can only be shown after a conversion.
+
+        Raises
+        ------
+        VolumeError
+            Where a file is missing or damaged.
+        """
+        for stored in self.scan.files:
+            one = self.place(stored)
+            header = inspect_volume(one.path, one.part)
+            if needs_conversion(header) and not self.cache.find(one.path, one.part):
+                yield one
+
+    def layers(self) -> list[LayerData]:
+        """Give all layers; of several channels the first is visible.
+
+        Raises
+        ------
+        VolumeError
+            Where a file is missing or damaged.
+        """
+        made: list[LayerData] = []
+        names = iter(self.scan.channels)
+        for stored in self.scan.images:
+            one = self.place(stored)
+            volume = open_scan(one.path, one.part, cache=self.cache)
+            for layer in image_layers(volume, one.part):
+                made.append(self._named(layer, next(names), first=not made))
+        if self.scan.labels is not None:
+            made.append(self._labels(self.place(self.scan.labels)))
+        return made
+
+    def _named(self, layer: LayerData, channel: str, *, first: bool) -> LayerData:
+        data, arguments, kind = layer
+        case = self.scan.case
+        name = case if len(self.scan.channels) == 1 else f"{case} {channel}"
+        named = {**arguments, "name": name, "visible": first}
+        noted: dict[str, Any] = {"scan": case, "case": case, "key": self._key(channel)}
+        if len(self.scan.images) > 1:
+            places = [self.place(stored) for stored in self.scan.images]
+            noted["files"] = [str(one.path) for one in places]
+            noted["channels"] = tuple(self.scan.channels)
+        return with_record((data, named, kind), **noted)
+
+    def _labels(self, one: VolumeFile) -> LayerData:
+        header = inspect_volume(one.path, one.part)
+        data: Any
+        if header.bytes > LARGEST_IN_MEMORY_BYTES:
+            data = viewable(open_scan(one.path, one.part, cache=self.cache).data)[0]
+        else:
+            data, _ = read_labels(one.path, one.part)
+        known = classes_of_labels(one) or self.classes
+        record = {
+            "path": str(one.path),
+            "part": one.part,
+            "scan": self.scan.case,
+            "key": self._key("labels", "labels"),
+        }
+        name = f"{self.scan.case} labels"
+        return labels_layer(data, header.grid, known, name=name, record=record)
+
+    def _key(self, channel: str, kind: str = "image") -> str:
+        """The same when the scan is opened again: it is shown once."""
+        return "/".join(["scan", str(self.folder or ""), self.scan.case, kind, channel])
+
+
+def classes_of_labels(one: VolumeFile) -> LabelSet | None:
+    """The classes of a file of labels, from it or from what lies beside it."""
+    return classes_of_file(one.path, one.part) or classes_of_data_set(one.path)

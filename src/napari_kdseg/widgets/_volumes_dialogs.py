@@ -1,0 +1,193 @@
+"""Questions of the Volumes dock: which series, and which files make up a scan."""
+
+from dataclasses import replace
+
+from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]  # qtpy makes Signal
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QCheckBox,
+    QComboBox,
+    QDialog,
+    QDialogButtonBox,
+    QHBoxLayout,
+    QLabel,
+    QListWidget,
+    QListWidgetItem,
+    QPushButton,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_kdseg.state.intake import Found, Intake
+from napari_kdseg.volumes.naming import PATTERNS
+from napari_kdseg.widgets._form import cell, table, wrapped_label
+
+_AUTOMATIC = "as is usual: CASE_0000, CASE_t1, CASE/t1"
+_ALONE = "every file is a scan of its own"
+_LABELS = "labels"
+
+
+class _Question(QDialog):
+    """A dialog that is not waited for, and gone once it is answered."""
+
+    def __init__(self, title: str, text: str, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setWindowTitle(title)
+        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        self.setModal(True)
+        self.rows = QVBoxLayout(self)
+        self.rows.addWidget(wrapped_label(text))
+        button = QDialogButtonBox.StandardButton
+        self.buttons = QDialogButtonBox(button.Ok | button.Cancel)
+        self.buttons.accepted.connect(self.accept)
+        self.buttons.rejected.connect(self.reject)
+
+    def ask(self, words: str) -> None:
+        """Show it, with what the button that accepts says."""
+        accepting = self.buttons.button(QDialogButtonBox.StandardButton.Ok)
+        if accepting is not None:
+            accepting.setText(words)
+        self.rows.addWidget(self.buttons)
+        self.open()
+
+
+class SeriesDialog(_Question):
+    """Asks which of several volumes, such as series, are wanted.
+
+    Parameters
+    ----------
+    intake
+        What was brought.
+    parent
+        Qt's owner.
+    """
+
+    chosen = Signal(Intake)
+
+    def __init__(self, intake: Intake, parent: QWidget | None = None) -> None:
+        text = "Several volumes lie in one place. Tick those to add."
+        super().__init__("Series", text, parent)
+        self._intake = intake
+        self.list = QListWidget()
+        self.list.setSpacing(2)
+        for one in intake.choices:
+            item = QListWidgetItem(one.what)
+            item.setToolTip(str(one.file.path))
+            item.setCheckState(Qt.CheckState.Checked)
+            self.list.addItem(item)
+        self.all_button = QPushButton("Tick all")
+        self.none_button = QPushButton("Tick none")
+        row = QHBoxLayout()
+        row.addWidget(self.all_button)
+        row.addWidget(self.none_button)
+        row.addStretch(1)
+        self.rows.addWidget(self.list)
+        self.rows.addLayout(row)
+        self.all_button.clicked.connect(self._on_all_clicked)
+        self.none_button.clicked.connect(self._on_none_clicked)
+        self.accepted.connect(self._on_accepted)
+        self.resize(520, 360)
+
+    def _on_all_clicked(self) -> None:
+        self._tick(Qt.CheckState.Checked)
+
+    def _on_none_clicked(self) -> None:
+        self._tick(Qt.CheckState.Unchecked)
+
+    def _tick(self, state: Qt.CheckState) -> None:
+        for row in range(self.list.count()):
+            self._item(row).setCheckState(state)
+
+    def _on_accepted(self) -> None:
+        unticked = [
+            one
+            for row, one in enumerate(self._intake.choices)
+            if self._item(row).checkState() != Qt.CheckState.Checked
+        ]
+        self.chosen.emit(self._intake.without(unticked))
+
+    def _item(self, row: int) -> QListWidgetItem:
+        item = self.list.item(row)
+        assert item is not None
+        return item
+
+
+class ScansDialog(_Question):
+    """Shows which files are taken for which scan and channel, to be put right.
+
+    Parameters
+    ----------
+    found
+        What was found; see `show_found` for what another pattern finds.
+    parent
+        Qt's owner.
+    """
+
+    patternChosen = Signal(object)
+    """Emitted with a pattern, or None for what is usual."""
+    agreed = Signal(list)
+
+    def __init__(self, found: tuple[Found, ...], parent: QWidget | None = None) -> None:
+        text = (
+            "This is read from the names of the files. A scan may have several "
+            "channels, and labels. Double click a cell to change it."
+        )
+        super().__init__("Scans and channels", text, parent)
+        self.found: tuple[Found, ...] = ()
+        self.pattern = QComboBox()
+        self.pattern.setEditable(True)
+        self.pattern.addItems([_AUTOMATIC, *PATTERNS, _ALONE])
+        self.pattern.setToolTip("How names are read; write a pattern of your own")
+        row = QHBoxLayout()
+        row.addWidget(QLabel("Names are"))
+        row.addWidget(self.pattern, 1)
+        self.table = table(("Scan", "Channel", "File"), 2, self)
+        trigger = QAbstractItemView.EditTrigger
+        self.table.setEditTriggers(trigger.DoubleClicked | trigger.AnyKeyPressed)
+        self.table.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.rows.addLayout(row)
+        self.rows.addWidget(self.table, 1)
+        self.pattern.textActivated.connect(self._on_pattern_chosen)
+        self.accepted.connect(self._on_accepted)
+        self.show_found(found)
+        self.resize(640, 420)
+
+    def show_found(self, found: tuple[Found, ...]) -> None:
+        """Show what was found."""
+        self.found = found
+        self.table.setRowCount(len(found))
+        for row, one in enumerate(found):
+            self.table.setItem(row, 0, QTableWidgetItem(one.case))
+            channel = QTableWidgetItem(one.channel)
+            channel.setToolTip("Empty: what the file says itself")
+            self.table.setItem(row, 1, cell(_LABELS) if one.is_labels else channel)
+            self.table.setItem(row, 2, cell(one.what, str(one.file.path)))
+
+    def _on_pattern_chosen(self, text: str) -> None:
+        known = {_AUTOMATIC: None, _ALONE: "{case}"}
+        self.patternChosen.emit(known.get(text, text))
+
+    def _on_accepted(self) -> None:
+        self.agreed.emit(
+            [
+                replace(
+                    one,
+                    case=self._text(row, 0),
+                    channel="" if one.is_labels else self._text(row, 1),
+                )
+                for row, one in enumerate(self.found)
+            ]
+        )
+
+    def _text(self, row: int, column: int) -> str:
+        item = self.table.item(row, column)
+        return "" if item is None else item.text()
+
+
+class CopyBox(QCheckBox):
+    """Asks whether files are copied into the project."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__("Copy the files into the project", parent)
+        self.setToolTip("Else they stay where they are, and the project refers to them")

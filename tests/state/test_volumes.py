@@ -1,0 +1,459 @@
+"""What the Volumes dock knows and does, without Qt and without a process."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from psygnal import Signal
+
+from napari_kdseg.project import Project
+from napari_kdseg.runs.run import Run
+from napari_kdseg.state import scan_layers
+from napari_kdseg.state.intake import Found, look_at, scans_of
+from napari_kdseg.state.jobs import Job
+from napari_kdseg.state.layers import NAMESPACE
+from napari_kdseg.state.volumes import NO_PROJECT, Volumes
+from napari_kdseg.volumes import opening
+from napari_kdseg.volumes.cache import Cache
+from napari_kdseg.volumes.formats import write_labels, write_volume
+from napari_kdseg.volumes.labels import LabelSet
+from napari_kdseg.volumes.scan import NewScan, VolumeFile
+from napari_kdseg.volumes.volume import Grid
+
+SHAPE = (4, 6, 8)
+
+
+class WorkerAtHand:
+    """Stands in for the process: the test says what it does."""
+
+    changed = Signal(Job)
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+        self.cancelled: list[Job] = []
+        self.closed = False
+
+    def poll(self) -> None: ...
+
+    def close(self) -> None:
+        self.closed = True
+
+    def submit(self, run: Run) -> Job:
+        self.jobs.append(Job(run))
+        return self.jobs[-1]
+
+    def cancel(self, job: Job) -> None:
+        self.cancelled.append(job)
+
+    def tell(self, **changes: Any) -> None:
+        for name, value in changes.items():
+            setattr(self.jobs[-1], name, value)
+        self.changed.emit(self.jobs[-1])
+
+
+@pytest.fixture
+def worker() -> WorkerAtHand:
+    return WorkerAtHand()
+
+
+@pytest.fixture
+def state(tmp_path: Path, worker: WorkerAtHand) -> Iterator[Volumes]:
+    made = Volumes(worker, Cache(tmp_path / "cache"), tmp_path / "jobs")  # type: ignore[arg-type]
+    yield made
+    made.close()
+
+
+def write(path: Path, shift: float = 0.0, value: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    affine = np.diag([1.0, 1.0, 2.0, 1.0])
+    affine[0, 3] = shift
+    voxels = np.full(SHAPE, value, np.int16)
+    write_volume(path, voxels, Grid.from_affine(affine, SHAPE))
+    return path
+
+
+def write_mask(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    grid = Grid.from_affine(np.diag([1.0, 1.0, 2.0, 1.0]), SHAPE)
+    write_labels(path, np.ones(SHAPE, np.uint8), grid, LabelSet.from_names(["spleen"]))
+    return path
+
+
+def settle(state: Volumes) -> None:
+    for _ in range(1000):
+        if not state.status.busy:
+            return
+        state.poll()
+    raise AssertionError(state.status)
+
+
+def bring(state: Volumes, *paths: Path, **options: Any) -> None:
+    state.add(scans_of(state.look_at(paths).found), **options)
+    settle(state)
+
+
+def states(state: Volumes) -> dict[str, str]:
+    return {row.case: row.state.words for row in state.rows}
+
+
+# ---- Sorting what is brought ----
+
+
+def test_a_folder_of_scans_is_sorted_into_cases(tmp_path: Path) -> None:
+    for name in ("a_t1.nii.gz", "a_t2.nii.gz", "deep/er/fish.nii.gz"):
+        write(tmp_path / "in" / name)
+    write_mask(tmp_path / "in" / "a-labels.nii.gz")
+    (tmp_path / "in" / "read me.txt").write_text("nothing")
+    intake = look_at([tmp_path / "in"])
+    assert [(one.case, one.channel, one.is_labels) for one in intake.found] == [
+        ("a", "t1", False),
+        ("a", "t2", False),
+        ("a", "", True),
+        ("fish", "", False),
+    ]
+    assert intake.needs_a_look
+    anna, fish = scans_of(intake.found)
+    assert anna.labels == VolumeFile(tmp_path / "in" / "a-labels.nii.gz")
+    assert fish.images == (VolumeFile(tmp_path / "in" / "deep" / "er" / "fish.nii.gz"),)
+
+
+def test_labels_in_a_folder_of_their_own_find_their_scan(tmp_path: Path) -> None:
+    for case in "ab":
+        write(tmp_path / "imagesTr" / f"{case}.nii.gz")
+    write_mask(tmp_path / "labelsTr" / "b.nii.gz")
+    anna, bert = scans_of(look_at([tmp_path]).found)
+    assert anna.labels is None
+    assert bert.labels == VolumeFile(tmp_path / "labelsTr" / "b.nii.gz")
+
+
+def test_labels_of_no_scan_are_left_out_with_a_word(tmp_path: Path) -> None:
+    for case in "ab":
+        write(tmp_path / f"{case}.nii.gz")
+    write_mask(tmp_path / "c-labels.nii.gz")
+    intake = look_at([tmp_path])
+    assert len(intake.found) == 2
+    assert "c-labels.nii.gz holds labels and belongs to no scan" in intake.notes[0]
+
+
+def test_a_damaged_file_is_told_and_the_others_are_taken(tmp_path: Path) -> None:
+    write(tmp_path / "a.nii.gz")
+    (tmp_path / "b.nii.gz").write_bytes(b"\x1f\x8b no gzip")
+    intake = look_at([tmp_path])
+    assert [one.case for one in intake.found] == ["a"]
+    assert "b.nii.gz" in intake.notes[0]
+
+
+def test_a_folder_with_nothing_says_so(tmp_path: Path) -> None:
+    assert "holds no volume" in look_at([tmp_path]).notes[0]
+
+
+def test_names_that_are_taken_get_a_number(tmp_path: Path) -> None:
+    write(tmp_path / "a.nii.gz")
+    [found] = look_at([tmp_path / "a.nii.gz"], taken=["a"]).found
+    assert found.case == "a-2"
+
+
+def test_what_a_person_changed_is_what_is_added(tmp_path: Path) -> None:
+    files = [VolumeFile(tmp_path / name) for name in ("x.nii", "y.nii")]
+    rows = [Found(files[0], "anna ", " ct"), Found(files[1], "anna", "pet")]
+    [scan] = scans_of(rows)
+    assert scan.case == "anna"
+    assert [image.channel for image in scan.images] == ["ct", "pet"]
+
+
+def test_series_of_one_folder_are_offered_by_name(real_data: Path) -> None:
+    intake = look_at([real_data / "dicom_ct_with_seg"])
+    names = [one.what for one in intake.choices]
+    assert "ct: series 2" in names
+    assert any("Liver Segmentation" in name for name in names)
+    chosen = intake.without(intake.choices[1:])
+    assert [one.what for one in chosen.found] == ["ct: series 2"]
+    liver = [one for one in intake.choices if "Liver" in one.what]
+    [scan] = scans_of(intake.without(liver).found)
+    assert scan.labels is not None
+    assert "GREEN" in str(scan.labels.part)
+
+
+def test_slices_of_a_series_stand_for_their_folder(real_data: Path) -> None:
+    slices = sorted((real_data / "dicom_mr_oblique").glob("*.dcm"))
+    [one] = look_at(slices).found
+    assert one.file.path == real_data / "dicom_mr_oblique"
+    assert one.case == "dicom_mr_oblique"
+
+
+def test_sequences_of_one_patient_are_channels_of_one_scan(real_data: Path) -> None:
+    folder = real_data / "mri_brain_tumour_tcga_du_7294"
+    [scan] = scans_of(look_at([folder]).found)
+    assert [image.channel for image in scan.images] == ["t1", "t1c", "t2", "flair"]
+    assert scan.labels is not None
+
+
+# ---- Without a project ----
+
+
+def test_scans_are_listed_without_a_project(state: Volumes, tmp_path: Path) -> None:
+    bring(state, write(tmp_path / "a.nii.gz"), write(tmp_path / "b.nii.gz"))
+    assert states(state) == {"a": "new", "b": "new"}
+    assert state.rows[0].badge == "RAS, 1.0 x 1.0 x 2.0 mm"
+    assert state.project_text == NO_PROJECT
+    state.remove("a")
+    assert states(state) == {"b": "new"}
+    state.set_use("b", "training")
+    assert "no project" in state.status.text
+
+
+def test_a_new_project_takes_the_listed_scans_along(
+    state: Volumes, tmp_path: Path
+) -> None:
+    bring(state, write(tmp_path / "a.nii.gz"))
+    state.create_project(tmp_path / "project", "Fish")
+    settle(state)
+    assert states(state) == {"a": "new"}
+    assert state.project is not None
+    assert [scan.case for scan in state.project.scans] == ["a"]
+
+
+# ---- A project ----
+
+
+def test_a_project_is_opened_again_by_dropping_it(
+    state: Volumes, tmp_path: Path
+) -> None:
+    state.create_project(tmp_path / "project")
+    bring(state, write(tmp_path / "a.nii.gz"))
+    state.set_use("a", "training")
+    state.create_project(tmp_path / "other")
+    assert state.rows == ()
+    assert not state.look_at([tmp_path / "project"]).found
+    assert states(state) == {"a": "training"}
+    assert state.writable
+
+
+def test_opening_the_open_project_keeps_it_writable(
+    state: Volumes, tmp_path: Path
+) -> None:
+    state.create_project(tmp_path / "project")
+    state.open_project(tmp_path / "project")
+    assert state.writable
+
+
+def test_a_project_open_elsewhere_can_be_looked_at(
+    state: Volumes, tmp_path: Path
+) -> None:
+    with Project.create(tmp_path / "project") as other:
+        other.add_scan(NewScan((VolumeFile(write(tmp_path / "a.nii.gz")),)))
+        state.open_project(other.folder)
+        assert states(state) == {"a": "new"}
+        assert not state.writable
+        assert "is open in process" in state.project_text
+        state.remove("a")
+        assert "can only be looked at" in state.status.text
+
+
+def test_what_is_no_project_leaves_the_open_one(state: Volumes, tmp_path: Path) -> None:
+    state.create_project(tmp_path / "project")
+    state.open_project(tmp_path / "nothing")
+    assert "is no project" in state.status.text
+    assert state.project is not None
+    assert state.writable
+
+
+def test_one_bad_scan_does_not_hold_up_the_others(
+    state: Volumes, tmp_path: Path
+) -> None:
+    state.create_project(tmp_path / "project")
+    good = NewScan((VolumeFile(write(tmp_path / "a.nii.gz")),))
+    gone = NewScan((VolumeFile(tmp_path / "gone.nii.gz"),))
+    state.add([gone, good, gone])
+    settle(state)
+    assert states(state) == {"a": "new"}
+    assert "gone.nii.gz" in state.status.text
+    assert "(1 more could not be added.)" in state.status.text
+
+
+def test_cancel_keeps_what_was_added(state: Volumes, tmp_path: Path) -> None:
+    state.create_project(tmp_path / "project")
+    files = [write(tmp_path / f"{name}.nii.gz") for name in "ab"]
+    state.add([NewScan((VolumeFile(file),)) for file in files], copy=True)
+    state.cancel()
+    settle(state)
+    assert state.status.text == "Cancelled; what was added stays."
+    assert not list((tmp_path / "project" / "scans").glob("*.partial-*"))
+
+
+def test_channels_on_two_grids_are_offered_to_be_resampled(
+    state: Volumes, tmp_path: Path
+) -> None:
+    state.create_project(tmp_path / "project")
+    write(tmp_path / "in" / "a_t1.nii.gz")
+    write(tmp_path / "in" / "a_t2.nii.gz", shift=2.0)
+    bring(state, tmp_path / "in")
+    assert states(state) == {}
+    assert "is not on the grid" in state.status.text
+    assert state.can_resample
+    state.add_resampled()
+    settle(state)
+    assert states(state) == {"a": "new"}
+    assert not state.can_resample
+    state.select("a")
+    assert "a_t2.nii.gz was resampled onto the grid of a_t1.nii.gz." in state.details
+
+
+def test_missing_scans_are_found_by_one_answer(state: Volumes, tmp_path: Path) -> None:
+    state.create_project(tmp_path / "project")
+    bring(state, *(write(tmp_path / "disk" / f"{name}.nii.gz") for name in "ab"))
+    shutil.move(tmp_path / "disk", tmp_path / "new")
+    state.refresh()
+    assert states(state) == {"a": "missing", "b": "missing"}
+    state.select("b")
+    assert "b.nii.gz is missing: press Locate" in state.details
+    state.open("b")
+    assert "is missing" in state.status.text
+    state.locate("b", tmp_path / "new")
+    assert states(state) == {"a": "new", "b": "new"}
+
+
+def test_a_changed_file_is_told_and_accepted(state: Volumes, tmp_path: Path) -> None:
+    state.create_project(tmp_path / "project")
+    bring(state, write(tmp_path / "a.nii"))
+    write(tmp_path / "a.nii.gz").rename(tmp_path / "other.nii.gz")
+    write(tmp_path / "a.nii", shift=3.0)
+    state.refresh()
+    assert states(state) == {"a": "changed since it was added"}
+    state.accept("a")
+    assert states(state) == {"a": "new"}
+
+
+def test_classes_of_labels_become_those_of_the_project(
+    state: Volumes, tmp_path: Path
+) -> None:
+    state.create_project(tmp_path / "project")
+    write(tmp_path / "a.nii.gz")
+    mask = write_mask(tmp_path / "a-labels.ome.zarr")
+    state.add([NewScan((VolumeFile(tmp_path / "a.nii.gz"),), VolumeFile(mask))])
+    settle(state)
+    assert state.project is not None
+    assert state.project.classes == LabelSet.from_names(["spleen"])
+    assert states(state) == {"a": "labelled"}
+
+
+# ---- Opening ----
+
+
+def test_a_scan_opens_as_its_channels_and_labels(
+    state: Volumes, tmp_path: Path
+) -> None:
+    for number, name in enumerate(("t1", "t2")):
+        write(tmp_path / "in" / f"a_{name}.nii.gz", value=number)
+    write_mask(tmp_path / "in" / "a-labels.nii.gz")
+    bring(state, tmp_path / "in")
+    opened: list[Any] = []
+    state.layers_opened.connect(opened.extend)
+    state.open("a")
+    names = [arguments["name"] for _, arguments, _ in opened]
+    assert names == ["a t1", "a t2", "a labels"]
+    assert [kind for _, _, kind in opened] == ["image", "image", "labels"]
+    assert [arguments.get("visible", True) for _, arguments, _ in opened] == [
+        True,
+        False,
+        True,
+    ]
+    record = opened[1][1]["metadata"][NAMESPACE]
+    assert record["path"] == str(tmp_path / "in" / "a_t2.nii.gz")
+    assert np.asarray(opened[1][0]).max() == 1
+    # Opened again it is the same layers.
+    keys = {arguments["metadata"][NAMESPACE]["key"] for _, arguments, _ in opened}
+    state.open("a")
+    assert len(opened) == 6
+    assert keys == {layer[1]["metadata"][NAMESPACE]["key"] for layer in opened}
+
+
+@pytest.fixture
+def _all_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "LARGEST_DECODED_BYTES", 0)
+
+
+@pytest.mark.usefixtures("_all_is_large")
+def test_a_large_packed_scan_is_converted_before_it_opens(
+    state: Volumes, tmp_path: Path, worker: WorkerAtHand
+) -> None:
+    file = write(tmp_path / "a.nii.gz", value=7)
+    bring(state, file)
+    opened: list[Any] = []
+    state.layers_opened.connect(opened.extend)
+    state.open("a")
+    assert state.status.busy
+    assert "Converting a.nii.gz" in state.status.text
+    [job] = worker.jobs
+    assert job.run.config["command"] == "convert"
+    assert job.run.config["source"] == str(file)
+    worker.tell(state="running", fraction=0.5)
+    assert state.status.fraction == 0.5
+    assert not opened
+    state.cache.convert(file)  # what the process does
+    worker.tell(state="finished")
+    assert not state.status.busy
+    [(data, _, _)] = opened
+    first = data[0] if isinstance(data, list) else data
+    assert np.asarray(first).max() == 7
+    assert not job.run.folder.exists()
+    # The next time it opens at once.
+    state.open("a")
+    assert len(worker.jobs) == 1
+    assert len(opened) == 2
+
+
+@pytest.mark.usefixtures("_all_is_large")
+def test_a_conversion_can_be_cancelled_and_may_fail(
+    state: Volumes, tmp_path: Path, worker: WorkerAtHand
+) -> None:
+    bring(state, write(tmp_path / "a.nii.gz"))
+    state.open("a")
+    state.cancel()
+    assert worker.cancelled == worker.jobs
+    worker.tell(state="stopped")
+    assert (state.status.busy, state.status.text) == (
+        False,
+        "Cancelled; nothing was kept.",
+    )
+    state.open("a")
+    worker.tell(state="failed", message="a.nii.gz is cut short.")
+    assert state.status.text == "a.nii.gz is cut short."
+
+
+def test_the_cache_tells_its_place_and_can_be_cleared(
+    state: Volumes, tmp_path: Path
+) -> None:
+    state.cache.convert(write(tmp_path / "a.nii.gz"))
+    assert str(tmp_path / "cache") in state.cache_text
+    state.clear_cache()
+    assert state.cache_text.startswith("0 kB")
+
+
+def test_a_shared_worker_outlives_the_dock(
+    tmp_path: Path, worker: WorkerAtHand
+) -> None:
+    state = Volumes(worker, Cache(tmp_path), tmp_path)  # type: ignore[arg-type]
+    state.create_project(tmp_path / "project")
+    state.close()
+    assert not worker.closed
+    assert not (tmp_path / "project" / "lock").exists()
+
+
+def test_labels_too_large_for_memory_stay_on_disk(
+    state: Volumes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan_layers, "LARGEST_IN_MEMORY_BYTES", 0)
+    write(tmp_path / "a.nii.gz")
+    mask = write_mask(tmp_path / "a-labels.ome.zarr")
+    state.add([NewScan((VolumeFile(tmp_path / "a.nii.gz"),), VolumeFile(mask))])
+    settle(state)
+    opened: list[Any] = []
+    state.layers_opened.connect(opened.extend)
+    state.open("a")
+    data, arguments, _ = opened[-1]
+    assert not isinstance(data, np.ndarray)
+    assert arguments["features"]["class"] == ["background", "spleen"]
