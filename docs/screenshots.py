@@ -1,7 +1,8 @@
-"""Takes the pictures of the docks that the README shows, from the made abdomen scan.
+"""Takes the pictures of the docks that the README shows, from the made scans.
 
-Opens the real window, segments the scan with the shipped models, and saves
-``docs/images/segment.png`` and ``docs/images/teachers.png``. Without a display::
+Opens the real window, lists scans of several formats in a project, segments one with
+the shipped models, and saves ``volumes.png``, ``segment.png`` and ``teachers.png`` in
+``docs/images``. Without a display::
 
     xvfb-run -a -s "-screen 0 1600x1000x24" python docs/screenshots.py
 """
@@ -18,9 +19,14 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QDockWidget, QMainWindow, QWidget
 
 from napari_kdseg.shipped import shipped_models, shipped_volumes
+from napari_kdseg.state.intake import scans_of
 from napari_kdseg.state.segmentation import Segmentation
+from napari_kdseg.state.volumes import Volumes
+from napari_kdseg.volumes.cache import Cache
+from napari_kdseg.volumes.convert import convert
 from napari_kdseg.widgets.segment import SegmentDock
 from napari_kdseg.widgets.teachers import TeachersDock
+from napari_kdseg.widgets.volumes import VolumesDock
 
 WINDOW = (1600, 1000)
 DOCK_WIDTH = 460
@@ -28,13 +34,15 @@ PATIENCE_S = 300
 
 
 def main() -> None:
-    """Take both pictures."""
+    """Take the pictures."""
     options = _options()
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as cache:
         viewer = napari.Viewer(title="napari", show=True)
         viewer.window.set_geometry(0, 0, *WINDOW)
         viewer.camera.orientation2d = ("up", "right")  # the front of the body is up
+        _volumes(viewer, options, Path(cache))
+        viewer.layers.clear()
         viewer.open(str(options.scan), plugin="napari-kdseg")
         _segment(viewer, options, Path(cache))
         _teachers(viewer, options)
@@ -55,6 +63,37 @@ def _options() -> argparse.Namespace:
         known = shipped_models()
         options.models = [known[name] for name in known if name.startswith("abdomen")]
     return options
+
+
+def _volumes(viewer: Any, options: argparse.Namespace, folder: Path) -> None:
+    """List scans of several formats in a project, open one, and take the picture."""
+    scans = shipped_volumes()
+    for name, ending in (("abdomen", ".nrrd"), ("fish", ".ome.zarr"), ("brain", "")):
+        labels = scans[name].with_name(f"{name}-labels.nii.gz")
+        if ending:
+            convert(scans[name], folder / f"{name}{ending}")
+            convert(labels, folder / f"{name}-labels.seg.nrrd", labels=True)
+    state = Volumes(cache=Cache(folder / "cache"))
+    dock = VolumesDock(viewer, state)
+    viewer.window.add_dock_widget(dock, name="Volumes", area="right")
+    _widen(dock)
+    state.create_project(folder / "atlas", "fish atlas")
+    for intake in (state.look_at([folder]), state.look_at([scans["brain"]])):
+        state.add(scans_of(intake.found))
+        _wait(lambda: not state.status.busy)
+    for scan, use in zip(state.scans, ("training", "test", "none"), strict=False):
+        state.set_use(scan.case, use)
+    case = next(scan.case for scan in state.scans if scan.case.startswith("fish"))
+    state.select(case)
+    state.open(case)
+    _settle(1.0)
+    viewer.dims.set_current_step(0, viewer.layers[0].data.shape[0] // 2)
+    viewer.reset_view()
+    _settle(1.0)
+    viewer.window.screenshot(
+        str(options.out / "volumes.png"), canvas_only=False, flash=False
+    )
+    viewer.window.remove_dock_widget(dock)
 
 
 def _segment(viewer: Any, options: argparse.Namespace, cache: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from kdseg_train import cli
 from napari_kdseg.models.model import Model, ModelCard, NetworkSpec, Tiling, save_model
 from napari_kdseg.models.networks import build
 from napari_kdseg.volumes.formats import write_volume
@@ -19,6 +20,22 @@ MakeModelFolder = Callable[..., Model]
 WriteScan = Callable[..., Path]
 
 SCAN_SHAPE = (20, 24, 32)
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Call the command line here; exit status, output, errors."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        status = 0
+        try:
+            cli.main([str(word) for word in words])
+        except SystemExit as end:
+            status = int(end.code or 0)
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return run
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import yaml
 
-from kdseg_train import cli
 from kdseg_train import execute as execute_module
 from napari_kdseg.errors import KdsegError
 from napari_kdseg.runs.run import Run
@@ -25,22 +24,6 @@ COMMANDS = (
     *("sample", "new", "fit", "predict", "evaluate"),
     *("run", "work", "describe", "doctor"),
 )
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Call the command line here; exit status, output, errors."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        status = 0
-        try:
-            cli.main([str(word) for word in words])
-        except SystemExit as end:
-            status = int(end.code or 0)
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return run
 
 
 def in_process(*words: object) -> list[str]:
@@ -152,7 +135,7 @@ def test_a_run_with_an_unknown_command_is_refused(call: Any, tmp_path: Path) -> 
     run = Run.create(tmp_path / "run", {"version": 1, "command": "fly"})
     status, _, said = call("run", run.folder)
     assert status == 1
-    assert "asks for 'fly'; a run can fit, predict, evaluate." in said
+    assert "asks for 'fly'; a run can fit, predict, evaluate, convert" in said
 
 
 WAIT_FOR_STOP = """

@@ -520,7 +520,9 @@ def test_a_missing_scan_is_refused(prepare: Prepare, tmp_path: Path) -> None:
 def test_a_file_that_is_no_volume_is_refused(prepare: Prepare, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     refused(
-        prepare(inputs=[tmp_path / "notes.txt"]), VolumeError, r"notes\.txt ends in"
+        prepare(inputs=[tmp_path / "notes.txt"]),
+        VolumeError,
+        r"notes\.txt is of no kind we know",
     )
 
 

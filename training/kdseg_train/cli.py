@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from kdseg_train import cli_quality, cli_volumes
 from napari_kdseg.errors import KdsegError, UsageError
 
 # Whatever else a command needs is imported inside it: --help must answer at once.
@@ -26,7 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-FORMATS = "source, nifti or ome-zarr"
+FORMATS = "source, nifti, nrrd, mha, tiff or ome-zarr"
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on where an earlier call was cut off.")
@@ -68,7 +69,7 @@ def sample(
 
 @app.command()
 def new(
-    method: Annotated[str, typer.Argument(help="supervised or ms-kd.")],
+    method: Annotated[str, typer.Argument(help="A method, such as ms-kd or medaka.")],
     data: Annotated[list[Path], typer.Option(help="Data set; give several times.")],
     out: Annotated[Path, typer.Option(help="The recipe; must be new.")],
 ) -> None:
@@ -115,6 +116,11 @@ def predict(
         typer.Option(help="Model folder or shipped model; give several times."),
     ],
     out: Out,
+    part: cli_volumes.Part = None,
+    case: Annotated[
+        str | None,
+        typer.Option(help="The inputs are the channels of this one case, in order."),
+    ] = None,
     uncertainty: Annotated[
         str | None,
         typer.Option(
@@ -128,6 +134,13 @@ def predict(
     ] = False,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write class probabilities.")
+    ] = False,
+    coarse_to_fine: Annotated[
+        bool,
+        typer.Option(
+            "--coarse-to-fine",
+            help="The first of two models finds the box, the second segments it.",
+        ),
     ] = False,
     format_: Annotated[
         str, typer.Option("--format", help=f"Of the results: {FORMATS}.")
@@ -172,11 +185,14 @@ def predict(
     values = {
         "command": "predict",
         "inputs": [path.absolute() for path in inputs],
+        "part": part,
+        "case": case,
         "models": [_model_folder(name) for name in model],
         "out": out.absolute(),
         "uncertainty": uncertainty,
         "regions": regions,
         "probabilities": probabilities,
+        "coarse_to_fine": coarse_to_fine,
         "format": format_,
         "overlap_rule": overlap_rule,
         "device": device,
@@ -223,6 +239,11 @@ def evaluate(
         comparison = compare(config, count)
     write_table(config, comparison)
     print_table(means(comparison), comparison.caption)
+
+
+for command in (cli_volumes.convert, cli_volumes.inspect, cli_volumes.cache):
+    app.command()(command)
+app.add_typer(cli_quality.app, name="quality")
 
 
 @app.command()
@@ -299,21 +320,9 @@ def _say(sentence: str) -> None:
 
 
 def _execute(folder: Path, config: dict[str, Any], *, resume: bool) -> None:
-    from kdseg_train.follow import execute_and_show
-    from napari_kdseg.runs.run import Run
+    from kdseg_train.follow import prepare_and_execute
 
-    prepared = Run.create(folder, config)
-    state = prepared.state()
-    if state == "finished":
-        if resume:
-            return
-        raise UsageError(f"{folder} is finished; choose a new folder.")
-    if prepared.has_work and state != "running" and not resume:
-        raise UsageError(
-            f"{folder} holds the unfinished work of a run that is {state}; add "
-            "--resume to go on with it, or choose a new folder."
-        )
-    execute_and_show(prepared)
+    prepare_and_execute(folder, config, resume=resume)
 
 
 def _model_folder(name: str) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 from kdseg_train.config import DataEntry, Recipe
 from kdseg_train.layouts import Case, DataSet, read_data_set
 from napari_kdseg.errors import DataSetError
+from napari_kdseg.volumes.formats import files_of
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,11 @@ def fingerprint(cases: Iterable[Case]) -> str:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file, or of all files of a folder in order."""
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    """SHA-256 of a volume's file, or of all its files in order."""
     digest = hashlib.sha256()
-    for file in files:
-        if file.is_file():
-            known = file.stat()
-            digest.update(_digest(file, known.st_size, known.st_mtime_ns))
+    for file in files_of(path):
+        known = file.stat()
+        digest.update(_digest(file, known.st_size, known.st_mtime_ns))
     return digest.hexdigest()
 
 

@@ -44,8 +44,22 @@ def _evaluate(run: Run) -> None:
     evaluate(run)
 
 
+def _convert(run: Run) -> None:
+    from kdseg_train.convert import execute_conversion
+
+    execute_conversion(run)
+
+
+def _quality_fit(run: Run) -> None:
+    from kdseg_train.quality import fit
+
+    fit(run)
+
+
 COMMANDS: dict[str, Callable[[Run], None]] = {
     "fit": _fit,
     "predict": _predict,
     "evaluate": _evaluate,
+    "convert": _convert,
+    "quality-fit": _quality_fit,
 }

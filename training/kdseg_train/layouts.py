@@ -18,8 +18,6 @@ from napari_kdseg.errors import DataSetError
 from napari_kdseg.volumes import formats
 from napari_kdseg.volumes.volume import without_channel
 
-CHANNELS_SHARE_A_GRID = "Channels of a case share one grid; resample them first."
-
 Values = dict[str, tuple[int, ...]]
 """Class -> stored label values that mean it."""
 
@@ -110,7 +108,7 @@ def group_channels(paths: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
     volume is left out.
     """
     groups: dict[str, list[Path]] = {}
-    for path in paths:
+    for path in formats.volumes_among(paths):
         if formats.is_volume(path):
             name = without_channel(formats.case_id(path))
             groups.setdefault(name, []).append(path)

@@ -9,19 +9,20 @@ by ``(seed, stage, index)``, so a resumed run needs no state of its loader.
 import json
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Integer
+from jaxtyping import Bool, Float, Int, Integer, UInt8
 from torch import Tensor
 
-from kdseg_train.augment import augmented
+from kdseg_train.augment import Sample, augmented
 from kdseg_train.config import Recipe, Training
-from kdseg_train.layouts import CHANNELS_SHARE_A_GRID, Case
+from kdseg_train.layouts import Case
 from napari_kdseg.errors import LabelError
 from napari_kdseg.volumes import formats
+from napari_kdseg.volumes.channels import stacked
 from napari_kdseg.volumes.preprocessing import (
     Preprocessing,
     prepare,
@@ -30,6 +31,7 @@ from napari_kdseg.volumes.preprocessing import (
 from napari_kdseg.volumes.volume import Volume, check_same_grid
 
 PLACES_PER_CLASS = 4000
+LARGEST_BYTE = 255
 LARGEST_HALF = 256.0  # beyond it half precision is coarser than an eighth
 
 
@@ -79,16 +81,27 @@ class Batch:
         Class indices; 0 for background and for what is not annotated.
     annotated
         Which of the K organs the labels of each patch speak about.
+    step
+        The step it belongs to, from 0; ramps read it.
+    soft
+        What T frozen teachers said about C classes, where their outputs are cached:
+        above 0, summing to 1.
     """
 
-    image: Float[Tensor, "B C *S"]
+    image: Float[Tensor, "B F *S"]
     labels: Int[Tensor, "B ..."]
     annotated: Bool[Tensor, "B K"]
+    step: int = 0
+    soft: Float[Tensor, "B T C *S"] | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """Copy on another device."""
-        return Batch(
-            self.image.to(device), self.labels.to(device), self.annotated.to(device)
+        return replace(
+            self,
+            image=self.image.to(device),
+            labels=self.labels.to(device),
+            annotated=self.annotated.to(device),
+            soft=None if self.soft is None else self.soft.to(device),
         )
 
 
@@ -135,19 +148,11 @@ def read_case(case: Case) -> Volume:
     GridError
         Where the channels do not share a grid.
     """
-    volumes = [formats.read_volume(path) for path in case.images]
-    first = volumes[0]
-    for other in volumes[1:]:
-        check_same_grid(
-            first.grid, other.grid, first.source, other.source, CHANNELS_SHARE_A_GRID
-        )
-    data = np.concatenate([np.asarray(volume.data) for volume in volumes])
+    volume = stacked([formats.read_volume(path) for path in case.images])
+    data = np.asarray(volume.data)
     if case.intensity_offset:
         data = data.astype(np.float32) + np.float32(case.intensity_offset)
-    channels = tuple(name for volume in volumes for name in volume.channels)
-    if len(volumes) > 1:
-        channels = tuple(f"{i:04d}" for i in range(len(data)))
-    return Volume(data, first.grid, channels, first.source)
+    return replace(volume, data=data)
 
 
 def read_case_labels(
@@ -201,6 +206,9 @@ class Patches:
         Its name is part of the key that samples are drawn from.
     organs
         Which organs, counted from 0, are foreground; None: all of them.
+    soft
+        For each case the cached answers of T teachers, bytes of C Z Y X each; see
+        `soft_labels`.
     """
 
     def __init__(
@@ -210,6 +218,8 @@ class Patches:
         settings: Training,
         stage: str,
         organs: Sequence[int] | None = None,
+        *,
+        soft: Sequence[Sequence[np.ndarray]] | None = None,
     ) -> None:
         self.cases = list(cases)
         self.patch_vox = recipe.patch_vox
@@ -223,43 +233,68 @@ class Patches:
             (case.image, case.labels, _of_organs(case.places, organs))
             for case in self.cases
         ]
+        self._soft = soft
 
     def batch(self, step: int) -> Batch:
         """Batch of a step; the same whenever it is asked for."""
         first = step * self.batch_size
-        samples = [self._sample(first + i) for i in range(self.batch_size)]
+        samples, annotated = zip(
+            *(self._sample(first + i) for i in range(self.batch_size)), strict=True
+        )
+        soft = [sample.soft for sample in samples if sample.soft is not None]
         return Batch(
-            torch.stack([image for image, _, _ in samples]),
-            torch.stack([labels for _, labels, _ in samples]),
-            torch.tensor([annotated for _, _, annotated in samples], dtype=torch.bool),
+            torch.stack([sample.image for sample in samples]),
+            torch.stack([sample.labels for sample in samples]),
+            torch.tensor(annotated, dtype=torch.bool),
+            step,
+            torch.stack(soft) if soft else None,
         )
 
-    def _sample(self, index: int) -> tuple[Tensor, Tensor, tuple[bool, ...]]:
+    def _sample(self, index: int) -> tuple[Sample, tuple[bool, ...]]:
         counter = np.array([0, 0, 0, index], dtype=np.uint64)
         rng = np.random.Generator(np.random.Philox(key=self.key, counter=counter))
-        number = int(rng.integers(len(self.cases)))
-        image, labels, places = self._open[number]
+        number, image, labels, places = self._drawn(rng, index)
         box = self._box(rng, image.shape[1:], self._place(rng, index, places))
         patch = torch.from_numpy(self._cut(image, box, self.pad_value))
         target = torch.zeros(patch.shape[1:], dtype=torch.int64)
         if labels is not None:
             target = torch.from_numpy(self._cut(labels, box, 0)).long()
+        told = None
+        if self._soft is not None:
+            cuts = [self._cut(answer, box, 0) for answer in self._soft[number]]
+            told = stored_probabilities(np.stack(cuts))
         if len(self.patch_vox) == 2:
             patch, target = patch[:, 0], target[0]
-        patch, target = augmented(
-            patch.float(), target, self.augmentation, rng, pad_value=self.pad_value
+            told = None if told is None else told[:, :, 0]
+        sample = augmented(
+            Sample(patch.float(), target, told),
+            self.augmentation,
+            rng,
+            pad_value=self.pad_value,
         )
-        return patch, target, self.cases[number].annotated
+        if sample.soft is not None:
+            sample = replace(sample, soft=floored(sample.soft))
+        return sample, self.cases[number].annotated
+
+    def _drawn(
+        self, rng: np.random.Generator, index: int
+    ) -> tuple[int, np.ndarray, np.ndarray | None, np.ndarray]:
+        """Number of the case that a sample is of, its image, labels and places."""
+        del index  # for samplers that choose by it
+        number = int(rng.integers(len(self.cases)))
+        return number, *self._open[number]
 
     def _place(
         self, rng: np.random.Generator, index: int, places: np.ndarray
     ) -> np.ndarray | None:
-        wanted = int((index + 1) * self.foreground) > int(index * self.foreground)
-        if not wanted or len(places) == 0:
+        if not self._is_centred(index) or len(places) == 0:
             return None
         organ = rng.choice(np.unique(places[:, 0]))
         candidates = places[places[:, 0] == organ]
         return np.asarray(candidates[rng.integers(len(candidates))][1:])
+
+    def _is_centred(self, index: int) -> bool:
+        return int((index + 1) * self.foreground) > int(index * self.foreground)
 
     def _box(
         self,
@@ -298,6 +333,19 @@ class Patches:
             return np.array(cut)
         extra = [(0, 0)] * (array.ndim - 3)
         return np.pad(cut, [*extra, *missing], constant_values=fill)
+
+
+def stored_probabilities(stored: UInt8[np.ndarray, "T C ..."]) -> Tensor:
+    """Probabilities from bytes; where all classes are 0, outside, is background."""
+    told = torch.from_numpy(stored).float()
+    told[:, 0].masked_fill_(told.sum(dim=1) == 0, LARGEST_BYTE)
+    return told / LARGEST_BYTE
+
+
+def floored(prob: Float[Tensor, "T C ..."]) -> Float[Tensor, "T C ..."]:
+    """Probabilities of at least about 1/255: a zero could make a KL infinite."""
+    prob = prob.clamp(min=1 / LARGEST_BYTE)
+    return prob / prob.sum(dim=1, keepdim=True)
 
 
 def _of_organs(places: np.ndarray, organs: Sequence[int] | None) -> np.ndarray:

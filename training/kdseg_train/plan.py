@@ -13,22 +13,19 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from kdseg_train import config
-from kdseg_train.layouts import (
-    CHANNELS_SHARE_A_GRID,
-    group_channels,
-    read_data_set,
-)
+from kdseg_train.layouts import group_channels, read_data_set
 from napari_kdseg.errors import UsageError
 from napari_kdseg.inference.plan import plan_passes
 from napari_kdseg.inference.regions import MOST_TEACHERS, Claimant, claims
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.models.model import Model
 from napari_kdseg.volumes import formats
+from napari_kdseg.volumes.channels import SHARE_A_GRID, joined_names
 from napari_kdseg.volumes.labels import LabelSet
 from napari_kdseg.volumes.preprocessing import Frame
-from napari_kdseg.volumes.volume import Grid, check_same_grid, suffix_of
+from napari_kdseg.volumes.volume import Grid, check_same_grid
 
-FormatName = Literal["source", "nifti", "ome-zarr"]
+FormatName = Literal["source", "nifti", "nrrd", "mha", "tiff", "ome-zarr"]
 
 
 class PredictConfig(config.Settings):
@@ -38,6 +35,14 @@ class PredictConfig(config.Settings):
     command: Literal["predict"] = "predict"
     inputs: tuple[Path, ...] = Field(
         min_length=1, description="scans, folders of scans, data sets"
+    )
+    part: str | None = Field(
+        None, description="which volume of the inputs, where they hold several"
+    )
+    case: str | None = Field(
+        None,
+        min_length=1,
+        description="name of the one case whose channels the inputs are, in this order",
     )
     models: tuple[Path, ...] = Field(min_length=1, description="model folders")
     out: Path = Field(description="gets a folder for each case")
@@ -49,6 +54,10 @@ class PredictConfig(config.Settings):
         default=False, description="also write class probabilities"
     )
     format: FormatName = Field("source", description="of the results")
+    coarse_to_fine: bool = Field(
+        default=False,
+        description="the first of two models finds the box, the second segments it",
+    )
     overlap_rule: Literal["sum", "ignore"] = Field(
         "sum", description="voxels claimed for two classes: in both regions, in none"
     )
@@ -93,8 +102,19 @@ class Scan:
     id: str
     images: tuple[Path, ...]
     """One file with every channel, or one file a channel."""
-    grid: Grid
-    channels: tuple[str, ...]
+    headers: tuple[formats.Header, ...]
+    part: str | None = None
+    """Which volume of the files, where they hold several."""
+
+    @property
+    def grid(self) -> Grid:
+        """Where the voxels of all channels lie."""
+        return self.headers[0].grid
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """What each channel shows."""
+        return joined_names([header.channels for header in self.headers])
 
     @property
     def name(self) -> str:
@@ -138,13 +158,11 @@ class Plan:
         """Where the results of a scan will be."""
         return self.config.out / scan.id
 
-    def suffix(self, scan: Scan) -> str:
-        """Ending of the results of a scan."""
-        own = suffix_of(scan.images[0])
-        if self.config.format == "nifti":
-            return ".nii.gz"
-        zarr = self.config.format == "ome-zarr" or own.endswith(".zarr")
-        return ".ome.zarr" if zarr else own
+    def endings(self, scan: Scan) -> tuple[str, str]:
+        """Endings of the images and of the labels that are made from a scan."""
+        if self.config.format == "source":
+            return formats.result_endings(scan.images[0])
+        return formats.RESULT_ENDINGS[self.config.format]
 
     def slow_axis(self, grid: Grid) -> int:
         """Axis of the stored array along which finished slabs follow one another."""
@@ -174,9 +192,11 @@ def plan(settings: PredictConfig, *, resume: bool) -> Plan:
         The first thing that is wrong, and its fix.
     """
     models = tuple(Model.open(folder) for folder in settings.models)
+    if settings.coarse_to_fine:
+        models = (_paired(models),)
     _refuse_namesakes(models)
     plan_passes([model.card for model in models], settings.settings)
-    scans = find_scans(settings.inputs)
+    scans = find_scans(settings.inputs, settings.part, settings.case)
     for scan in scans:
         for model in models:
             model.card.check_fits(scan)
@@ -192,8 +212,19 @@ def plan(settings: PredictConfig, *, resume: bool) -> Plan:
     return found
 
 
-def find_scans(inputs: Sequence[Path]) -> tuple[Scan, ...]:
+def find_scans(
+    inputs: Sequence[Path], part: str | None = None, case: str | None = None
+) -> tuple[Scan, ...]:
     """Expand files, folders of files and data sets into cases.
+
+    Parameters
+    ----------
+    inputs
+        What is to be predicted.
+    part
+        Which volume of each, where they hold several.
+    case
+        The one case whose channels the inputs are, in their order.
 
     Raises
     ------
@@ -215,8 +246,10 @@ def find_scans(inputs: Sequence[Path]) -> tuple[Scan, ...]:
             formats.inspect_volume(path)  # says which endings are known
     for together in files.values():
         cases += group_channels(together).items()
+    if case is not None:
+        cases = [(case, tuple(inputs))]
     _refuse_doubles(cases)
-    return tuple(_scan(name, images) for name, images in cases)
+    return tuple(_scan(name, images, part) for name, images in cases)
 
 
 def claimants(models: Sequence[Model]) -> tuple[tuple[int, int, Claimant], ...]:
@@ -257,17 +290,12 @@ def _common_values(models: Sequence[Model], teachers: Sequence[int]) -> dict[str
     return {c.name: c.value for c in LabelSet.from_names(names).classes}
 
 
-def _scan(name: str, images: tuple[Path, ...]) -> Scan:
-    headers = [formats.inspect_volume(path) for path in images]
+def _scan(name: str, images: tuple[Path, ...], part: str | None) -> Scan:
+    headers = tuple(formats.inspect_volume(path, part) for path in images)
     first = headers[0]
     for other in headers[1:]:
-        check_same_grid(
-            first.grid, other.grid, first.path, other.path, CHANNELS_SHARE_A_GRID
-        )
-    channels = tuple(channel for header in headers for channel in header.channels)
-    if len(set(channels)) < len(channels):
-        channels = tuple(f"{number:04d}" for number in range(len(channels)))
-    return Scan(name, images, first.grid, channels)
+        check_same_grid(first.grid, other.grid, first.path, other.path, SHARE_A_GRID)
+    return Scan(name, images, headers, part)
 
 
 def _refuse_doubles(cases: Sequence[tuple[str, tuple[Path, ...]]]) -> None:
@@ -284,6 +312,16 @@ def _refuse_doubles(cases: Sequence[tuple[str, tuple[Path, ...]]]) -> None:
                 "would lie in one folder. Rename one, or predict them apart."
             )
         seen[name] = first
+
+
+def _paired(models: Sequence[Model]) -> Model:
+    if len(models) != 2:
+        raise UsageError(
+            f"From coarse to fine takes two models, the coarse one first; there are "
+            f"{len(models)}. A composite model needs no --coarse-to-fine."
+        )
+    coarse, fine = models
+    return Model.paired(coarse, fine)
 
 
 def _refuse_namesakes(models: Sequence[Model]) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -14,12 +15,14 @@ from kdseg_train.partial import Partial
 from kdseg_train.plan import Plan, PredictConfig, Scan, plan
 from kdseg_train.publish import publish, what_is_left
 from napari_kdseg.errors import VolumeError
+from napari_kdseg.inference.coarse_to_fine import predict_any_tiles
 from napari_kdseg.inference.estimate import estimate, record_measurement
 from napari_kdseg.inference.forward import pick_device
-from napari_kdseg.inference.predict import predict_tiles
 from napari_kdseg.models.model import Model
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes import formats
+from napari_kdseg.volumes.channels import stacked
+from napari_kdseg.volumes.opening import open_scan
 from napari_kdseg.volumes.volume import Box, Volume
 
 NETWORKS_KEPT = 8
@@ -76,7 +79,7 @@ class _Job:
 
     def do(self) -> None:
         self._progress(0.0)
-        volume = read_scan(self.scan, self.plan.config.fill_nonfinite)
+        volume = read_scan(self.scan, self.plan.config.fill_nonfinite, self._converting)
         partial = Partial(self.run.partial / self.scan.id, self.plan, self.scan)
         started = time.monotonic()
         self._preview(volume, partial)
@@ -95,11 +98,16 @@ class _Job:
             models=[model.card.name for model in self.plan.models],
         )
 
+    def _converting(self, done: int, total: int) -> None:
+        """Show how far a large packed scan is on its way into the cache."""
+        self.run.check_stop()
+        self.run.progress(done, total, f"converting {self.scan.id}")
+
     def _preview(self, volume: Volume, partial: Partial) -> None:
         """Compute the slice somebody looks at before all others."""
         asked = self.plan.config.preview
-        if asked is None or not partial.untouched:
-            return
+        if asked is None or not partial.untouched or self._has_composite:
+            return  # a composite has nothing to show before it has seen everything
         axis, index = asked
         box = [slice(0, size) for size in self.scan.grid.shape]
         box[axis] = slice(index, index + 1)
@@ -120,11 +128,15 @@ class _Job:
                 1 - share * (1 - tile.fraction),
                 box=[[part.start, part.stop] for part in tile.index],
             )
-        if share == 1:
+        if share == 1 and not self._has_composite:
             self._remember(volume, time.monotonic() - started)
 
+    @property
+    def _has_composite(self) -> bool:
+        return any(model.parts is not None for model in self.plan.models)
+
     def _tiles(self, volume: Volume, box: Box) -> Any:
-        return predict_tiles(
+        return predict_any_tiles(
             volume,
             self.plan.models,
             self.plan.config.settings,
@@ -160,8 +172,20 @@ class _Job:
         )
 
 
-def read_scan(scan: Scan, fill_nonfinite: float | None) -> Volume:
+def read_scan(
+    scan: Scan,
+    fill_nonfinite: float | None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Volume:
     """Read every channel of a case; left on disk where its format can be.
+
+    Parameters
+    ----------
+    scan, fill_nonfinite
+        What is read, and what stands where a voxel is NaN or infinite.
+    on_progress
+        Told how many planes of how many are in the cache, where a large scan that
+        cannot be read by pieces is converted into it first.
 
     Raises
     ------
@@ -169,13 +193,12 @@ def read_scan(scan: Scan, fill_nonfinite: float | None) -> Volume:
         Where a file is damaged, or holds voxels that are not finite.
     """
     volumes = [
-        formats.read_volume(path, fill_nonfinite=fill_nonfinite, lazy=True)
+        open_scan(
+            path, scan.part, fill_nonfinite=fill_nonfinite, on_progress=on_progress
+        )
         for path in scan.images
     ]
-    data = volumes[0].data
-    if len(volumes) > 1:
-        data = np.concatenate([np.asarray(volume.data[...]) for volume in volumes])
-    return Volume(data, scan.grid, scan.channels, scan.images[0])
+    return stacked(volumes, scan.channels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,8 +211,14 @@ class WarmModel(Model):
 
 
 def _warm(planned: Plan) -> Plan:
-    warm = tuple(WarmModel(model.card, model.folder) for model in planned.models)
-    return replace(planned, models=warm)
+    return replace(planned, models=tuple(_warmed(model) for model in planned.models))
+
+
+def _warmed(model: Model) -> WarmModel:
+    if model.parts is None:
+        return WarmModel(model.card, model.folder)
+    coarse, fine = map(_warmed, model.parts)
+    return WarmModel(model.card, model.folder, parts=(coarse, fine))
 
 
 @lru_cache(maxsize=NETWORKS_KEPT)

@@ -103,9 +103,9 @@ def what_is_left(plan: Plan, scan: Scan) -> Plan | None:
 
 def _files_of_case(plan: Plan, scan: Scan) -> list[Path]:
     """What is published for all teachers together."""
-    folder, suffix = plan.folder(scan), plan.suffix(scan)
-    regions = [folder / f"regions{suffix}", folder / "regions.json"]
-    fused = [folder / f"uncertainty{suffix}"]
+    folder, (image, labels) = plan.folder(scan), plan.endings(scan)
+    regions = [folder / f"regions{labels}", folder / "regions.json"]
+    fused = [folder / f"uncertainty{image}"]
     return (regions if plan.config.regions else []) + (fused if plan.fuses else [])
 
 
@@ -152,7 +152,7 @@ class _Case:
         self.partial = partial
         self.folder = folder
         self.seconds = seconds
-        self.suffix = plan.suffix(scan)
+        self.image_ending, self.labels_ending = plan.endings(scan)
         self.source = [
             {"path": str(path), "sha256": file_hash(path)} for path in scan.images
         ]
@@ -187,13 +187,13 @@ def _write_case(case: _Case) -> None:
 def _write_model(case: _Case, place: int, folder: Path) -> None:
     model, config = case.plan.models[place], case.plan.config
     classes, labels = model.card.classes, case.labels[place]
-    file = folder / f"labels{case.suffix}"
+    file = folder / f"labels{case.labels_ending}"
     write_labels(file, labels, case.grid, classes)
     if config.uncertainty is not None:
         _write_unit(case, f"{model.card.name}/uncertainty", folder)
     if config.probabilities:
         write_volume(
-            folder / f"probabilities{case.suffix}",
+            folder / f"probabilities{case.image_ending}",
             case.partial.array(f"{model.card.name}/probabilities"),
             case.grid,
             channels=("background", *classes.names),
@@ -216,7 +216,7 @@ def _record(case: _Case, model: Model, labels: VoxelArray) -> dict[str, Any]:
             "licence": card.licence,
         },
         "labels": {
-            "file": f"labels{case.suffix}",
+            "file": f"labels{case.labels_ending}",
             "sha256": labels_hash(labels),
             "classes": card.classes.model_dump(mode="json")["classes"],
         },
@@ -243,7 +243,7 @@ def _write_regions(case: _Case) -> None:
     if case.is_cleaned:
         bits = case.plan.bits([labels[...] for labels in case.labels])
     counts = sum((tally(slab) for slab in _slabs(bits)), Counter[int]())
-    write_labels(case.folder / f"regions{case.suffix}", bits, case.grid, None)
+    write_labels(case.folder / f"regions{case.labels_ending}", bits, case.grid, None)
     known = [claimant for _, _, claimant in case.plan.claimants]
     legend = shares(counts, known, case.plan.config.overlap_rule)
     _write_json(case.folder / "regions.json", {"version": 1, **legend})
@@ -251,8 +251,8 @@ def _write_regions(case: _Case) -> None:
 
 def _write_unit(case: _Case, name: str, folder: Path) -> None:
     """Write numbers from 0 to 1 that are kept as 0 to 255."""
-    array, path = case.partial.array(name), folder / f"uncertainty{case.suffix}"
-    if case.suffix == ".ome.zarr":
+    array, path = case.partial.array(name), folder / f"uncertainty{case.image_ending}"
+    if case.image_ending == ".ome.zarr":
         target = ome_zarr.create_array(
             path,
             array.shape,
