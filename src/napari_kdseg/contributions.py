@@ -171,7 +171,7 @@ def _labels_of(
     data: Any
     if header.bytes > LARGEST_IN_MEMORY_BYTES:
         # It opens, but cannot be painted on.
-        data = viewable(open_scan(file, part).data)[0]
+        data = viewable(open_scan(file, part).data, 0)
     else:
         data, _ = read_labels(file, part)
     stem = case_id(file)

@@ -101,3 +101,15 @@ def test_values_that_are_no_labels_are_refused(array: np.ndarray, shown: str) ->
 def test_complex_values_are_refused() -> None:
     with pytest.raises(LabelError, match="complex128 values"):
         values_in(np.zeros((1, 1, 1), dtype=complex), "a.nii")
+
+
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "uint16", "int32", "int64", "float64", "bool"]
+)
+def test_no_value_is_overlooked_however_rare_and_wherever(dtype: str) -> None:
+    for place in range(21):
+        array = np.zeros((3, 1, 7), dtype)  # no whole number of eight bytes
+        array.reshape(-1)[place] = 1
+        assert values_in(array, "labels") == (0, 1)
+    assert values_in(np.ones((1, 1, 1), dtype), "labels") == (1,)
+    assert values_in(np.zeros((0, 2, 2), dtype), "labels") == ()

@@ -200,6 +200,15 @@ def test_images_of_an_ome_file_are_parts_by_their_names(tmp_path: Path) -> None:
     same(path, STACK[np.newaxis, ::2], "other (2)")
 
 
+def test_pages_written_one_by_one_are_one_volume(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as writer:
+        for plane in STACK:
+            writer.write(plane)  # each page becomes a series of its own
+    assert parts_of(path) == ()
+    same(path, STACK[np.newaxis])
+
+
 def test_series_of_tifffile_are_parts(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     with tifffile.TiffWriter(path) as writer:

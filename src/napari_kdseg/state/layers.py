@@ -8,7 +8,7 @@ cropping and voxel size. The true affine stays in the layer's metadata, and what
 is written gets it back, flips and obliques included.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from napari_kdseg.errors import GridError
+from napari_kdseg.state.planes import SteppedVoxels
 from napari_kdseg.volumes.formats import Header
 from napari_kdseg.volumes.labels import LabelSet
-from napari_kdseg.volumes.volume import Grid, Volume
+from napari_kdseg.volumes.volume import Grid, Volume, VoxelArray
 
 NAMESPACE = "napari-kdseg"
 AXIS_LABELS = ("z", "y", "x")
@@ -201,12 +202,14 @@ def image_layers(volume: Volume, part: str | None = None) -> list[LayerData]:
         "channels": volume.channels,
         "notes": volume.notes,
     }
-    levels = [viewable(level) for level in (volume.data, *volume.coarser)]
+    levels = (volume.data, *volume.coarser)
     single = len(volume.channels) == 1
     name = volume.name if part is None else f"{volume.name} {part}"
     return [
         (
-            [level[index] for level in levels] if volume.coarser else levels[0][index],
+            [viewable(level, index) for level in levels]
+            if volume.coarser
+            else viewable(volume.data, index),
             {
                 "name": name if single else f"{name} {channel}",
                 "metadata": {NAMESPACE: {**shared, "channel": index}},
@@ -220,16 +223,11 @@ def image_layers(volume: Volume, part: str | None = None) -> list[LayerData]:
     ]
 
 
-def viewable(data: Any) -> Any:
-    """An array as it is, and lazy voxels as dask, which napari reads by the slice."""
+def viewable(data: VoxelArray, channel: int) -> Any:
+    """One channel as it is, and of lazy voxels as a viewer steps through them."""
     if isinstance(data, np.ndarray):
-        return data
-    from dask.array import from_array  # a third of a second that lazy volumes cost
-
-    stored = getattr(getattr(data, "array", None), "chunks", None)
-    chunks = stored if stored and len(stored) == 4 else (1, 16, -1, -1)
-    lazy: Callable[..., Any] = from_array  # dask has no types
-    return lazy(data, chunks=chunks, asarray=False, meta=_empty(data))
+        return data[channel]
+    return SteppedVoxels(data, channel)
 
 
 def labels_layer(
@@ -293,10 +291,6 @@ def with_record(layer_data: LayerData, **fields: Any) -> LayerData:
     data, arguments, kind = layer_data
     record = {**record_of(arguments), **fields}
     return data, {**arguments, "metadata": {NAMESPACE: record}}, kind
-
-
-def _empty(data: Any) -> np.ndarray:
-    return np.empty((0,) * 4, data.dtype)
 
 
 def _features(names: Mapping[int, str]) -> dict[str, list[Any]]:

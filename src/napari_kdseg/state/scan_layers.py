@@ -99,7 +99,7 @@ class ScanFiles:
         header = inspect_volume(one.path, one.part)
         data: Any
         if header.bytes > LARGEST_IN_MEMORY_BYTES:
-            data = viewable(open_scan(one.path, one.part, cache=self.cache).data)[0]
+            data = viewable(open_scan(one.path, one.part, cache=self.cache).data, 0)
         else:
             data, _ = read_labels(one.path, one.part)
         known = classes_of_labels(one) or self.classes

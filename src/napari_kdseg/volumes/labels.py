@@ -150,11 +150,7 @@ def values_in(array: np.ndarray, name: str) -> tuple[int, ...]:
             plane = plane.view(np.uint8)
         if plane.size:
             _refuse_no_labels(plane, name)
-            # labels lie in runs: only where a value changes is there something new
-            flat = plane.reshape(-1)
-            new = flat[1:][flat[1:] != flat[:-1]]
-            present[int(flat[0])] = True
-            present[new.astype(np.intp)] = True
+            present[_news(plane.reshape(-1)).astype(np.intp)] = True
     return tuple(int(value) for value in np.flatnonzero(present))
 
 
@@ -171,6 +167,11 @@ def distinct_color(number: int) -> str:
     lightness = (0.45, 0.65, 0.3)[number % 3]
     red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.75)
     return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
+
+
+def _news(flat: np.ndarray) -> np.ndarray:
+    """Leave out labels equal to the one before: labels lie in runs."""
+    return np.concatenate((flat[:1], flat[1:][flat[1:] != flat[:-1]]))
 
 
 def _refuse_no_labels(plane: np.ndarray, name: str) -> None:

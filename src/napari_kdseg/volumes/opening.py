@@ -8,7 +8,7 @@ from napari_kdseg.volumes.formats import Header, inspect_volume, read_volume
 from napari_kdseg.volumes.volume import Volume
 
 LARGEST_DECODED_BYTES = 2**29
-"""Scans above this size that cannot be read by pieces are converted, not decoded."""
+"""Scans above this size that cannot be read by pieces are converted first."""
 
 
 def open_scan(
@@ -22,7 +22,8 @@ def open_scan(
     """Open a scan so that it need not fit into memory.
 
     Where its format can be read by pieces, voxels stay where they are. Small packed
-    files are decoded whole; large ones are converted into the cache once.
+    files are decoded whole; large ones, and large stacks of packed pages or of single
+    slices, are converted into the cache once.
 
     Parameters
     ----------
@@ -48,5 +49,6 @@ def open_scan(
 
 
 def needs_conversion(header: Header) -> bool:
-    """Whether a scan is too large to be decoded whole and cannot be read by pieces."""
-    return header.packed and header.bytes > LARGEST_DECODED_BYTES
+    """Whether a scan is large, and reading a piece of it means reading far more."""
+    whole = header.packed or header.by_plane
+    return whole and header.bytes > LARGEST_DECODED_BYTES

@@ -245,6 +245,7 @@ def _header(path: Path, series: Series, stack: Stack) -> Header:
         dtype,
         series.notes + tuple(_notes(path, series, stack, dtype)),
         holds_labels=False,
+        by_plane=True,
     )
 
 

@@ -23,6 +23,8 @@ class Header:
     """Whether the values are labels; None where the file does not say."""
     packed: bool = False
     """Whether it can only be decoded from its start to its end."""
+    by_plane: bool = False
+    """Whether whole planes are decoded, or read from a file each, for any piece."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

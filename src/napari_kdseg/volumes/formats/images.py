@@ -199,7 +199,9 @@ def _opened(path: Path, part: str | None) -> tuple[Planes, Header]:
         Slices(tuple(pictures)),
         decodes=True,
     )
-    return planes, Header(path, grid, default_channels(1), first.dtype, tuple(notes))
+    return planes, Header(
+        path, grid, default_channels(1), first.dtype, tuple(notes), by_plane=True
+    )
 
 
 def _files(folder: Path) -> list[Path]:

@@ -204,6 +204,7 @@ def _opened(path: Path, part: str | None) -> tuple[Planes, Header]:
         stored.dtype,
         (*stack.notes, *notes, *more),
         None if stack.own is None else stack.own.kind == "labels",
+        by_plane=stored.decodes,
     )
     return planes, header
 

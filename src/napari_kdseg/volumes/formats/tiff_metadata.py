@@ -91,7 +91,8 @@ def shaped_stacks(
         series = _shaped_series(found, table, plane, resolution, name)
         groups.append((f"series {len(groups) + 1}", series))
         first += count
-    return named(groups)
+    single = [series[0] for _, series in groups if len(series) == 1]
+    return _joined(single, len(descriptions)) or named(groups)
 
 
 def shaped(description: str) -> dict[str, Any] | None:
@@ -250,6 +251,16 @@ def placed(stack: Stack, size: tuple[int, int], name: str) -> tuple[Grid, list[s
         )
     notes.append(f"{name} does not say how it lies; its x, y, z are taken as R, A, S.")
     return Grid.from_affine(np.diag([*spacing[::-1], 1.0]), shape), notes
+
+
+def _joined(series: list[Stack], pages: int) -> tuple[Stack, ...]:
+    """Make one volume of pages that were written one by one, each a series then."""
+    first = series[0] if series else None
+    if first is None or len(series) != pages or pages == 1:
+        return ()
+    if any(stack.own is not None or stack.size != first.size for stack in series):
+        return ()
+    return (replace(first, table=np.arange(pages)[np.newaxis]),)
 
 
 def _shaped_series(
