@@ -154,3 +154,71 @@ def test_an_image_with_other_channels_is_refused():
 def test_a_volume_does_not_go_into_a_network_for_slices():
     with pytest.raises(ModelError, match="5 axes; a 2D network takes 4"):
         tiny()(torch.rand(1, 1, 8, 8, 8))
+
+
+# ---- fewer skips, and the bottleneck ----
+
+
+def decoded(network: UNet, encoded: list[torch.Tensor]) -> torch.Tensor:
+    return network._decoded(list(encoded), ())[0]
+
+
+def test_without_skips_nothing_but_the_bottleneck_reaches_the_output():
+    network = tiny(skips=0)
+    encoded = network.encoded(torch.rand(1, 1, 8, 8))
+    silent = [torch.zeros_like(value) for value in encoded[:-1]]
+    assert torch.equal(
+        decoded(network, [*silent, encoded[-1]]), decoded(network, encoded)
+    )
+
+
+@pytest.mark.parametrize("skips", [1, 2])
+def test_the_coarsest_skips_are_kept(skips: int):
+    network = tiny(stages=4, skips=skips)
+    encoded = network.encoded(torch.rand(1, 1, 16, 16))
+    logits = decoded(network, encoded)
+    for level in range(3):
+        changed = list(encoded)
+        changed[level] = torch.zeros_like(encoded[level])
+        same = torch.equal(decoded(network, changed), logits)
+        assert same == (level < 3 - skips)
+
+
+def test_all_skips_are_the_network_as_it_was():
+    whole, asked = tiny(), tiny(skips=2)
+    assert {n: v.shape for n, v in whole.state_dict().items()} == {
+        n: v.shape for n, v in asked.state_dict().items()
+    }
+    image = torch.rand(1, 1, 8, 8)
+    assert torch.equal(whole(image), asked(image))
+
+
+def test_a_network_without_skips_has_the_parameters_counted_by_hand():
+    # 451 less the half of the decoder's first convolution that saw the skip: 2 · 2 · 9
+    assert parameter_count(UNet(2, 1, 3, width=2, stages=2, skips=0)) == 415
+
+
+def test_more_skips_than_levels_are_refused_with_the_most():
+    with pytest.raises(ValueError, match="3 stages has at most 2 skips"):
+        UNetParameters(stages=3, skips=3)
+
+
+def test_a_card_says_nothing_of_skips_where_there_is_no_choice():
+    # the fingerprint of a model is made from these values
+    assert "skips" not in UNetParameters().model_dump(mode="json")
+    assert UNetParameters(skips=0).model_dump(mode="json")["skips"] == 0
+
+
+def test_the_bottleneck_is_what_the_encoder_ends_in():
+    network, image = tiny(), torch.rand(2, 1, 8, 12)
+    logits, bottleneck = network.with_bottleneck(image)
+    assert torch.equal(logits, network(image))
+    assert bottleneck.shape == (2, 16, 2, 3)
+
+
+def test_a_loss_on_the_bottleneck_reaches_the_encoder_alone():
+    network = tiny()
+    _, bottleneck = network.with_bottleneck(torch.rand(1, 1, 8, 8))
+    bottleneck.square().sum().backward()
+    for name, parameter in network.named_parameters():
+        assert (parameter.grad is not None) == name.startswith("encoder."), name

@@ -1,5 +1,6 @@
 """Stages: they learn, stop, and go on where they were."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from kdseg_train.config import Plateau, Training
-from kdseg_train.loop import Checkpoint, Stage, State, seeded, train, watch_plateau
+from kdseg_train.loop import (
+    Checkpoint,
+    Stage,
+    State,
+    new_optimiser,
+    seeded,
+    train,
+    watch_plateau,
+)
 from kdseg_train.patches import Batch
 from napari_kdseg.errors import RunError, StopRequested
 from napari_kdseg.runs.run import Run
@@ -28,7 +37,7 @@ class Line:
         generator = torch.Generator().manual_seed(step)
         image = torch.randn(4, 1, 2, 2, generator=generator)
         labels = torch.zeros(4, 2, 2, dtype=torch.int64)
-        return Batch(image, labels, torch.ones(4, 1, dtype=torch.bool))
+        return Batch(image, labels, torch.ones(4, 1, dtype=torch.bool), step)
 
 
 def stage_of(source: Line, settings: Training = SETTINGS) -> Stage:
@@ -153,3 +162,173 @@ def test_cases_kept_apart_have_a_curve_of_their_own_and_teach_nothing(
     assert len(curve) == SETTINGS.epochs
     assert curve[-1] < curve[0]
     assert weights(beside) == weights(alone)
+
+
+# ---- losses that are not finite ----
+
+
+def broken_at(stage: Stage, *steps: int, always_from: int = 10**9) -> Stage:
+    """The same stage, whose loss is infinite in some steps of the first attempt."""
+    seen: set[int] = set()
+
+    def objective(batch: Batch) -> dict[str, Tensor]:
+        terms = stage.objective(batch)
+        first = batch.step not in seen
+        seen.add(batch.step)
+        if batch.step >= always_from or (first and batch.step in steps):
+            terms["broken"] = batch.image.sum() * float("inf")
+        return terms
+
+    return Stage("line", stage.network, objective, Line(), stage.settings)
+
+
+def warnings_of(run: Run) -> list[str]:
+    return [e["message"] for e in run.events()[0] if e["event"] == "warning"]
+
+
+def test_three_infinite_losses_go_back_to_the_end_of_the_last_epoch_at_half_the_rate(
+    tmp_path: Path,
+) -> None:
+    run, stage = new_run(tmp_path / "run"), stage_of(Line())
+    train(broken_at(stage, 6, 7, 8), run, CPU)
+    (warning,) = warnings_of(run)
+    assert "step 9" in warning
+    assert "went back to step 5" in warning
+    rates = [e["learning_rate"] for e in run.events()[0] if e["event"] == "metric"]
+    assert rates == [0.05, 0.025, 0.025, 0.025]
+
+
+def test_what_was_rolled_back_to_is_what_was_left(tmp_path: Path) -> None:
+    # a stage of one epoch ends where the other one goes back to
+    short = stage_of(Line(), SETTINGS.model_copy(update={"epochs": 1}))
+    train(short, new_run(tmp_path / "short"), CPU)
+    stage = stage_of(Line())
+    found: list[list[float]] = []
+
+    def objective(batch: Batch) -> dict[str, Tensor]:
+        if batch.step == 5:
+            found.append(weights(stage))
+        terms = stage.objective(batch)
+        if batch.step in (6, 7, 8) and len(found) == 1:
+            terms["broken"] = batch.image.sum() * float("nan")
+        return terms
+
+    train(
+        Stage("line", stage.network, objective, Line(), SETTINGS),
+        new_run(tmp_path / "run"),
+        CPU,
+    )
+    assert found == [weights(short), weights(short)]
+
+
+def test_two_infinite_losses_are_only_left_out(tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run")
+    train(broken_at(stage_of(Line()), 6, 7), run, CPU)
+    assert warnings_of(run) == []
+
+
+def test_the_second_time_the_run_ends_with_the_step(tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run")
+    with pytest.raises(RunError, match=r"step 10.*again at half the rate"):
+        train(broken_at(stage_of(Line()), always_from=7), run, CPU)
+    assert len(warnings_of(run)) == 1
+
+
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights(
+    tmp_path: Path,
+) -> None:
+    stage = stage_of(Line())
+    (weight, _) = stage.network.parameters()
+
+    def objective(batch: Batch) -> dict[str, Tensor]:
+        terms = stage.objective(batch)
+        if batch.step == 2:  # the root of 0 is finite, its slope is not
+            terms["root"] = (weight.sum() - weight.detach().sum()).sqrt()
+        return terms
+
+    train(
+        Stage("line", stage.network, objective, Line(), SETTINGS),
+        new_run(tmp_path / "run"),
+        CPU,
+    )
+    assert all(torch.isfinite(value).all() for value in stage.network.parameters())
+
+
+def test_a_loss_that_is_not_finite_is_no_best() -> None:
+    state = State(rate=1.0)
+    settings = Plateau(patience_epochs=0, smoothing=0.5)
+    watch_plateau(state, 1.0, settings)
+    watch_plateau(state, float("nan"), settings)
+    watch_plateau(state, float("-inf"), settings)
+    assert (state.best, state.smoothed, state.rate) == (1.0, 1.0, 1.0)
+
+
+# ---- the optimiser, and what the rate follows ----
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_sgd_takes_the_step_worked_out_by_hand(nesterov: bool) -> None:
+    # w = 1, gradient 2, rate 0.1, momentum 0.5: the buffer is 2, nesterov adds
+    # 0.5 times the buffer to the gradient; step 2: buffer 0.5 * 2 + 2 = 3
+    settings = Training(
+        optimiser="sgd",
+        learning_rate=0.1,
+        momentum=0.5,
+        nesterov=nesterov,
+        weight_decay=0,
+    )
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(network.weight)
+    optimiser = new_optimiser(network, settings)
+    for _ in range(2):
+        network.weight.grad = torch.full((1, 1), 2.0)
+        optimiser.step()
+    steps = (2 + 0.5 * 2) + (2 + 0.5 * 3) if nesterov else 2 + 3
+    assert network.weight.item() == pytest.approx(1 - 0.1 * steps)
+
+
+def test_a_stopped_stage_with_sgd_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"optimiser": "sgd", "learning_rate": 1e-3})
+    whole = stage_of(Line(), settings)
+    train(whole, new_run(tmp_path / "whole"), CPU)
+    run = new_run(tmp_path / "stopped")
+    with pytest.raises(StopRequested):
+        train(stage_of(Line(run, stop_at=7), settings), run, CPU)
+    (run.folder / "stop").unlink(missing_ok=True)
+    resumed = stage_of(Line(), settings)
+    train(resumed, run, CPU)
+    assert weights(resumed) == weights(whole)
+
+
+def test_the_rate_may_follow_the_cases_kept_apart(tmp_path: Path) -> None:
+    plateau = Plateau(patience_epochs=0, smoothing=0, threshold=1e9, watch="validation")
+    settings = SETTINGS.model_copy(update={"plateau": plateau})
+    stage = stage_of(Line(), settings)
+    alone, beside = new_run(tmp_path / "alone"), new_run(tmp_path / "beside")
+    train(stage, alone, CPU)
+    watched = stage_of(Line(), settings)
+    train(replace(watched, validation=Line()), beside, CPU)
+    rates = [
+        [e["learning_rate"] for e in run.events()[0] if e["event"] == "metric"]
+        for run in (alone, beside)
+    ]
+    assert rates[0] == [0.05] * 4  # there was nothing to follow
+    assert rates[1] == pytest.approx([0.05, 0.05, 0.01, 0.002])
+
+
+def test_several_networks_may_be_trained_in_one_stage(tmp_path: Path) -> None:
+    with seeded(0, "pair"):
+        pair = nn.ModuleDict({"one": nn.Conv2d(1, 1, 1), "other": nn.Conv2d(1, 1, 1)})
+
+    def objective(batch: Batch) -> dict[str, Tensor]:
+        return {
+            name: (network(batch.image) - batch.image).square().mean()
+            for name, network in pair.items()
+        }
+
+    run = new_run(tmp_path / "run")
+    train(Stage("pair", pair, objective, Line(), SETTINGS), run, CPU)
+    again = nn.ModuleDict({"one": nn.Conv2d(1, 1, 1), "other": nn.Conv2d(1, 1, 1)})
+    Checkpoint(run.checkpoints / "pair", again, new_optimiser(again, SETTINGS)).load()
+    for name, value in pair.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value)

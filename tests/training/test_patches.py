@@ -1,6 +1,7 @@
 """Patches come from a counter, stay inside what is known, and hold what they claim."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -165,3 +166,70 @@ def test_large_values_keep_their_precision(tmp_path: Path) -> None:
     bright = Case("b", (tmp_path / "b.nii.gz",), None, case.values, ())
     kept = store(bright, tmp_path / "bright", ("liver", "spleen"), PLAIN)
     assert float(kept.image.max()) == 70_001.0
+
+
+# ---- what teachers said ----
+
+
+def with_soft(
+    tmp_path: Path, patch: tuple[int, ...], augmentation: dict[str, Any]
+) -> Patches:
+    case = stored(tmp_path)
+    labels = case.labels
+    assert labels is not None
+    # one teacher of three classes, as sure as bytes can be of the labels
+    told = np.stack([255 * (labels == index) for index in range(3)])
+    recipe = Recipe.model_validate(
+        {
+            "method": "supervised",
+            "data": [{"path": "."}],
+            "patch_vox": patch,
+            "network": {"parameters": {"stages": 2}, "name": "unet"},
+            "preprocessing": PLAIN.model_dump(),
+            "augmentation": augmentation,
+        }
+    )
+    settings = Training(batch=3, foreground=1.0)
+    return Patches([case], recipe, settings, "stage", soft=[[told.astype(np.uint8)]])
+
+
+@pytest.mark.parametrize("patch", [(8, 8), (24, 12), (4, 8, 8)])
+def test_soft_labels_come_with_their_patch(
+    tmp_path: Path, patch: tuple[int, ...]
+) -> None:
+    source = with_soft(tmp_path, patch, {"probability": 0, "mirror": [1, 2]})
+    for step in range(5):
+        batch = source.batch(step)
+        assert batch.step == step
+        assert batch.soft is not None
+        assert batch.soft.shape == (3, 1, 3, *patch)
+        # also where the patch reaches beyond the volume, and after a flip
+        assert torch.equal(batch.soft[:, 0].argmax(1), batch.labels)
+
+
+def test_soft_labels_turn_with_their_patch(tmp_path: Path) -> None:
+    turned = {"probability": 1, "rotation_degrees": 30, "noise": 0}
+    source = with_soft(tmp_path, (20, 12), turned)
+    equal = [
+        (batch.soft[:, 0].argmax(1) == batch.labels).float().mean().item()
+        for batch in map(source.batch, range(10))
+        if batch.soft is not None
+    ]
+    # the border of an organ is interpolated on the one hand, nearest on the other
+    assert min(equal) > 0.99
+
+
+def test_soft_labels_are_never_zero_and_sum_to_one(tmp_path: Path) -> None:
+    turned = {"probability": 1, "rotation_degrees": 30}
+    for settings in (turned, {"probability": 0}):
+        batch = with_soft(tmp_path, (24, 16), settings).batch(0)
+        assert batch.soft is not None
+        # 1/255 before, and at most 1 + 2/255 to divide by
+        assert batch.soft.min() >= 1 / 257 - 1e-7
+        assert torch.allclose(batch.soft.sum(2), torch.ones(()))
+
+
+def test_a_batch_has_no_soft_labels_where_nobody_gave_any(tmp_path: Path) -> None:
+    batch = patches(stored(tmp_path), (8, 8)).batch(4)
+    assert batch.soft is None
+    assert batch.to(torch.device("cpu")).step == 4

@@ -85,6 +85,9 @@ class Plateau(Settings):
         0.93, ge=0, lt=1, description="of the loss that is watched"
     )
     minimum_rate: float = Field(1e-6, ge=0)
+    watch: Literal["training", "validation"] = Field(
+        "training", description="whose loss; validation: of the cases kept apart"
+    )
 
 
 class Training(Settings):
@@ -93,9 +96,12 @@ class Training(Settings):
     epochs: int = Field(1000, ge=1)
     iterations_per_epoch: int = Field(250, ge=1)
     batch: int = Field(4, ge=1)
+    optimiser: Literal["adam", "sgd"] = "adam"
     learning_rate: float = Field(3e-4, gt=0)
     weight_decay: float = Field(3e-5, ge=0)
-    amsgrad: bool = True
+    amsgrad: bool = Field(default=True, description="of adam")
+    momentum: float = Field(0.99, ge=0, lt=1, description="of sgd")
+    nesterov: bool = Field(default=True, description="of sgd")
     schedule: Literal["plateau", "poly", "constant"] = Field(
         "plateau", description="poly: (1 - step/steps)^0.9"
     )
@@ -110,6 +116,14 @@ class Training(Settings):
         "float32; faster on GPUs, and on processors with avx512_bf16 or AMX",
     )
     checkpoint_minutes: float = Field(10.0, gt=0)
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> "Training":
+        if self.optimiser == "sgd" and self.nesterov and self.momentum == 0:
+            raise ValueError(
+                "training.nesterov needs momentum above 0; set nesterov: false"
+            )
+        return self
 
     @property
     def steps(self) -> int:
@@ -269,11 +283,18 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
             "`kdseg-train new` writes one."
         )
     for override in overrides:
-        _apply(values, override)
+        apply_override(values, override)
     return values
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Put one ``a.b=value`` into settings; the value is YAML.
+
+    Raises
+    ------
+    RecipeError
+        Where it is no ``a=b``, or ``a`` is no group.
+    """
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise RecipeError(f"--set {override!r} has no '='; write --set a.b=value.")

@@ -24,7 +24,7 @@ from napari_kdseg.measure.metrics import DEFINITIONS, ClassScore, score
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes import formats
 from napari_kdseg.volumes.labels import LabelClass, LabelSet, distinct_color, values_in
-from napari_kdseg.volumes.volume import check_same_grid
+from napari_kdseg.volumes.volume import Grid, check_same_grid
 
 COLUMNS = (
     "case",
@@ -126,22 +126,36 @@ def compare(settings: EvaluateConfig, count: Count) -> Comparison:
         Where labels hold values that mean nothing.
     """
     references = {file.case: file for file in _references(settings.reference)}
-    predictions = list(_predictions(settings.prediction))
-    pairs = [(references[p.case], p) for p in predictions if p.case in references]
-    if not pairs:
+    pairs = list(matched(settings.reference, settings.prediction))
+    rows: list[Row] = []
+    for number, pair in enumerate(pairs, start=1):
+        truth, guess, common, grid = pair.read()
+        scores = score(truth, guess, common, grid.spacing_mm, settings.nsd_tolerance_mm)
+        rows += [Row(pair.case, pair.prediction.model, found) for found in scores]
+        count(number, len(pairs))
+    missing = sorted(set(references) - {pair.case for pair in pairs})
+    return Comparison(tuple(rows), tuple(missing), settings.nsd_tolerance_mm)
+
+
+def matched(reference: Path, prediction: Path) -> list["Pair"]:
+    """Find the labels that both places have of a case.
+
+    Raises
+    ------
+    UsageError, DataSetError
+        Where there are none.
+    """
+    references = {file.case: file for file in _references(reference)}
+    predictions = list(predicted_files(prediction))
+    both = [(references[p.case], p) for p in predictions if p.case in references]
+    if not both:
         raise UsageError(
-            f"No case is both in {settings.reference} ({_few(list(references))}) and "
-            f"in {settings.prediction} ({_few([p.case for p in predictions])}); cases "
+            f"No case is both in {reference} ({_few(list(references))}) and "
+            f"in {prediction} ({_few([p.case for p in predictions])}); cases "
             "are matched by the names of their files, without the ending."
         )
-    unnamed = _unnamed_classes([file for pair in pairs for file in pair])
-    rows: list[Row] = []
-    for number, (reference, prediction) in enumerate(pairs, start=1):
-        scores = _score(reference, prediction, unnamed, settings.nsd_tolerance_mm)
-        rows += [Row(prediction.case, prediction.model, found) for found in scores]
-        count(number, len(pairs))
-    missing = sorted(set(references) - {prediction.case for _, prediction in pairs})
-    return Comparison(tuple(rows), tuple(missing), settings.nsd_tolerance_mm)
+    unnamed = _unnamed_classes([file for pair in both for file in pair])
+    return [Pair(known, guess, unnamed) for known, guess in both]
 
 
 def write_table(settings: EvaluateConfig, comparison: Comparison) -> None:
@@ -228,7 +242,14 @@ def _references(folder: Path) -> Iterator[LabelFile]:
             )
 
 
-def _predictions(folder: Path) -> Iterator[LabelFile]:
+def predicted_files(folder: Path) -> Iterator[LabelFile]:
+    """Label files of predictions, in the OUT of ``predict`` or in a plain folder.
+
+    Raises
+    ------
+    DataSetError
+        Where there are none, or a record of a prediction is damaged.
+    """
     if not folder.is_dir():
         raise DataSetError(f"{folder} is no folder; give the OUT of predict.")
     records = sorted(folder.glob("*/*/prediction.json"))
@@ -282,42 +303,56 @@ def _unnamed_classes(files: Sequence[LabelFile]) -> dict[str, tuple[int, ...]] |
 # ---- One case ----
 
 
-def _score(
-    reference: LabelFile,
-    prediction: LabelFile,
-    unnamed: Mapping[str, tuple[int, ...]] | None,
-    tolerance_mm: float,
-) -> list[ClassScore]:
-    """Score the classes that both speak about."""
-    truth, grid = formats.read_labels(reference.path)
-    guess, guessed_grid = formats.read_labels(prediction.path)
-    fix = "Predict the image of that reference, or resample one of them."
-    check_same_grid(grid, guessed_grid, reference.path, prediction.path, fix)
-    # Who does not name classes is taken to use the values of who does.
-    known = reference.values or prediction.values or unnamed or {}
-    predicted = prediction.values or known
-    names = [name for name in known if name in predicted]
-    if reference.annotated is not None:
-        names = [name for name in names if name in reference.annotated]
-    if not names:
-        raise UsageError(
-            f"{reference.path} knows the classes {', '.join(known)} and "
-            f"{prediction.path} {', '.join(predicted)}; they share none, so nothing "
-            "can be compared."
+@dataclass(frozen=True)
+class Pair:
+    """Labels of one case in both places."""
+
+    reference: LabelFile
+    prediction: LabelFile
+    unnamed: Mapping[str, tuple[int, ...]] | None
+    """Classes, where neither place says what its values mean."""
+
+    @property
+    def case(self) -> str:
+        """The id that both share."""
+        return self.prediction.case
+
+    def read(self) -> tuple[np.ndarray, np.ndarray, LabelSet, Grid]:
+        """Read both as values 1, 2, ... of the classes that both speak about.
+
+        Raises
+        ------
+        GridError, LabelError, UsageError
+            Where they lie differently, hold values that mean nothing, or share none.
+        """
+        reference, prediction = self.reference, self.prediction
+        truth, grid = formats.read_labels(reference.path)
+        guess, guessed_grid = formats.read_labels(prediction.path)
+        fix = "Predict the image of that reference, or resample one of them."
+        check_same_grid(grid, guessed_grid, reference.path, prediction.path, fix)
+        # Who does not name classes is taken to use the values of who does.
+        known = reference.values or prediction.values or self.unnamed or {}
+        predicted = prediction.values or known
+        names = [name for name in known if name in predicted]
+        if reference.annotated is not None:
+            names = [name for name in names if name in reference.annotated]
+        if not names:
+            raise UsageError(
+                f"{reference.path} knows the classes {', '.join(known)} and "
+                f"{prediction.path} {', '.join(predicted)}; they share none, so "
+                "nothing can be compared."
+            )
+        label_set(known).check(truth, str(reference.path))
+        label_set(predicted).check(guess, str(prediction.path))
+        return (
+            renumbered(truth, [known[name] for name in names]),
+            renumbered(guess, [predicted[name] for name in names]),
+            LabelSet.from_names(names),
+            grid,
         )
-    _label_set(known).check(truth, str(reference.path))
-    _label_set(predicted).check(guess, str(prediction.path))
-    common = LabelSet.from_names(names)
-    return score(
-        _renumbered(truth, [known[name] for name in names]),
-        _renumbered(guess, [predicted[name] for name in names]),
-        common,
-        grid.spacing_mm,
-        tolerance_mm,
-    )
 
 
-def _renumbered(labels: np.ndarray, values: Sequence[tuple[int, ...]]) -> np.ndarray:
+def renumbered(labels: np.ndarray, values: Sequence[tuple[int, ...]]) -> np.ndarray:
     """Labels as 1, 2, ... in the order given; all others 0."""
     kind = np.uint8 if len(values) < 256 else np.uint16
     table = np.zeros(2**16, kind)
@@ -327,7 +362,7 @@ def _renumbered(labels: np.ndarray, values: Sequence[tuple[int, ...]]) -> np.nda
     return renumbered
 
 
-def _label_set(values: Mapping[str, tuple[int, ...]]) -> LabelSet:
+def label_set(values: Mapping[str, tuple[int, ...]]) -> LabelSet:
     """The set that allows exactly these values."""
     return LabelSet(
         classes=tuple(

@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from napari_kdseg.errors import UsageError
 from napari_kdseg.runs.run import Run
 
 REFRESH_S = 0.2
@@ -36,6 +38,30 @@ def execute_and_show(run: Run) -> None:
 
     with showing(run), stopping_on_signals(run):
         execute(run)
+
+
+def prepare_and_execute(folder: Path, config: dict[str, Any], *, resume: bool) -> None:
+    """Execute a new run here, or go on with one that has this config.
+
+    Raises
+    ------
+    UsageError
+        Where the run is finished, or unfinished and not to be resumed.
+    RunError
+        Where the folder holds something else.
+    """
+    prepared = Run.create(folder, config)
+    state = prepared.state()
+    if state == "finished":
+        if resume:
+            return
+        raise UsageError(f"{folder} is finished; choose a new folder.")
+    if prepared.has_work and state != "running" and not resume:
+        raise UsageError(
+            f"{folder} holds the unfinished work of a run that is {state}; add "
+            "--resume to go on with it, or choose a new folder."
+        )
+    execute_and_show(prepared)
 
 
 @contextlib.contextmanager

@@ -56,6 +56,7 @@ class State:
     sums: dict[str, float] = field(default_factory=dict)
     summed: int = 0
     bad_losses: int = 0
+    rollbacks: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,38 +79,91 @@ class Stage:
 def train(stage: Stage, run: Run, device: torch.device) -> None:
     """Train one stage to its last step, from its checkpoint where there is one.
 
+    After three losses or gradients in a row that are not finite, the stage goes back to
+    where its last epoch ended (or where it began, or was resumed) and on from there at
+    half the rate; the second time it gives up.
+
     Raises
     ------
     StopRequested
         When the run is asked to stop; the step it had reached is saved.
     RunError
-        After three losses in a row that are not finite.
+        When the loss is not finite again after that.
     """
     network, settings = stage.network, stage.settings
-    optimiser = torch.optim.Adam(
+    optimiser = new_optimiser(network, settings)
+    checkpoint = Checkpoint(run.checkpoints / stage.name, network, optimiser)
+    state = checkpoint.load() or State(rate=settings.learning_rate)
+    good = Snapshot(network, optimiser, state)
+    shown = Interval(PROGRESS_SECONDS)
+    saved = Interval(settings.checkpoint_minutes * 60)
+    network.train()
+    while state.step < settings.steps:
+        for batch in _ahead(stage.source, state.step, settings.steps):
+            _step(stage, optimiser, state, batch.to(device))
+            if state.bad_losses >= MOST_BAD_LOSSES:
+                state = _rolled_back(stage, run, good, state)
+                break
+            if shown.is_over() or state.step == settings.steps:
+                run.progress(state.step, settings.steps, stage=stage.name)
+            if state.step % settings.iterations_per_epoch == 0:
+                _end_epoch(stage, optimiser, state, run, device)
+                good = good if state.bad_losses else Snapshot(network, optimiser, state)
+            if run.stop_requested() or saved.is_over():
+                checkpoint.save(state)
+                run.check_stop()
+    checkpoint.save(state)
+    network.eval()
+
+
+def _rolled_back(stage: Stage, run: Run, good: "Snapshot", broken: State) -> State:
+    """Weights, optimiser and state of a good moment, to go on at half the rate."""
+    found = (
+        f"stage {stage.name}: the loss was not finite {MOST_BAD_LOSSES} times in a row "
+        f"(step {broken.step})"
+    )
+    if broken.rollbacks:
+        raise RunError(
+            f"{found}, and again at half the rate; lower training.learning_rate."
+        )
+    state = good.restore()
+    state.rollbacks = broken.rollbacks + 1
+    run.warning(f"{found}; went back to step {state.step} and halved the rate.")
+    return state
+
+
+class Interval:
+    """Says once in a number of seconds that they are over."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.since = time.monotonic()
+
+    def is_over(self) -> bool:
+        """Whether the seconds have passed; if so they are counted anew."""
+        now = time.monotonic()
+        if now - self.since <= self.seconds:
+            return False
+        self.since = now
+        return True
+
+
+def new_optimiser(network: nn.Module, settings: Training) -> torch.optim.Optimizer:
+    """Optimiser of a recipe for all parameters of a network."""
+    if settings.optimiser == "sgd":
+        return torch.optim.SGD(
+            network.parameters(),
+            lr=settings.learning_rate,
+            momentum=settings.momentum,
+            nesterov=settings.nesterov,
+            weight_decay=settings.weight_decay,
+        )
+    return torch.optim.Adam(
         network.parameters(),
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
         amsgrad=settings.amsgrad,
     )
-    checkpoint = Checkpoint(run.checkpoints / stage.name, network, optimiser)
-    state = checkpoint.load() or State(rate=settings.learning_rate)
-    saved = shown = time.monotonic()
-    network.train()
-    for batch in _ahead(stage.source, state.step, settings.steps):
-        _step(stage, optimiser, state, batch.to(device))
-        now = time.monotonic()
-        if now - shown > PROGRESS_SECONDS or state.step == settings.steps:
-            run.progress(state.step, settings.steps, stage=stage.name)
-            shown = now
-        if state.step % settings.iterations_per_epoch == 0:
-            _end_epoch(stage, optimiser, state, run, device)
-        if run.stop_requested() or now - saved > settings.checkpoint_minutes * 60:
-            checkpoint.save(state)
-            run.check_stop()
-            saved = now
-    checkpoint.save(state)
-    network.eval()
 
 
 def _ahead(source: Source, first: int, last: int) -> Iterator[Batch]:
@@ -133,31 +187,36 @@ def _step(
         terms = stage.objective(batch)
     loss = torch.stack(list(terms.values())).sum()
     state.step += 1
-    if not torch.isfinite(loss):
+    if not (torch.isfinite(loss) and _has_gradient(stage, optimiser, loss)):
         state.bad_losses += 1
-        if state.bad_losses >= MOST_BAD_LOSSES:
-            raise RunError(
-                f"stage {stage.name}: the loss was not finite {MOST_BAD_LOSSES} times "
-                f"in a row (step {state.step}); lower training.learning_rate."
-            )
         return
     state.bad_losses = 0
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    if settings.gradient_clip is not None:
-        nn.utils.clip_grad_norm_(stage.network.parameters(), settings.gradient_clip)
     optimiser.step()
     state.summed += 1
     for name, term in (*terms.items(), ("loss", loss)):
         state.sums[name] = state.sums.get(name, 0.0) + float(term.detach())
 
 
+def _has_gradient(stage: Stage, optimiser: torch.optim.Optimizer, loss: Tensor) -> bool:
+    """Put the gradient of a loss, clipped, where the optimiser looks for it.
+
+    False where it is not finite: one step along it, and every weight would be NaN.
+    """
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    parameters = list(stage.network.parameters())
+    gradients = [value.grad for value in parameters if value.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    if stage.settings.gradient_clip is not None:
+        nn.utils.clip_grads_with_norm_(parameters, stage.settings.gradient_clip, norm)
+    return bool(torch.isfinite(norm))
+
+
 def _rate(settings: Training, state: State) -> float:
+    rate = state.rate if settings.schedule == "plateau" else settings.learning_rate
     if settings.schedule == "poly":
-        return float(settings.learning_rate * (1 - state.step / settings.steps) ** 0.9)
-    if settings.schedule == "constant":
-        return settings.learning_rate
-    return state.rate
+        rate *= (1 - state.step / settings.steps) ** 0.9
+    return float(rate * 0.5**state.rollbacks)
 
 
 @torch.no_grad()
@@ -185,24 +244,29 @@ def _end_epoch(
     count = settings.iterations_per_epoch
     means = {name: total / state.summed for name, total in state.sums.items()}
     state.sums, state.summed = {}, 0
+    watched = means | _validated(stage, device)
     run.metric(
         stage=stage.name,
         step=state.step,
         epoch=state.step // count,
         learning_rate=optimiser.param_groups[0]["lr"],
-        **means,
-        **_validated(stage, device),
+        **watched,
     )
-    if settings.schedule == "plateau" and "loss" in means:
-        watch_plateau(state, means["loss"], settings.plateau)
+    name = {"training": "loss", "validation": "validation_loss"}
+    loss = watched.get(name[settings.plateau.watch])
+    if settings.schedule == "plateau" and loss is not None:
+        watch_plateau(state, loss, settings.plateau)
 
 
 def watch_plateau(state: State, loss: float, settings: Plateau) -> None:
     """Lower the rate when the smoothed loss has stopped falling.
 
     A reduction counts when it is larger than ``threshold``; after more than
-    ``patience_epochs`` epochs without one the rate is multiplied by ``factor``.
+    ``patience_epochs`` epochs without one the rate is multiplied by ``factor``. A loss
+    that is not finite says nothing.
     """
+    if not math.isfinite(loss):
+        return
     previous = state.smoothed if state.smoothed is not None else loss
     state.smoothed = settings.smoothing * previous + (1 - settings.smoothing) * loss
     if state.smoothed < state.best - settings.threshold:
@@ -234,12 +298,8 @@ class Checkpoint:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         save_file(_contiguous(self.network.state_dict()), new / "weights.safetensors")
-        tensors = {
-            f"{number}.{name}": value
-            for number, values in self.optimiser.state_dict()["state"].items()
-            for name, value in values.items()
-        }
-        save_file(_contiguous(tensors), new / "optimiser.safetensors")
+        moments = _contiguous(_moments(self.optimiser))
+        save_file(moments, new / "optimiser.safetensors")
         (new / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
         old = self.folder.with_name(f"{self.folder.name}.old")
         if self.folder.exists():  # else `old` is the only checkpoint there is
@@ -256,15 +316,53 @@ class Checkpoint:
         if not folder.exists():
             return None
         self.network.load_state_dict(load_file(folder / "weights.safetensors"))
-        entries: dict[int, dict[str, Tensor]] = {}
-        for key, value in load_file(folder / "optimiser.safetensors").items():
-            number, name = key.split(".", 1)
-            entries.setdefault(int(number), {})[name] = value
-        groups = self.optimiser.state_dict()["param_groups"]
-        self.optimiser.load_state_dict({"state": entries, "param_groups": groups})
+        _put_moments(self.optimiser, load_file(folder / "optimiser.safetensors"))
         text = (folder / "state.json").read_text(encoding="utf-8")
         values: dict[str, Any] = json.loads(text)
         return State(**values)
+
+
+class Snapshot:
+    """Weights, optimiser and state of one moment, copied in memory."""
+
+    def __init__(
+        self, network: nn.Module, optimiser: torch.optim.Optimizer, state: State
+    ) -> None:
+        self.network, self.optimiser = network, optimiser
+        self.state = asdict(state)
+        self.weights = _copied(network.state_dict())
+        self.moments = _copied(_moments(optimiser))
+
+    def restore(self) -> State:
+        """Put weights and optimiser back as they were."""
+        self.network.load_state_dict(self.weights)
+        _put_moments(self.optimiser, self.moments)
+        return State(**{**self.state, "bad_losses": 0})
+
+
+def _moments(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimiser remembers of each parameter, under flat names."""
+    return {
+        f"{number}.{name}": value
+        for number, values in optimiser.state_dict()["state"].items()
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def _put_moments(optimiser: torch.optim.Optimizer, moments: dict[str, Tensor]) -> None:
+    entries: dict[int, dict[str, Tensor]] = {}
+    for key, value in moments.items():
+        number, name = key.split(".", 1)
+        entries.setdefault(int(number), {})[name] = value
+    groups = optimiser.state_dict()["param_groups"]
+    optimiser.load_state_dict({"state": entries, "param_groups": groups})
+
+
+def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name: value.detach().to("cpu", copy=True) for name, value in tensors.items()
+    }
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

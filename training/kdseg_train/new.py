@@ -49,11 +49,9 @@ def new_recipe(method: str, folders: Sequence[Path], out: Path) -> None:
         f"name: {json.dumps(out.stem)}                     # of the resulting model",
         "licence: not stated                # of the resulting weights",
         *_data_lines(sets, folders),
-        "split: {test: 0.2, validation: 0.0, seed: 0}   # by scan, never by slice",
+        _split_line(method),
         f"classes: {json.dumps(classes)}",
-        *_preprocessing_lines(sets[0]),
-        *_network_lines(sets[0]),
-        *_method_lines(method),
+        *_lines_of(method, sets[0]),
         "",
     ]
     write_text_atomic(out, "\n".join(lines))
@@ -71,12 +69,85 @@ def _data_lines(sets: Sequence[DataSet], folders: Sequence[Path]) -> list[str]:
     return lines
 
 
-def _preprocessing_lines(found: DataSet) -> list[str]:
+def _split_line(method: str) -> str:
+    if method == "kd-net":
+        return "split: {test: 0.0, validation: 0.1, seed: 0}   # folds test"
+    return "split: {test: 0.2, validation: 0.0, seed: 0}   # by scan, never by slice"
+
+
+def _lines_of(method: str, found: DataSet) -> list[str]:
+    if method == "cross-teaching":
+        return _cross_teaching_lines(found)
+    if method == "kd-net":
+        return _kd_net_lines(found)
+    if method == "medaka":
+        return _medaka_lines(found)
+    preprocessing, network = _preprocessing_lines(found), _network_lines(found)
+    return [*preprocessing, *network, *_method_lines(method)]
+
+
+def _cross_teaching_lines(found: DataSet) -> list[str]:
+    rule = "{kind: percentile}   # no CT: 0.5 to 99.5 % of the values, not HU"
+    if _is_ct(found):
+        rule = "{kind: window_zscore, low: -300, high: 300}   # HU"
+    return [
+        "# Cases without labels, or with none `annotated`, are learnt from as well.",
+        *_intensity(rule, "-1     # air, about"),
+        "  resize_vox: [96, 96, 96]   # the whole volume, whatever its size in mm",
+        "network: {name: se_resunet, parameters: {width: 32, separable: true}}",
+        "patch_vox: [96, 64, 96]   # z, y, x",
+        "training: {epochs: 1000, iterations_per_epoch: 100}  # 2 a case",
+        "teaching: {consistency_weight: 0.1, labelled_distillation: 10, "
+        "unlabelled_distillation: 10}",
+        "baseline: false   # also train the student on the labelled cases alone",
+        "seed: 0",
+    ]
+
+
+def _kd_net_lines(found: DataSet) -> list[str]:
+    channel = "t1ce" if "t1ce" in found.channels else found.channels[0]
+    rule = "{kind: zscore, nonzero: true}   # skull-stripped: 0 stays 0"
+    return [
+        *_intensity(rule, "0"),
+        "network: {name: unet, parameters: {width: 30, stages: 5, skips: 4}}",
+        "patch_vox: [64, 64, 64]   # z, y, x; the paper crops 128 and halves",
+        f"student_channel: {json.dumps(channel)}   # what the student sees of "
+        f"{', '.join(found.channels)}",
+        "folds: 3              # cross-validation; 1 with split.test above 0: none",
+        "baseline: true        # the student's network without a teacher",
+        "distillation: {imitation: 0.75, bottleneck_weight: 10, temperature: 5}",
+        "seed: 0",
+    ]
+
+
+def _medaka_lines(found: DataSet) -> list[str]:
+    patch = [min(256, -(-size // 32) * 32) for size in _largest_slice(found)]
+    return [
+        "unlabelled: []   # scans to be pseudo-labelled, as [{path: more}]",
+        *_preprocessing_lines(found),
+        "network: {name: resnet18-unet}",
+        f"patch_vox: [{patch[0]}, {patch[1]}]   # y, x of slices",
+        "teacher_training: {epochs: 15, iterations_per_epoch: 250, batch: 64}",
+        "training: {epochs: 5, iterations_per_epoch: 250, batch: 64}   # the student's",
+        "distillation: {alpha: 0.1, temperature: 4}",
+        "quality:              # which slices are good enough to learn from",
+        "  source: proxy       # judged by labels; as in the paper: reviews, people's",
+        "  # reviews: verdicts.csv",
+        "  # labels: predictions     # the folder of those that were judged",
+        "seed: 0",
+    ]
+
+
+def _is_ct(found: DataSet) -> bool:
     lowest = 0.0
     for case in found.cases[:ENOUGH_CASES_TO_LOOK_AT]:
         data = formats.read_volume(case.images[0]).data
         lowest = min(lowest, float(data[:].min()))
-    if found.channels[0].upper() == "CT" or lowest < CT_LOWEST:
+    return found.channels[0].upper() == "CT" or lowest < CT_LOWEST
+
+
+def _preprocessing_lines(found: DataSet) -> list[str]:
+    if _is_ct(found):
         rule = "{kind: window, low: -325, high: 325}   # HU, linear to -1..1"
         return _intensity(rule, "-1     # air")
     return _intensity("{kind: zscore}", "0")
@@ -93,11 +164,7 @@ def _intensity(rule: str, pad: str) -> list[str]:
 
 
 def _network_lines(found: DataSet) -> list[str]:
-    height, width = 1, 1
-    for case in found.cases[:ENOUGH_CASES_TO_LOOK_AT]:
-        grid = formats.inspect_volume(case.images[0]).grid
-        _, y, x = Orientation.between(grid, ORIENTATION).shape
-        height, width = max(height, y), max(width, x)
+    height, width = _largest_slice(found)
     shorter = min(height, width, LARGEST_PATCH)
     stages = max(3, min(8, shorter.bit_length() - 2))
     unit = 2 ** (stages - 1)
@@ -108,6 +175,15 @@ def _network_lines(found: DataSet) -> list[str]:
         "training: {epochs: 1000, iterations_per_epoch: 250, batch: 4}",
         "seed: 0",
     ]
+
+
+def _largest_slice(found: DataSet) -> tuple[int, int]:
+    height, width = 1, 1
+    for case in found.cases[:ENOUGH_CASES_TO_LOOK_AT]:
+        grid = formats.inspect_volume(case.images[0]).grid
+        _, y, x = Orientation.between(grid, ORIENTATION).shape
+        height, width = max(height, y), max(width, x)
+    return height, width
 
 
 def _method_lines(method: str) -> list[str]:

@@ -4,8 +4,6 @@ The plain method, and the stages that every other method is made of: gather the 
 train a network on labels, keep it as a model folder, test it.
 """
 
-import csv
-import io
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,11 +12,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 
 from kdseg_train.config import Augmentation, Recipe, Training, parse
 from kdseg_train.data import Cases, fingerprint, resolve
-from kdseg_train.layouts import Case
 from kdseg_train.loop import Stage, seeded
 from kdseg_train.loop import train as train_stage
 from kdseg_train.losses import dice_and_cross_entropy
@@ -26,15 +24,11 @@ from kdseg_train.patches import (
     Batch,
     Patches,
     StoredCase,
-    read_case,
-    read_case_labels,
     store_all,
 )
-from napari_kdseg.atomic import write_text_atomic
+from kdseg_train.scoring import scored, write_scores
 from napari_kdseg.errors import DataSetError
 from napari_kdseg.inference.forward import pick_device
-from napari_kdseg.inference.predict import Settings, predict_volume
-from napari_kdseg.measure.metrics import ClassScore, score
 from napari_kdseg.models.model import (
     Model,
     ModelCard,
@@ -92,8 +86,17 @@ class Target:
     stage: str
 
 
-def gather(run: Run, config: Recipe) -> Material:
+def gather(
+    run: Run, config: Recipe, change: Callable[[Cases], Cases] | None = None
+) -> Material:
     """Find the cases and prepare them once, with progress.
+
+    Parameters
+    ----------
+    run, config
+        Which cases, and how they are prepared.
+    change
+        Checks the cases, or puts others in their place, before any is prepared.
 
     Raises
     ------
@@ -112,6 +115,8 @@ def gather(run: Run, config: Recipe) -> Material:
             f"(fingerprint {found[:12]}, was {config.frozen.fingerprint[:12]}); start "
             "a new run, or put the data back."
         )
+    if change is not None:
+        cases = change(cases)
 
     def report(done: int, total: int) -> None:
         run.check_stop()
@@ -180,13 +185,17 @@ def train_on_labels(
 
 
 def kept_apart(
-    stored: Sequence[StoredCase], config: Recipe, settings: Training, stage: str
+    stored: Sequence[StoredCase],
+    config: Recipe,
+    settings: Training,
+    stage: str,
+    soft: Sequence[Sequence[np.ndarray]] | None = None,
 ) -> Patches | None:
     """Patches of validation cases, not augmented; nothing where there is no case."""
     if not stored:
         return None
     plain = config.model_copy(update={"augmentation": Augmentation(probability=0)})
-    return Patches(stored, plain, settings, f"{stage}-validation")
+    return Patches(stored, plain, settings, f"{stage}-validation", soft=soft)
 
 
 def _narrowed(
@@ -267,73 +276,4 @@ def test(run: Run, config: Recipe, models: Sequence[Model], cases: Cases) -> Non
 
     Writes ``RUN/metrics.csv``: one row a case, model and class that the case annotates.
     """
-    rows: list[dict[str, str]] = []
-    for number, case in enumerate(cases.test, start=1):
-        rows += _score_case(case, models, cases, config.device)
-        run.progress(number, len(cases.test), stage="test")
-        run.check_stop()
-    if not rows:
-        return
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text_atomic(run.folder / "metrics.csv", text.getvalue())
-    for model in models:
-        for name in model.card.classes.names:
-            dice = [
-                float(row["dice"])
-                for row in rows
-                if row["class"] == name and row["model"] == model.card.name
-            ]
-            if dice:
-                mean = sum(dice) / len(dice)
-                run.metric(
-                    stage="test",
-                    model=model.card.name,
-                    organ=name,
-                    dice=mean,
-                    cases=len(dice),
-                )
-
-
-def _score_case(
-    case: Case, models: Sequence[Model], cases: Cases, device: str
-) -> list[dict[str, str]]:
-    volume = read_case(case)
-    truth = read_case_labels(case, cases.classes, volume)
-    prediction = predict_volume(
-        volume, models, Settings(uncertainty=None, device=device)
-    )
-    rows = []
-    for model, labels in zip(models, prediction.labels, strict=True):
-        own = model.card.classes
-        lookup = [0] + [
-            own.by_name(name).value if name in own.names else 0
-            for name in cases.classes
-        ]
-        reference = torch.tensor(lookup)[torch.from_numpy(truth).long()].numpy()
-        scores = score(
-            reference.astype(labels.dtype), labels, own, volume.grid.spacing_mm
-        )
-        rows += [
-            _row(case.id, model.card.name, found)
-            for found in scores
-            if found.name in case.annotated
-        ]
-    return rows
-
-
-def _row(case: str, model: str, found: ClassScore) -> dict[str, str]:
-    return {
-        "case": case,
-        "model": model,
-        "class": found.name,
-        "dice": f"{found.dice:.6f}",
-        "iou": f"{found.iou:.6f}",
-        "hd_mm": f"{found.hd_mm:.4f}",
-        "hd95_mm": f"{found.hd95_mm:.4f}",
-        "nsd": f"{found.nsd:.6f}",
-        "reference_ml": f"{found.reference_ml:.4f}",
-        "prediction_ml": f"{found.prediction_ml:.4f}",
-    }
+    write_scores(run, scored(run, models, cases, config.device))

@@ -21,7 +21,11 @@ from napari_kdseg.inference.settings import Settings
 from napari_kdseg.inference.tiling import Lattice
 from napari_kdseg.models.card import ModelCard
 from napari_kdseg.models.model import WEIGHTS, Model
-from napari_kdseg.models.parameters import UNetParameters, parameters_of
+from napari_kdseg.models.parameters import (
+    SEResUNetParameters,
+    UNetParameters,
+    parameters_of,
+)
 from napari_kdseg.volumes.preprocessing import Frame
 from napari_kdseg.volumes.volume import Grid
 
@@ -217,7 +221,7 @@ def _layer_values(card: ModelCard) -> int:
     """Values alive at once in a network, for each voxel of its window."""
     parameters = parameters_of(card.network)
     width = _OTHER_WIDTH
-    if isinstance(parameters, UNetParameters):
+    if isinstance(parameters, UNetParameters | SEResUNetParameters):
         width = parameters.widths[0]
     return 5 * width + 2 * card.classes.count
 

@@ -9,12 +9,14 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    PositiveFloat,
+    ValidationError,
     field_validator,
     model_validator,
 )
 
 from napari_kdseg.errors import ModelError
-from napari_kdseg.models.parameters import NetworkSpec, parameters_of
+from napari_kdseg.models.parameters import CLASSIFIERS, NetworkSpec, parameters_of
 from napari_kdseg.volumes.labels import LabelSet
 from napari_kdseg.volumes.preprocessing import Preprocessing
 from napari_kdseg.volumes.volume import Grid
@@ -66,6 +68,12 @@ class Tiling(_Part):
         return sizes
 
 
+def _positive(counts: dict[str, int]) -> dict[str, int]:
+    if any(count < 1 for count in counts.values()):
+        raise ValueError("each class keeps at least 1 component")
+    return counts
+
+
 class Postprocessing(_Part):
     """What is cleaned up in the labels, class by class."""
 
@@ -80,9 +88,40 @@ class Postprocessing(_Part):
     @field_validator("keep_largest")
     @classmethod
     def _at_least_one(cls, counts: dict[str, int]) -> dict[str, int]:
-        if any(count < 1 for count in counts.values()):
-            raise ValueError("each class keeps at least 1 component")
-        return counts
+        return _positive(counts)
+
+
+class CoarseToFine(_Part):
+    """How a composite model goes from the whole volume to a box, and into the box."""
+
+    margin: float = Field(
+        1.1, ge=1, description="sides of the box, in sides of what the coarse one found"
+    )
+    fallback_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field(
+        (240.0, 160.0, 240.0),
+        description="central box along z, y, x where the coarse one finds nothing",
+    )
+    keep_largest: dict[str, int] = Field(
+        default_factory=dict,
+        description="class -> how many components stay, in both passes; what a "
+        "model's own card says comes first, and of all others 1 stays",
+    )
+
+    @field_validator("keep_largest")
+    @classmethod
+    def _at_least_one(cls, counts: dict[str, int]) -> dict[str, int]:
+        return _positive(counts)
+
+
+class Calibration(_Part):
+    """From a classifier's z to ``P(good) = 1 / (1 + exp(-(slope z + intercept)))``."""
+
+    slope: float = Field(1.0, gt=0, description="above 0: the order of slices stays")
+    intercept: float = 0.0
+    threshold: float = Field(
+        0.5, ge=0, description="slices with at least this P(good) are accepted"
+    )
+    chosen: str = Field("", description="how the threshold was chosen, in words")
 
 
 class Provenance(_Part):
@@ -109,6 +148,12 @@ class ModelCard(_Part):
     preprocessing: Preprocessing = Field(default_factory=Preprocessing)
     tiling: Tiling
     postprocessing: Postprocessing = Field(default_factory=Postprocessing)
+    coarse_to_fine: CoarseToFine | None = Field(
+        None, description="of a composite, whose card else is that of its fine model"
+    )
+    calibration: Calibration | None = Field(
+        None, description="of a quality-classifier, which has classes to look at"
+    )
     spacing_range_mm: tuple[float, float] | None = Field(
         None, description="least and largest voxel spacing it is for, of every axis"
     )
@@ -163,6 +208,13 @@ class ModelCard(_Part):
                 f"{len(self.channels)} channels; give one for all, or one a channel"
             )
         self._check_tile()
+        self._check_classifier()
+        if (self.role == "composite") != (self.coarse_to_fine is not None):
+            raise ValueError(
+                f"the role is {self.role} and coarse_to_fine is "
+                f"{'missing' if self.coarse_to_fine is None else 'given'}; a composite "
+                "has it and no other model"
+            )
         cleaned = {*self.postprocessing.keep_largest, *self.postprocessing.fill_holes}
         strangers = sorted(cleaned - set(self.classes.names))
         if strangers:
@@ -171,6 +223,17 @@ class ModelCard(_Part):
                 f"classes are {', '.join(self.classes.names)}"
             )
         return self
+
+    def _check_classifier(self) -> None:
+        has_network = self.network.name in CLASSIFIERS
+        judges = self.role == "quality-classifier"
+        if not judges == has_network == (self.calibration is not None):
+            raise ValueError(
+                f"the role is {self.role}, the network {self.network.name} and "
+                f"calibration {'missing' if self.calibration is None else 'given'}; a "
+                f"quality-classifier has {' or '.join(CLASSIFIERS)} and a calibration, "
+                "and no other model has either"
+            )
 
     def _check_tile(self) -> None:
         parameters, tile = parameters_of(self.network), self.tiling.tile_vox
@@ -202,6 +265,11 @@ class ModelCard(_Part):
         """
         own = getattr(scan, "name", None) or getattr(scan, "path", "The volume")
         called = name or str(own)
+        if self.role == "quality-classifier":
+            raise ModelError(
+                f"{self.name} is a quality-classifier: it judges the slices of a "
+                f"prediction and does not segment {called}. Take a segmentation model."
+            )
         self._check_channels(called, scan.channels)
         if self.dimensions == 3 and min(scan.grid.shape) < 2:
             raise ModelError(
@@ -246,7 +314,15 @@ class ModelCard(_Part):
             "tiling",
             "postprocessing",
         }
-        return self.model_dump(mode="json", include=parts)
+        found = self.model_dump(mode="json", include=parts)
+        # Settings that came later leave the fingerprints of older models as they were.
+        if self.preprocessing.resize_vox is None:
+            del found["preprocessing"]["resize_vox"]
+        if self.coarse_to_fine is not None:
+            found["coarse_to_fine"] = self.coarse_to_fine.model_dump(mode="json")
+        if self.calibration is not None:
+            found["calibration"] = self.calibration.model_dump(mode="json")
+        return found
 
 
 def in_words(card: ModelCard, fingerprint: str) -> str:
@@ -254,7 +330,6 @@ def in_words(card: ModelCard, fingerprint: str) -> str:
     classes = "\n".join(f"| {c.value} | {c.name} |" for c in card.classes.classes)
     made_by = card.provenance.method or "unknown method"
     made_on = card.provenance.created_utc or "an unknown day"
-    spacing = card.preprocessing.spacing_mm
     asked = (
         "any spacing"
         if card.spacing_range_mm is None
@@ -268,8 +343,7 @@ def in_words(card: ModelCard, fingerprint: str) -> str:
         f"- A {card.dimensions}D {card.network.name}, {card.role}.",
         f"- Takes {_count(len(card.channels), 'channel')}: {', '.join(card.channels)}; "
         f"{asked}.",
-        "- Works at "
-        + (f"{_by(spacing)} mm (z, y, x)." if spacing else "the spacing of the scan."),
+        f"- Works at {_working_size(card.preprocessing)}.",
         f"- Tiles of {_by(card.tiling.tile_vox)} voxels, overlap "
         f"{card.tiling.overlap:g}, {card.tiling.blending} blending.",
         f"- Made by {made_by} on {made_on}.",
@@ -283,10 +357,37 @@ def in_words(card: ModelCard, fingerprint: str) -> str:
         classes,
         "",
         "Everything a program needs is in `model.yaml`; the weights are in "
-        "`weights.safetensors`.",
+        + (
+            "`coarse` and `fine`, two model folders."
+            if card.role == "composite"
+            else "`weights.safetensors`."
+        ),
         "",
     ]
     return "\n".join(lines)
+
+
+def in_brief(error: ValidationError) -> str:
+    """Say in a phrase what is wrong with a card."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"the key {key!r} is unknown to this version; remove it if it is a slip"
+    if first["type"] == "missing":
+        return f"the key {key!r} is missing; every card has it"
+    message = first["msg"].removeprefix("Value error, ").rstrip(".")
+    # A whole mapping is no help in a message; a single value is.
+    found = first["input"]
+    shown = f" (found {found!r})" if isinstance(found, str | int | float) else ""
+    return f"{key}: {message}{shown}" if key else message
+
+
+def _working_size(preprocessing: Preprocessing) -> str:
+    if preprocessing.resize_vox is not None:
+        return f"{_by(preprocessing.resize_vox)} voxels (z, y, x), whatever the scan's"
+    if preprocessing.spacing_mm is not None:
+        return f"{_by(preprocessing.spacing_mm)} mm (z, y, x)"
+    return "the spacing of the scan"
 
 
 def _by(values: Sequence[float | None]) -> str:

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from napari_kdseg.errors import ModelError
 from napari_kdseg.models.card import ModelCard
-from napari_kdseg.models.networks import build
-from napari_kdseg.models.networks.network import SegmentationNetwork
+from napari_kdseg.models.networks import build, build_classifier
 
 
-def load_network(card: ModelCard, path: Path, device: str) -> SegmentationNetwork:
+def load_network(card: ModelCard, path: Path, device: str) -> nn.Module:
     """Build the network of a card with the weights of a file, in evaluation mode.
 
     Weights that were stored in half precision come back as float32.
@@ -68,10 +67,11 @@ def _as_stored(value: Tensor, dtype: torch.dtype) -> Tensor:
     return value.to(dtype) if value.is_floating_point() else value
 
 
-def _without_weights(card: ModelCard) -> SegmentationNetwork:
+def _without_weights(card: ModelCard) -> nn.Module:
+    make = build_classifier if card.role == "quality-classifier" else build
     # On the meta device nothing is allocated and no random number is drawn.
     with torch.device("meta"):
-        return build(card.network, len(card.channels), card.classes.count)
+        return make(card.network, len(card.channels), card.classes.count)
 
 
 def _check_fit(where: str, network: nn.Module, found: dict[str, Tensor]) -> None:

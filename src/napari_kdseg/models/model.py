@@ -7,12 +7,16 @@
     ├── weights.safetensors  tensors and nothing else; no pickle is ever loaded
     ├── README.md            the card in words
     └── measurements.json    seconds and memory by device; may change
+
+A composite has two model folders, ``coarse`` and ``fine``, in place of weights.
 """
 
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -24,27 +28,35 @@ from napari_kdseg.atomic import publish_folder, temporary_beside
 from napari_kdseg.errors import ModelError
 from napari_kdseg.models.card import (
     VERSION,
+    CoarseToFine,
     ModelCard,
     Postprocessing,
     Provenance,
     Tiling,
+    in_brief,
     in_words,
 )
+from napari_kdseg.models.composite import check_composite, composite_card
 from napari_kdseg.models.parameters import NetworkSpec
 from napari_kdseg.models.weights import check_weights
 
 __all__ = [
+    "CoarseToFine",
     "Model",
     "ModelCard",
     "NetworkSpec",
     "Postprocessing",
     "Provenance",
     "Tiling",
+    "save_composite",
     "save_model",
 ]
 
 CARD = "model.yaml"
 WEIGHTS = "weights.safetensors"
+README = "README.md"
+MEASUREMENTS = "measurements.json"
+PARTS = ("coarse", "fine")
 _LARGEST_CARD_BYTES = 4_000_000
 
 
@@ -54,6 +66,8 @@ class Model:
 
     card: ModelCard
     folder: Path
+    parts: tuple["Model", "Model"] | None = field(default=None, kw_only=True)
+    """Of a composite: the coarse and the fine model."""
 
     @classmethod
     def open(cls, folder: Path) -> "Model":
@@ -78,13 +92,59 @@ class Model:
                 f"{folder} {found}; a model is a folder with {CARD} and {WEIGHTS}."
             )
         card = _read_card(folder / CARD)
+        if card.role == "composite":
+            coarse, fine = (cls._open_part(folder / name) for name in PARTS)
+            check_composite(card, fine.card, str(folder / CARD))
+            return cls(card, folder, parts=(coarse, fine))
         check_weights(folder / WEIGHTS)
         return cls(card, folder)
+
+    @classmethod
+    def _open_part(cls, folder: Path) -> "Model":
+        if _read_card(folder / CARD).role == "composite":
+            raise ModelError(
+                f"{folder} is a composite inside a composite; a composite has one "
+                "coarse and one fine model. Make it anew from these."
+            )
+        return cls.open(folder)
+
+    @classmethod
+    def paired(
+        cls,
+        coarse: "Model",
+        fine: "Model",
+        settings: CoarseToFine | None = None,
+        name: str = "",
+    ) -> "Model":
+        """Put a coarse and a fine model together, in memory.
+
+        Parameters
+        ----------
+        coarse, fine
+            Of the same channels; neither is a composite.
+        settings
+            Of the way from one to the other; None takes the defaults.
+        name
+            Of the composite; none given: that of the fine model and its way.
+
+        Raises
+        ------
+        ModelError
+            When they take different channels, or one is a composite itself.
+        """
+        card = composite_card(coarse.card, fine.card, settings or CoarseToFine(), name)
+        return cls(card, fine.folder, parts=(coarse, fine))
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256, in hex, of the weights and of what changes labels in the card."""
-        return _fingerprint(self.folder / WEIGHTS, self.card)
+        if self.parts is None:
+            return _fingerprint(self.folder / WEIGHTS, self.card)
+        digest = hashlib.sha256()
+        for part in self.parts:
+            digest.update(part.fingerprint.encode())
+        digest.update(_canonical(self.card))
+        return digest.hexdigest()
 
     def network(self, device: str = "cpu") -> Any:  # torch.nn.Module; see the module
         """Build the network with its weights, ready to predict.
@@ -102,8 +162,14 @@ class Model:
         Raises
         ------
         ModelError
-            When the weights are not those of the network on the card.
+            When the weights are not those of the network on the card, or the model is
+            a composite, which has two networks.
         """
+        if self.parts is not None:
+            raise ModelError(
+                f"{self.card.name} is a composite of two networks; predict with "
+                "it from the coarse to the fine, or open one of its parts."
+            )
         from napari_kdseg.models.loading import load_network
 
         return load_network(self.card, self.folder / WEIGHTS, device)
@@ -138,6 +204,47 @@ def save_model(
     """
     from napari_kdseg.models.loading import save_weights
 
+    with _new_folder(folder) as temporary:
+        save_weights(card, network, temporary / WEIGHTS, precision)
+        _write_words(temporary, card, _fingerprint(temporary / WEIGHTS, card))
+    return Model.open(folder)
+
+
+def save_composite(
+    folder: Path,
+    coarse: Model,
+    fine: Model,
+    settings: CoarseToFine | None = None,
+    name: str = "",
+) -> Model:
+    """Write one folder with copies of a coarse and a fine model, to be opened as one.
+
+    Parameters
+    ----------
+    folder
+        Must not exist yet.
+    coarse, fine, settings, name
+        As `Model.paired` takes them.
+
+    Raises
+    ------
+    ModelError
+        When the folder exists, or the two do not go together.
+    """
+    pair = Model.paired(coarse, fine, settings, name)
+    with _new_folder(folder) as temporary:
+        for part, of_it in zip(PARTS, (coarse, fine), strict=True):
+            (temporary / part).mkdir()
+            for file in (CARD, WEIGHTS, README, MEASUREMENTS):
+                if (of_it.folder / file).is_file():
+                    shutil.copyfile(of_it.folder / file, temporary / part / file)
+        _write_words(temporary, pair.card, pair.fingerprint)
+    return Model.open(folder)
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which gets its name when all went well."""
     if folder.exists() or folder.is_symlink():
         raise ModelError(
             f"{folder} exists already, and a published model never changes. Choose "
@@ -147,16 +254,17 @@ def save_model(
     temporary = temporary_beside(folder)
     temporary.mkdir()
     try:
-        save_weights(card, network, temporary / WEIGHTS, precision)
-        fingerprint = _fingerprint(temporary / WEIGHTS, card)
-        _write_text(temporary / CARD, _as_yaml(card))
-        _write_text(temporary / "README.md", in_words(card, fingerprint))
-        _write_text(temporary / "measurements.json", "{}\n")
+        yield temporary
         publish_folder(temporary, folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    return Model.open(folder)
+
+
+def _write_words(folder: Path, card: ModelCard, fingerprint: str) -> None:
+    _write_text(folder / CARD, _as_yaml(card))
+    _write_text(folder / README, in_words(card, fingerprint))
+    _write_text(folder / MEASUREMENTS, "{}\n")
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -221,21 +329,7 @@ def _checked_card(path: Path, values: dict[str, Any]) -> ModelCard:
     try:
         return ModelCard.model_validate(values)
     except ValidationError as error:
-        raise ModelError(f"{path}: {_in_brief(error)}.") from error
-
-
-def _in_brief(error: ValidationError) -> str:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"the key {key!r} is unknown to this version; remove it if it is a slip"
-    if first["type"] == "missing":
-        return f"the key {key!r} is missing; every card has it"
-    message = first["msg"].removeprefix("Value error, ").rstrip(".")
-    # A whole mapping is no help in a message; a single value is.
-    found = first["input"]
-    shown = f" (found {found!r})" if isinstance(found, str | int | float) else ""
-    return f"{key}: {message}{shown}" if key else message
+        raise ModelError(f"{path}: {in_brief(error)}.") from error
 
 
 def _as_yaml(card: ModelCard) -> str:
@@ -248,11 +342,13 @@ def _as_yaml(card: ModelCard) -> str:
 def _fingerprint(weights: Path, card: ModelCard) -> str:
     with weights.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
-    canonical = json.dumps(
-        card.what_changes_labels(), sort_keys=True, separators=(",", ":")
-    )
-    digest.update(canonical.encode("utf-8"))
+    digest.update(_canonical(card))
     return digest.hexdigest()
+
+
+def _canonical(card: ModelCard) -> bytes:
+    values = card.what_changes_labels()
+    return json.dumps(values, sort_keys=True, separators=(",", ":")).encode("utf-8")
 
 
 def _write_text(path: Path, text: str) -> None:

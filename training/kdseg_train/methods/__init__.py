@@ -12,13 +12,16 @@ from typing import Any
 from kdseg_train import supervised
 from kdseg_train.config import Frozen, Recipe, parse
 from kdseg_train.data import fingerprint, resolve
-from kdseg_train.methods import ms_kd
+from kdseg_train.methods import cross_teaching, kd_net, medaka, ms_kd
 from napari_kdseg.errors import RecipeError
 from napari_kdseg.runs.run import Run
 
 METHODS: dict[str, ModuleType] = {
     "supervised": supervised,
     "ms-kd": ms_kd,
+    "cross-teaching": cross_teaching,
+    "kd-net": kd_net,
+    "medaka": medaka,
 }
 
 

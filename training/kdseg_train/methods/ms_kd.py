@@ -19,12 +19,13 @@ in places; each choice is a setting, and its description says what the paper has
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
@@ -34,6 +35,12 @@ from kdseg_train.loop import train as train_stage
 from kdseg_train.losses import dice_and_cross_entropy, voxel_kl
 from kdseg_train.patches import Batch, Patches
 from kdseg_train.pseudo_labels import mark_foreground
+from kdseg_train.soft_labels import (
+    Teacher,
+    check_predictions,
+    mark_foreground_from_soft,
+    soft_from,
+)
 from kdseg_train.supervised import (
     Material,
     Target,
@@ -44,24 +51,14 @@ from kdseg_train.supervised import (
     test,
     train_on_labels,
 )
+from kdseg_train.teachers import Tapped, answer, frozen_network
 from napari_kdseg.errors import ModelError, RecipeError
 from napari_kdseg.inference.forward import pick_device
-from napari_kdseg.models.model import Model, save_model
+from napari_kdseg.models.model import CARD, Model, save_model
 from napari_kdseg.models.networks.network import SegmentationNetwork
 from napari_kdseg.runs.run import Run
 
 TITLE = "MS-KD: several single-organ teachers, one multi-organ student"
-
-
-@runtime_checkable
-class Tapped(Protocol):
-    """A network whose decoder features can be taken out."""
-
-    def features(
-        self, image: Tensor, levels: Sequence[int], /
-    ) -> tuple[Tensor, dict[int, Tensor]]:
-        """Give the logits, and by level the decoder's features there."""
-        ...
 
 
 class Distillation(Settings):
@@ -105,12 +102,28 @@ class Config(Recipe):
     method: Literal["ms-kd"] = "ms-kd"
     teachers: dict[str, Path] = Field(
         default_factory=dict,
-        description="class -> model folder of its teacher; others are trained first",
+        description="class -> model folder of its teacher; others are trained first. "
+        "With teachers_at: cached also a folder of predictions by any tool, a file a "
+        "case",
     )
     teacher_training: Training | None = Field(
         None, description="nothing given: as `training`, which is the student's"
     )
+    teachers_at: Literal["online", "cached"] = Field(
+        "online",
+        description="cached: their outputs for whole cases are worked out once and "
+        "kept on disk; for logits-wise supervision alone",
+    )
     distillation: Distillation = Distillation()
+
+    @model_validator(mode="after")
+    def _cache_holds_no_features(self) -> "Config":
+        if self.teachers_at == "cached" and self.distillation.feature_weight > 0:
+            raise ValueError(
+                "teachers_at is cached, and the cache holds no features; set "
+                "distillation.feature_weight to 0, or teachers_at to online"
+            )
+        return self
 
 
 def train(run: Run, config: Config) -> None:
@@ -123,15 +136,20 @@ def train(run: Run, config: Config) -> None:
                 f"{', '.join(material.cases.classes)}."
             )
     for organ in sorted(config.teachers, key=material.cases.classes.index):
-        given_teacher(config, organ)  # before the others train for hours
+        teacher = given_teacher(config, organ)  # before the others train for hours
+        if isinstance(teacher, Path):
+            cases = material.cases
+            asked = [*cases.training, *cases.unlabelled, *cases.validation]
+            check_predictions(teacher, asked)
     teachers = [
         teacher_of(run, config, material, organ) for organ in material.cases.classes
     ]
     student = train_student(run, config, material, teachers)
-    test(run, config, [student, *teachers], material.cases)
+    models = [teacher for teacher in teachers if isinstance(teacher, Model)]
+    test(run, config, [student, *models], material.cases)
 
 
-def teacher_of(run: Run, config: Config, material: Material, organ: str) -> Model:
+def teacher_of(run: Run, config: Config, material: Material, organ: str) -> Teacher:
     """Teacher of one organ, given or trained: ``L = Dice + CE`` on its own cases.
 
     Raises
@@ -148,7 +166,7 @@ def teacher_of(run: Run, config: Config, material: Material, organ: str) -> Mode
     return train_on_labels(run, config, material, target, settings)
 
 
-def given_teacher(config: Config, organ: str) -> Model:
+def given_teacher(config: Config, organ: str) -> Teacher:
     """Teacher that the recipe names, relative to where data paths start.
 
     Raises
@@ -158,7 +176,10 @@ def given_teacher(config: Config, organ: str) -> Model:
     """
     root = config.frozen.root if config.frozen else Path()
     folder = config.teachers[organ]
-    model = Model.open(folder if folder.exists() else root / folder)
+    folder = folder if folder.exists() else root / folder
+    if config.teachers_at == "cached" and not (folder / CARD).exists():
+        return folder
+    model = Model.open(folder)
     if model.card.classes.names != (organ,):
         raise ModelError(
             f"{folder} segments {', '.join(model.card.classes.names)}; the teacher "
@@ -173,20 +194,31 @@ def given_teacher(config: Config, organ: str) -> Model:
 
 
 def train_student(
-    run: Run, config: Config, material: Material, teachers: list[Model]
+    run: Run, config: Config, material: Material, teachers: Sequence[Teacher]
 ) -> Model:
     """Train the student on the union of all cases, with the teachers frozen."""
     cases = material.cases
     target = Target(cases.classes, run.model_folder, "student", "student")
     if target.folder.exists():
         return Model.open(target.folder)
-    card = model_card(config, cases, target, teachers)
+    models = [teacher for teacher in teachers if isinstance(teacher, Model)]
+    card = model_card(config, cases, target, models)
     device = torch.device(pick_device(config.device))
     student = new_network(config, cases, target).to(device)
-    frozen = [frozen_network(model, device) for model in teachers]
-    check_teachers(config, student, teachers, frozen)
     stored = [*material.training, *material.unlabelled]
-    if config.distillation.foreground_from == "teachers":
+    frozen: list[SegmentationNetwork] = []
+    told = told_apart = None
+    if config.teachers_at == "cached":
+        by_organ = dict(zip(cases.classes, teachers, strict=True))
+        asked = partial(soft_from, run, by_organ, config.preprocessing, device)
+        told = asked([*cases.training, *cases.unlabelled], stored)
+        told_apart = asked(cases.validation, material.validation)
+    else:
+        frozen = [frozen_network(model, device) for model in models]
+        check_teachers(config, student, models, frozen)
+    if config.distillation.foreground_from == "teachers" and told is not None:
+        mark_foreground_from_soft(stored, told)
+    elif config.distillation.foreground_from == "teachers":
         mark_foreground(run, config, stored, frozen, device)
 
     def objective(batch: Batch) -> dict[str, Tensor]:
@@ -196,18 +228,14 @@ def train_student(
         target.stage,
         student,
         objective,
-        Patches(stored, config, config.training, target.stage),
+        Patches(stored, config, config.training, target.stage, soft=told),
         config.training,
-        kept_apart(material.validation, config, config.training, target.stage),
+        kept_apart(
+            material.validation, config, config.training, target.stage, told_apart
+        ),
     )
     train_stage(stage, run, device)
     return save_model(target.folder, card, student)
-
-
-def frozen_network(model: Model, device: torch.device) -> SegmentationNetwork:
-    """Network of a model that nothing can change: no gradient, no training mode."""
-    network: SegmentationNetwork = model.network(str(device))
-    return network.eval().requires_grad_(requires_grad=False)
 
 
 def check_teachers(
@@ -247,9 +275,12 @@ def distillation_terms(
 ) -> dict[str, Float[Tensor, ""]]:
     """Eq. 8, term by term: Σ_k L^k_logit, λ1 L^B_logit, λ2 Σ_k L^{k,l}_feature."""
     levels = settings.feature_levels if settings.feature_weight > 0 else ()
-    with torch.no_grad():
-        told = [answer(teacher, batch.image, levels) for teacher in teachers]
-        prob = torch.stack([logits.softmax(dim=1) for logits, _ in told], dim=1)
+    if batch.soft is not None:
+        told, prob = [], batch.soft
+    else:
+        with torch.no_grad():
+            told = [answer(teacher, batch.image, levels) for teacher in teachers]
+            prob = torch.stack([logits.softmax(dim=1) for logits, _ in told], dim=1)
     logits, features = answer(student, batch.image, levels)
     regions = organ_regions(prob)
     taught = resolve_overlap(regions, prob[:, :, 1], settings.overlap)
@@ -270,14 +301,6 @@ def distillation_terms(
         for name, term in supervised.items():
             terms[f"label_{name}"] = settings.label_weight * term
     return terms
-
-
-def answer(
-    network: Tapped, image: Tensor, levels: Sequence[int]
-) -> tuple[Tensor, dict[int, Tensor]]:
-    """Logits and features of a network in float32, whatever it computed in."""
-    logits, features = network.features(image, levels)
-    return logits.float(), {level: found.float() for level, found in features.items()}
 
 
 def organ_regions(prob: Float[Tensor, "B K 2 *S"]) -> Bool[Tensor, "B K *S"]:

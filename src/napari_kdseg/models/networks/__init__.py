@@ -2,9 +2,13 @@
 
 from collections.abc import Callable
 
+from torch import nn
+
+from napari_kdseg.errors import ModelError
 from napari_kdseg.models.networks.network import SegmentationNetwork
+from napari_kdseg.models.networks.se_resunet import SEResUNet
 from napari_kdseg.models.networks.unet import UNet
-from napari_kdseg.models.parameters import NetworkSpec, parameters_of
+from napari_kdseg.models.parameters import PARAMETERS, NetworkSpec, parameters_of
 
 
 def _resnet18_unet(
@@ -21,9 +25,23 @@ def _resnet18_unet(
     )
 
 
+def _resnet18_quality(
+    dimensions: int, in_channels: int, out_channels: int, width: int
+) -> nn.Module:
+    from napari_kdseg.models.networks.quality import QualityNetwork
+
+    return QualityNetwork(dimensions, in_channels, out_channels, width=width)
+
+
 NETWORKS: dict[str, Callable[..., SegmentationNetwork]] = {
     "unet": UNet,
     "resnet18-unet": _resnet18_unet,
+    "se_resunet": SEResUNet,
+}
+
+
+CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {
+    "resnet18-quality": _resnet18_quality,
 }
 
 
@@ -47,6 +65,38 @@ def build(
         When there is no such network or setting, or a value breaks its limits.
     """
     parameters = parameters_of(spec).model_dump()
+    if spec.name not in NETWORKS:
+        raise ModelError(
+            f"The network {spec.name} judges slices and segments nothing; choose one "
+            f"of {', '.join(PARAMETERS)}."
+        )
     return NETWORKS[spec.name](
+        in_channels=in_channels, out_channels=out_channels, **parameters
+    )
+
+
+def build_classifier(
+    spec: NetworkSpec, in_channels: int, out_channels: int
+) -> nn.Module:
+    """Build a network that judges a slice and its labels, weights freshly drawn.
+
+    Parameters
+    ----------
+    spec, in_channels, out_channels
+        As `build` takes them: channels of the image, and the classes of the labels,
+        background included. The network sees a channel a class but background.
+
+    Raises
+    ------
+    ModelError
+        As `build`.
+    """
+    parameters = parameters_of(spec).model_dump()
+    if spec.name not in CLASSIFIERS:
+        raise ModelError(
+            f"The network {spec.name} segments and judges no slices; choose one of "
+            f"{', '.join(CLASSIFIERS)}."
+        )
+    return CLASSIFIERS[spec.name](
         in_channels=in_channels, out_channels=out_channels, **parameters
     )

@@ -62,16 +62,7 @@ class ResNetUNet(SegmentationNetwork):
         self.head = nn.Conv2d(self.widths[0], out_channels, 3, padding=1)
         draw_he_weights(self, negative_slope=0.0)
         # After the drawing: MONAI draws the encoder's weights by its own rule.
-        self.encoder = ResNet(
-            block="basic",
-            layers=[2, 2, 2, 2],
-            block_inplanes=list(_ENCODER_WIDTHS[1:]),
-            spatial_dims=2,
-            n_input_channels=in_channels,
-            conv1_t_stride=2,
-            bias_downsample=False,
-            feed_forward=False,
-        )
+        self.encoder = resnet18_encoder(in_channels)
 
     def features(
         self, x: Float[Tensor, "B C *S"], levels: Sequence[int]
@@ -106,6 +97,31 @@ class ResNetUNet(SegmentationNetwork):
             x = layer(x)
             found.append(x)
         return found
+
+
+def resnet18_encoder(in_channels: int, width: int = _ENCODER_WIDTHS[0]) -> ResNet:
+    """Build a ResNet-18 for slices without its head, weights freshly drawn.
+
+    Called, it gives one vector of 8 ``width`` numbers an image: the mean of the last
+    stage's features.
+
+    Parameters
+    ----------
+    in_channels
+        Channels of the image.
+    width
+        Channels of the stem and the first stage; each further stage doubles them.
+    """
+    return ResNet(
+        block="basic",
+        layers=[2, 2, 2, 2],
+        block_inplanes=[width, 2 * width, 4 * width, 8 * width],
+        spatial_dims=2,
+        n_input_channels=in_channels,
+        conv1_t_stride=2,
+        bias_downsample=False,
+        feed_forward=False,
+    )
 
 
 def _stage(before: int, after: int) -> nn.Sequential:

@@ -46,6 +46,8 @@ class UNet(SegmentationNetwork):
         Convolutions in each stage of encoder and decoder.
     down
         Halve by a stride of the stage's first convolution, or by max pooling.
+    skips
+        How many levels join encoder and decoder, the coarsest ones; None: all.
     """
 
     def __init__(  # noqa: PLR0913 - each is a setting of the shape
@@ -59,6 +61,7 @@ class UNet(SegmentationNetwork):
         max_width: int | None = None,
         convolutions: int = 2,
         down: Literal["convolution", "pool"] = "convolution",
+        skips: int | None = None,
     ) -> None:
         shape = UNetParameters(
             dimensions=dimensions,
@@ -67,14 +70,16 @@ class UNet(SegmentationNetwork):
             max_width=max_width,
             convolutions=convolutions,
             down=down,
+            skips=skips,
         )
         super().__init__(dimensions, in_channels, out_channels, shape.divisor)
         self.widths = shape.widths
         self.encoder = nn.ModuleList(_encoder(shape, in_channels))
         self.up = nn.ModuleList(_up(shape))
+        self.joined = [shape.has_skip(level) for level in range(stages - 1)]
         self.decoder = nn.ModuleList(
-            _stage(dimensions, 2 * channels, channels, convolutions)
-            for channels in self.widths[:-1]
+            _stage(dimensions, (1 + joined) * channels, channels, convolutions)
+            for channels, joined in zip(self.widths[:-1], self.joined, strict=True)
         )
         self.head = _convolution(dimensions)(self.widths[0], out_channels, 1)
         draw_he_weights(self, NEGATIVE_SLOPE)
@@ -83,17 +88,39 @@ class UNet(SegmentationNetwork):
         self, x: Float[Tensor, "B C *S"], levels: Sequence[int]
     ) -> tuple[Float[Tensor, "B K *S"], dict[int, Tensor]]:
         """Give the logits, and by level the output of the decoder's stage there."""
-        self._check_input(x)
         for level in levels:
             self._check_level(level, len(self.decoder))
-        skips = []
+        return self._decoded(self.encoded(x), levels)
+
+    def with_bottleneck(
+        self, x: Float[Tensor, "B C *S"]
+    ) -> tuple[Float[Tensor, "B K *S"], Float[Tensor, "B F *R"]]:
+        """Give the logits, and the bottleneck: what the encoder ends in."""
+        encoded = self.encoded(x)
+        bottleneck = encoded[-1]
+        logits, _ = self._decoded(encoded, ())
+        return logits, bottleneck
+
+    def encoded(self, x: Float[Tensor, "B C *S"]) -> list[Tensor]:
+        """Give the output of each stage of the encoder, finest first."""
+        self._check_input(x)
+        found = []
         for stage in self.encoder:
             x = stage(x)
-            skips.append(x)
-        skips.pop()
+            found.append(x)
+        return found
+
+    def _decoded(
+        self, encoded: list[Tensor], levels: Sequence[int]
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """Give what `features` gives, and use up what the encoder gave."""
+        x = encoded.pop()
         found: dict[int, Tensor] = {}
         for level in reversed(range(len(self.decoder))):
-            x = torch.cat((self.up[level](x), skips.pop()), dim=1)
+            x, skip = self.up[level](x), encoded.pop()
+            if self.joined[level]:
+                x = torch.cat((x, skip), dim=1)
+            del skip  # memory for what follows
             x = self.decoder[level](x)
             if level in levels:
                 found[level] = x

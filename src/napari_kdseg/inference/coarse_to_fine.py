@@ -1,0 +1,364 @@
+"""Two passes over a volume: a coarse model finds the box, a fine one segments it.
+
+FLARE22's inference (arXiv 2211.05942; steps and numbers from the authors' code,
+``predict_s_s.sh``): the coarse model sees the whole volume resized, the largest
+component of each class stays, the box around all of them is enlarged by a tenth, and
+the fine model sees what is in it, resized again. Nothing is written in between.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_kdseg.errors import ModelError
+from napari_kdseg.inference.predict import (
+    FinishedTile,
+    Prediction,
+    predict_tiles,
+    predict_volume,
+)
+from napari_kdseg.inference.settings import Settings
+from napari_kdseg.models.card import CoarseToFine, ModelCard, Postprocessing
+from napari_kdseg.models.model import Model
+from napari_kdseg.volumes.intensity import Intensity
+from napari_kdseg.volumes.preprocessing import Preprocessing, prepare
+from napari_kdseg.volumes.volume import Box, Grid, Volume
+
+__all__ = [
+    "box_around",
+    "box_in_source",
+    "central_box",
+    "find_box",
+    "predict_any_tiles",
+    "predict_any_volume",
+    "predict_coarse_to_fine",
+]
+
+Fractions = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
+"""Low and high face of a box along z, y, x, as parts of the volume: 0 to 1."""
+
+_LEAST_VOXELS = 2  # along each axis: a 3D network needs a stack
+_DIGITS = 9  # of a place in voxels; so 0.7 * 10 is 7 and not the next voxel
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the coarse model found."""
+
+    box: Box
+    """Where to look, in the source array (z, y, x as stored)."""
+    is_fallback: bool
+    """Whether it found nothing, and the box is the central one."""
+    uncertainty: NDArray[np.float32] | None
+    """0 (sure) to 1 on the source grid, where it was asked for."""
+
+
+def _never() -> bool:
+    return False
+
+
+def _silent(message: str) -> None:
+    del message
+
+
+def predict_coarse_to_fine(
+    volume: Volume,
+    model: Model,
+    settings: Settings | None = None,
+    *,
+    should_stop: Callable[[], bool] = _never,
+    log: Callable[[str], None] = _silent,
+) -> Prediction:
+    """Predict a volume with a composite model; the result lies on the source's grid.
+
+    Outside the box the labels are background, its probability is 1, and the
+    uncertainty is that of the coarse model. A tile or an overlap in the settings is
+    for the fine pass; the coarse model keeps its own.
+
+    Parameters
+    ----------
+    volume
+        The scan.
+    model
+        A composite: from a folder, or from `Model.paired`.
+    settings, should_stop, log
+        As for `predict_tiles`.
+
+    Raises
+    ------
+    ModelError
+        Where the model is no composite, or one of its parts does not fit the scan.
+    StopRequested
+        Where ``should_stop`` said so.
+    """
+    if model.parts is None or model.card.coarse_to_fine is None:
+        raise ModelError(
+            f"{model.card.name} is one model; from coarse to fine takes two. Pair a "
+            "coarse and a fine one."
+        )
+    settings = settings or Settings()
+    coarse, fine = model.parts
+    fine.card.check_fits(volume)
+    way = model.card.coarse_to_fine
+    found = find_box(volume, coarse, way, settings, should_stop=should_stop)
+    log(f"{volume.name}: {_told(found, coarse, volume.grid)}")
+    cropped = Volume(
+        np.asarray(volume.data[(slice(None), *found.box)]),
+        volume.grid.cropped(found.box),
+        volume.channels,
+        volume.source,
+    )
+    inside = predict_volume(
+        cropped, [_cleaning(fine, way)], settings, should_stop=should_stop, log=log
+    )
+    return _pasted(inside, found, volume.grid.shape)
+
+
+def find_box(
+    volume: Volume,
+    coarse: Model,
+    way: CoarseToFine,
+    settings: Settings,
+    *,
+    should_stop: Callable[[], bool] = _never,
+) -> Found:
+    """Let the coarse model look at the whole volume, and box what it found.
+
+    The volume is turned, scaled and resized once; its clean-up and its box are settled
+    on that small grid.
+
+    Raises
+    ------
+    ModelError
+        Where the model does not fit the scan.
+    """
+    coarse.card.check_fits(volume)
+    seen = prepare(volume, coarse.card.preprocessing)
+    prediction = predict_volume(
+        Volume(seen.data, seen.grid, volume.channels, volume.source),
+        [_as_it_is(_cleaning(coarse, way))],
+        replace(settings, probabilities=False, tile=None, overlap=None),
+        should_stop=should_stop,
+    )
+    fractions = box_around(prediction.labels[0] > 0, way.margin)
+    box = (
+        central_box(seen.frame.oriented, way.fallback_mm)
+        if fractions is None
+        else box_in_source(fractions, seen.frame.oriented.shape)
+    )
+    uncertainty = None
+    if prediction.uncertainty is not None:
+        uncertainty = seen.frame.restore_labels(prediction.uncertainty[0])
+    in_source = seen.frame.source_index(box)
+    return Found(in_source, fractions is None, uncertainty)
+
+
+# ---- Boxes ----
+
+
+def box_around(mask: NDArray[np.bool_], margin: float) -> Fractions | None:
+    """Box around a mask, enlarged about its centre, clipped to the volume.
+
+    Parameters
+    ----------
+    mask
+        Z, y, x.
+    margin
+        Its sides in sides of the tight box; 1 leaves it tight.
+
+    Returns
+    -------
+    Fractions or None
+        None where the mask is empty.
+    """
+    if not mask.any():
+        return None
+    spans = []
+    for axis, size in enumerate(mask.shape):
+        others = tuple(other for other in range(3) if other != axis)
+        places = np.flatnonzero(mask.any(axis=others))
+        low, high = places[0] / size, (places[-1] + 1) / size
+        centre, half = (low + high) / 2, (high - low) / 2 * margin
+        spans.append((float(max(centre - half, 0)), float(min(centre + half, 1))))
+    return (spans[0], spans[1], spans[2])
+
+
+def box_in_source(fractions: Fractions, shape: Sequence[int]) -> Box:
+    """Voxels that a box of fractions touches, two along each axis at least.
+
+    The authors round to the nearest voxel, which may cut half a voxel of what was
+    found; here every voxel that is touched belongs to the box.
+    """
+    spans = []
+    for (low, high), size in zip(fractions, shape, strict=True):
+        start = math.floor(round(low * size, _DIGITS))
+        stop = math.ceil(round(high * size, _DIGITS))
+        missing = min(_LEAST_VOXELS, size) - (stop - start)
+        if missing > 0:
+            start = max(start - missing, 0)
+            stop = max(stop, start + min(_LEAST_VOXELS, size))
+        spans.append(slice(start, stop))
+    return (spans[0], spans[1], spans[2])
+
+
+def central_box(grid: Grid, size_mm: Sequence[float]) -> Box:
+    """Box in the middle of a grid, of a size in mm (z, y, x), clipped to it."""
+    spans = []
+    for size, spacing, wanted_mm in zip(
+        grid.shape, grid.spacing_mm, size_mm, strict=True
+    ):
+        wanted = min(max(round(wanted_mm / spacing), min(_LEAST_VOXELS, size)), size)
+        start = (size - wanted) // 2
+        spans.append(slice(start, start + wanted))
+    return (spans[0], spans[1], spans[2])
+
+
+# ---- Models of any kind ----
+
+
+def predict_any_volume(
+    volume: Volume,
+    models: Sequence[Model],
+    settings: Settings | None = None,
+    *,
+    should_stop: Callable[[], bool] = _never,
+    log: Callable[[str], None] = _silent,
+) -> Prediction:
+    """`predict_volume`, where some of the models may be composites.
+
+    Models that are not go through the volume together, each composite by itself.
+    """
+    plain = [model for model in models if model.parts is None]
+    together = None
+    if plain or not models:
+        together = predict_volume(
+            volume, plain, settings, should_stop=should_stop, log=log
+        )
+    if together is not None and len(plain) == len(models):
+        return together
+    alone = []
+    for model in models:
+        if model.parts is None and together is not None:
+            alone.append(_one(together, plain.index(model)))
+        else:
+            alone.append(
+                predict_coarse_to_fine(
+                    volume, model, settings, should_stop=should_stop, log=log
+                )
+            )
+    return Prediction(
+        tuple(found.labels[0] for found in alone),
+        _row([found.uncertainty for found in alone]),
+        _row([found.probabilities for found in alone]),
+    )
+
+
+def predict_any_tiles(
+    volume: Volume,
+    models: Sequence[Model],
+    settings: Settings | None = None,
+    *,
+    box: Box | None = None,
+    should_stop: Callable[[], bool] = _never,
+    log: Callable[[str], None] = _silent,
+) -> Iterator[FinishedTile]:
+    """`predict_tiles`, where some of the models may be composites.
+
+    With a composite among them the whole box comes as one tile: where the fine model
+    looks is known only when the coarse one has seen everything.
+    """
+    if all(model.parts is None for model in models):
+        yield from predict_tiles(
+            volume, models, settings, box=box, should_stop=should_stop, log=log
+        )
+        return
+    whole = predict_any_volume(
+        volume, models, settings, should_stop=should_stop, log=log
+    )
+    z, y, x = box or tuple(slice(0, size) for size in volume.grid.shape)
+    index = (z, y, x)
+
+    def cut(arrays: tuple[NDArray[Any], ...] | None) -> Any:
+        return None if arrays is None else tuple(a[(..., *index)] for a in arrays)
+
+    yield FinishedTile(
+        index, cut(whole.labels), cut(whole.uncertainty), cut(whole.probabilities), 1.0
+    )
+
+
+def _one(prediction: Prediction, place: int) -> Prediction:
+    def pick(arrays: tuple[NDArray[Any], ...] | None) -> Any:
+        return None if arrays is None else (arrays[place],)
+
+    return Prediction(
+        pick(prediction.labels),
+        pick(prediction.uncertainty),
+        pick(prediction.probabilities),
+    )
+
+
+def _row(
+    found: Sequence[tuple[NDArray[np.float32], ...] | None],
+) -> tuple[NDArray[np.float32], ...] | None:
+    arrays = [one[0] for one in found if one is not None]
+    return tuple(arrays) if len(arrays) == len(found) else None
+
+
+# ---- Inside ----
+
+
+def _as_it_is(model: Model) -> Model:
+    """The model for a volume that is turned, scaled and resized already."""
+    nothing = Preprocessing(
+        orientation=None,
+        intensity=(Intensity(kind="none"),),
+        pad_value=model.card.preprocessing.pad_value,
+    )
+    changes = {"preprocessing": nothing, "spacing_range_mm": None}
+    return replace(model, card=model.card.model_copy(update=changes))
+
+
+def _cleaning(model: Model, way: CoarseToFine) -> Model:
+    """The model with the clean-up of the two passes in its card."""
+    rules = model.card.postprocessing.model_copy(
+        update={"keep_largest": _kept(model.card, way)}
+    )
+    return replace(model, card=model.card.model_copy(update={"postprocessing": rules}))
+
+
+def _kept(card: ModelCard, way: CoarseToFine) -> dict[str, int]:
+    kept = {name: way.keep_largest.get(name, 1) for name in card.classes.names}
+    own: Postprocessing = card.postprocessing
+    return kept | own.keep_largest
+
+
+def _pasted(inside: Prediction, found: Found, shape: tuple[int, ...]) -> Prediction:
+    """What was found in a box, in the whole volume."""
+    labels = np.zeros(shape, inside.labels[0].dtype)
+    labels[found.box] = inside.labels[0]
+    uncertainty = probabilities = None
+    if inside.uncertainty is not None and found.uncertainty is not None:
+        everywhere = found.uncertainty.copy()
+        everywhere[found.box] = inside.uncertainty[0]
+        uncertainty = (everywhere,)
+    if inside.probabilities is not None:
+        prob = np.zeros((len(inside.probabilities[0]), *shape), np.float32)
+        prob[0] = 1
+        prob[(slice(None), *found.box)] = inside.probabilities[0]
+        probabilities = (prob,)
+    return Prediction((labels,), uncertainty, probabilities)
+
+
+def _told(found: Found, coarse: Model, grid: Grid) -> str:
+    sides = [span.stop - span.start for span in found.box]
+    of = " x ".join(str(size) for size in grid.shape)
+    box = f"{' x '.join(map(str, sides))} of {of} voxels (z, y, x)"
+    if found.is_fallback:
+        return (
+            f"{coarse.card.name} found nothing; the fine model sees the middle, {box}."
+        )
+    return f"the fine model sees {box}."

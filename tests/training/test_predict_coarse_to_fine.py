@@ -1,0 +1,94 @@
+"""The command predict with two models in a row, and with a composite folder."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kdseg_train.cli import main
+from napari_kdseg.inference.coarse_to_fine import predict_coarse_to_fine
+from napari_kdseg.inference.settings import Settings
+from napari_kdseg.models.model import Model, save_composite
+from napari_kdseg.volumes.formats import read_labels, read_volume
+from napari_kdseg.volumes.preprocessing import Intensity, Preprocessing
+
+SMALL = Preprocessing(resize_vox=(16, 16, 16), intensity=(Intensity(kind="zscore"),))
+
+
+@pytest.fixture
+def pair(model_folder: Callable[..., Model]) -> tuple[Model, Model]:
+    return model_folder("coarse", preprocessing=SMALL), model_folder("fine")
+
+
+def run(*words: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", *map(str, words)])
+    return int(ended.value.code or 0)
+
+
+def predicted(out: Path, model: str, case: str = "case_1") -> np.ndarray:
+    labels, _ = read_labels(out / case / model / "labels.nii.gz")
+    return labels
+
+
+def expected(scan: Path, coarse: Model, fine: Model) -> np.ndarray:
+    settings = Settings(device="cpu", uncertainty=None)
+    pair = Model.paired(coarse, fine)
+    return np.asarray(
+        predict_coarse_to_fine(read_volume(scan), pair, settings).labels[0]
+    )
+
+
+def test_two_models_predict_from_coarse_to_fine(
+    pair: tuple[Model, Model], write_scan: Callable[..., Path], tmp_path: Path
+) -> None:
+    scan, out = write_scan(directions=(1, -1, 1)), tmp_path / "out"
+    models = [arg for m in pair for arg in ("--model", str(m.folder))]
+    assert run(scan, *models, "--coarse-to-fine", "--out", out) == 0
+    found = predicted(out, "fine-coarse-to-fine")
+    assert np.array_equal(found, expected(scan, *pair))
+    record = out / "case_1" / "fine-coarse-to-fine" / "prediction.json"
+    said = json.loads(record.read_text())
+    assert said["settings"]["coarse_to_fine"] is True
+    assert said["model"]["fingerprint"] == Model.paired(*pair).fingerprint
+
+
+def test_a_composite_folder_is_given_as_one_model(
+    pair: tuple[Model, Model], write_scan: Callable[..., Path], tmp_path: Path
+) -> None:
+    save_composite(tmp_path / "both", *pair, name="both")
+    scan, out = write_scan(), tmp_path / "out"
+    alone = ["--model", str(pair[1].folder)]
+    asked = ["--model", str(tmp_path / "both"), *alone, "--uncertainty", "entropy"]
+    assert run(scan, *asked, "--out", out) == 0
+    assert np.array_equal(predicted(out, "both"), expected(scan, *pair))
+    assert (out / "case_1" / "both" / "uncertainty.nii.gz").exists()
+    assert predicted(out, "fine").any()
+
+
+def test_a_preview_of_a_composite_waits_for_the_whole(
+    pair: tuple[Model, Model], write_scan: Callable[..., Path], tmp_path: Path
+) -> None:
+    save_composite(tmp_path / "both", *pair, name="both")
+    scan, out = write_scan(), tmp_path / "out"
+    asked = ["--model", str(tmp_path / "both"), "--preview", "0,3"]
+    assert run(scan, *asked, "--out", out) == 0
+    assert np.array_equal(predicted(out, "both"), expected(scan, *pair))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_two_models_are_needed(
+    pair: tuple[Model, Model],
+    write_scan: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    count: int,
+) -> None:
+    models = ["--model", str(pair[0].folder)] * count
+    words = [write_scan(), *models, "--coarse-to-fine", "--out", tmp_path / "out"]
+    assert run(*words) == 2
+    assert f"takes two models, the coarse one first; there are {count}" in (
+        capsys.readouterr().err
+    )

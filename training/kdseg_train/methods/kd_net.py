@@ -1,0 +1,467 @@
+"""KD-Net: a teacher that sees every modality, a student that sees one.
+
+Hu, Maillard et al., Knowledge distillation from multi-modal to mono-modal segmentation
+networks, MICCAI 2020, arXiv 2106.09564. Symbols as in the paper:
+
+==========  ====================================================================
+``f_t``     teacher, ``f_s`` student: alike but for their input channels
+``x``       all modalities, ``x_k`` modality k: ``B N *S``, ``B 1 *S``
+``s``       softened prediction of the teacher, ``sigma(f_t(x) / T)`` (eq. 1)
+``s*``      binary prediction of the teacher; no temperature changes it
+``y``       labels
+``q, p``    normalised bottlenecks of teacher and student (eq. 3)
+``lambda``  weight of imitation; ``alpha``: of the bottlenecks (eq. 5)
+==========  ====================================================================
+
+The teacher is trained first, on the labels alone, and then frozen. So is the baseline,
+the student's network with ``lambda = alpha = 0``.
+
+The paper calls sigma a softmax and yet has a binary cross-entropy and nested regions,
+so there are two outputs. Softmax: classes exclude one another; Dice is taken over the
+organs, the cross-entropy of each class against the rest over background too. Sigmoid: a
+channel a nested region; see `outputs` for how its student predicts like any other.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from kdseg_train.config import Augmentation, Plateau, Recipe, Settings, Training
+from kdseg_train.data import Cases
+from kdseg_train.folds import Fold, divided
+from kdseg_train.loop import Objective, Stage
+from kdseg_train.loop import train as train_stage
+from kdseg_train.losses import binary_cross_entropy, one_hot, soft_dice, voxel_kl
+from kdseg_train.modalities import (
+    card_for_channels,
+    channel_index,
+    check_channels,
+    check_images,
+    of_channels,
+    renamed,
+)
+from kdseg_train.outputs import Output, chain_of, check_regions, nested_output
+from kdseg_train.patches import Batch, Patches, StoredCase
+from kdseg_train.scoring import Row, as_csv, read_csv, scored, write_scores
+from kdseg_train.soft_labels import soft_from_model
+from kdseg_train.supervised import (
+    Target,
+    gather,
+    kept_apart,
+    new_network,
+)
+from kdseg_train.teachers import Bottled, frozen_network
+from napari_kdseg.atomic import publish_folder, temporary_beside, write_text_atomic
+from napari_kdseg.errors import DataSetError, RecipeError
+from napari_kdseg.inference.forward import pick_device
+from napari_kdseg.models.model import Model, NetworkSpec, save_model
+from napari_kdseg.runs.run import Run
+from napari_kdseg.volumes.preprocessing import Intensity, Preprocessing
+
+TITLE = "KD-Net: a teacher of every modality, a student of one"
+
+
+class Distillation(Settings):
+    """What the teacher tells the student (section 2)."""
+
+    imitation: float = Field(
+        0.75, ge=0, le=1, description="lambda of eq. 5; 0: labels alone"
+    )
+    bottleneck_weight: float = Field(10.0, ge=0, description="alpha of eq. 5")
+    temperature: float = Field(5.0, gt=0, description="T of eq. 1, on the teacher")
+    temperature_student: float = Field(
+        1.0, gt=0, description="on the student in L_KD; the paper prints none"
+    )
+    dice_form: Literal["squared", "linear"] = Field(
+        "squared",
+        description="denominators of Dice; linear ones are not 1 where the student "
+        "equals a soft teacher, and are nnU-Net's; the paper does not say",
+    )
+    bottleneck_norm: Literal["vector", "channel"] = Field(
+        "vector",
+        description="p and q of eq. 3: softmax over the flattened bottleneck, as the "
+        "paper says, or over the channels at each voxel",
+    )
+
+
+class Config(Recipe):
+    """A teacher of every modality, a baseline and a student of one, by folds."""
+
+    method: Literal["kd-net"] = "kd-net"
+    student_channel: str | int = Field(
+        "t1ce", description="k: the modality that the student sees, by name or from 0"
+    )
+    output: Literal["softmax", "sigmoid"] = Field(
+        "softmax", description="classes that exclude one another, or nested regions"
+    )
+    regions: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="name -> its classes; scored beside the classes. The sigmoid "
+        "output needs a chain, each region one class smaller than that around it",
+    )
+    folds: int = Field(3, ge=1, description="of the cross-validation; 1: none")
+    baseline: bool = Field(
+        default=True, description="train the student's network without a teacher too"
+    )
+    teachers_at: Literal["online", "cached"] = Field(
+        "online",
+        description="cached: the teacher's outputs for whole cases are kept on disk; "
+        "for bottleneck_weight 0 and softmax",
+    )
+    distillation: Distillation = Distillation()
+    preprocessing: Preprocessing = Preprocessing(
+        intensity=(Intensity(kind="zscore", nonzero=True),)
+    )
+    network: NetworkSpec = NetworkSpec(
+        name="unet", parameters={"width": 30, "stages": 5, "skips": 4}
+    )
+    patch_vox: tuple[int, ...] = (64, 64, 64)
+    augmentation: Augmentation = Augmentation(probability=0, mirror=(0, 1, 2))
+    training: Training = Training(
+        epochs=500,
+        iterations_per_epoch=95,
+        batch=2,
+        learning_rate=1e-4,
+        weight_decay=0,
+        amsgrad=False,
+        gradient_clip=None,
+        plateau=Plateau(
+            factor=0.2,
+            patience_epochs=50,
+            threshold=0,
+            smoothing=0,
+            minimum_rate=0,
+            watch="validation",
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _settings_agree(self) -> "Config":
+        if self.folds > 1 and (self.split.test > 0 or self.test):
+            raise ValueError(
+                f"folds is {self.folds} and test cases are kept apart; every fold "
+                "tests on a part of the cases, so set split.test to 0 and leave `test` "
+                "out, or set folds to 1"
+            )
+        if self.teachers_at == "cached" and (
+            self.distillation.bottleneck_weight > 0 or self.output == "sigmoid"
+        ):
+            raise ValueError(
+                "teachers_at is cached, and the cache holds softmax outputs alone; set "
+                "distillation.bottleneck_weight to 0 and output to softmax, or "
+                "teachers_at to online"
+            )
+        if self.output == "sigmoid":
+            chain_of(self.regions)
+        return self
+
+
+# ---- equations 2 to 5 ----
+
+
+def segmentation_terms(
+    output: Output,
+    logs: tuple[Tensor, Tensor],
+    soft: Float[Tensor, "B R *S"],
+    binary: Float[Tensor, "B R *S"],
+    form: str,
+) -> dict[str, Float[Tensor, ""]]:
+    """``1 - Dice(s, p)`` and ``BCE(s*, p)``: eq. 2, and eq. 4 where both are y."""
+    log_prob, log_not = logs
+    dice = soft_dice(output.of_dice(log_prob.exp()), output.of_dice(soft), form)
+    return {
+        "dice": 1 - dice.mean(),
+        "bce": binary_cross_entropy(log_prob, log_not, binary),
+    }
+
+
+def bottleneck_loss(
+    teacher: Float[Tensor, "B F *R"], student: Float[Tensor, "B F *R"], norm: str
+) -> Float[Tensor, ""]:
+    """``L_KL = Σ_j q_j ln(q_j / p_j)`` of eq. 3, teacher first, mean over samples."""
+    if norm == "vector":
+        teacher, student = teacher.flatten(1), student.flatten(1)
+    found = voxel_kl(teacher.softmax(dim=1), student.log_softmax(dim=1))
+    return found.sum() / len(teacher)
+
+
+def label_terms(
+    output: Output, logits: Float[Tensor, "B C *S"], labels: Tensor, form: str
+) -> dict[str, Float[Tensor, ""]]:
+    """L_GT of eq. 4."""
+    known = output.of_labels(labels, logits.shape[1])
+    return segmentation_terms(output, output.logs(logits), known, known, form)
+
+
+def imitation_terms(
+    output: Output,
+    logits: Float[Tensor, "B C *S"],
+    told: tuple[Tensor, Tensor],
+    settings: Distillation,
+) -> dict[str, Float[Tensor, ""]]:
+    """L_KD of eq. 2; told are ``s`` and ``s*``."""
+    logs = output.logs(logits, settings.temperature_student)
+    return segmentation_terms(output, logs, *told, settings.dice_form)
+
+
+def kd_net_terms(
+    student: Bottled,
+    teacher: Bottled | None,
+    batch: Batch,
+    channel: int,
+    settings: Distillation,
+    output: Output,
+) -> dict[str, Float[Tensor, ""]]:
+    """Eq. 5, term by term: lambda L_KD, (1 - lambda) L_GT, alpha L_KL.
+
+    What weighs 0 is not read.
+    """
+    weight, alpha = settings.imitation, settings.bottleneck_weight
+    logits, own = in_float32(student, batch.image[:, channel : channel + 1])
+    theirs: Tensor | None = None
+    told: tuple[Tensor, Tensor] | None = None
+    if batch.soft is not None:
+        soft = batch.soft[:, 0]
+        told = soft, one_hot(soft.argmax(dim=1), soft.shape[1])
+    elif teacher is not None:
+        with torch.no_grad():
+            answer, bottleneck = in_float32(teacher, batch.image)
+            theirs = bottleneck.detach()
+            soft = output.logs(answer, settings.temperature)[0].exp()
+            told = soft, output.binarised(answer)
+    terms = {}
+    if weight > 0 and told is not None:
+        for name, term in imitation_terms(output, logits, told, settings).items():
+            terms[f"kd_{name}"] = weight * term
+    if weight < 1:
+        found = label_terms(output, logits, batch.labels, settings.dice_form)
+        for name, term in found.items():
+            terms[f"gt_{name}"] = (1 - weight) * term
+    if alpha > 0 and theirs is not None:
+        kl = bottleneck_loss(theirs, own, settings.bottleneck_norm)
+        terms["bottleneck"] = alpha * kl
+    return terms
+
+
+def in_float32(network: Bottled, image: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and bottleneck of a network in float32, whatever it computed in."""
+    logits, bottleneck = network.with_bottleneck(image)
+    return logits.float(), bottleneck.float()
+
+
+# ---- training ----
+
+
+def train(run: Run, config: Config) -> None:
+    """In each fold train teacher, baseline and student, and test all of them.
+
+    ``RUN/model`` is the student; of several folds, which only measure, the first one's.
+    """
+    material = gather(run, config, partial(checked, config))
+    stored = [*material.training, *material.validation]
+    check_images(stored, material.cases.channels)
+    folds = divided(material, config.folds, config.split.seed)
+    if config.folds > 1 and watches_validation(config) and not material.validation:
+        run.warning(
+            "the rate follows the loss on the cases that each fold holds out, as in "
+            "the paper; set split.validation above 0 to leave them untouched."
+        )
+    rows = [row for fold in folds for row in train_fold(run, config, fold)]
+    write_scores(run, rows)
+    if not run.model_folder.exists():
+        copy = temporary_beside(run.model_folder)
+        shutil.copytree(run.folder / "folds" / "1" / "student", copy)
+        publish_folder(copy, run.model_folder)
+
+
+def watches_validation(config: Config) -> bool:
+    """Whether the rate follows the loss of cases kept apart."""
+    settings = config.training
+    return settings.schedule == "plateau" and settings.plateau.watch == "validation"
+
+
+def checked(config: Config, cases: Cases) -> Cases:
+    """The cases, where KD-Net can learn from them.
+
+    Raises
+    ------
+    DataSetError
+        Where a case lacks a modality, or labels of a class; where there are cases
+        without labels.
+    RecipeError
+        Where a setting does not suit the data.
+    """
+    channel_index(cases.channels, config.student_channel)
+    if len(cases.channels) < 2:
+        raise RecipeError(
+            f"the data has the channel {cases.channels[0]} alone, so that a teacher "
+            "would see no more than the student; give data of several modalities."
+        )
+    check_channels(cases)
+    for case in (*cases.training, *cases.validation, *cases.unlabelled):
+        missing = [name for name in cases.classes if name not in case.annotated]
+        if missing:
+            raise DataSetError(
+                f"case {case.id} has no labels of {missing[0]}; KD-Net learns from "
+                "cases with labels of every class. Leave it out with `exclude`."
+            )
+    check_regions(config.regions, cases.classes)
+    output_of(config, cases.classes)
+    if config.folds == 1 and watches_validation(config) and not cases.validation:
+        raise RecipeError(
+            "training.plateau.watch is validation and no case is kept for it; set "
+            "split.validation above 0, or watch to training."
+        )
+    return cases
+
+
+@dataclass(frozen=True)
+class Part:
+    """One network of a fold.
+
+    Attributes
+    ----------
+    stage
+        Its name in events and checkpoints.
+    draws
+        Whose weights and patches it draws: student and baseline begin alike, and see
+        the same patches in the same order.
+    channels
+        Those it sees.
+    """
+
+    name: Literal["teacher", "baseline", "student"]
+    stage: str
+    draws: str
+    folder: Path
+    channels: tuple[int, ...]
+
+
+def train_fold(run: Run, config: Config, fold: Fold) -> list[Row]:
+    """Train the networks of one fold and score them on its test cases."""
+    whole = config.folds == 1
+    folder = run.folder if whole else run.folder / "folds" / str(fold.number)
+    prefix = "" if whole else f"fold-{fold.number}-"
+    cases = fold.material.cases
+    every = tuple(range(len(cases.channels)))
+    one = (channel_index(cases.channels, config.student_channel),)
+    student = run.model_folder if whole else folder / "student"
+
+    def part(
+        name: Literal["teacher", "baseline", "student"], channels: tuple[int, ...]
+    ) -> Part:
+        drawn = "teacher" if name == "teacher" else "student"
+        place = student if name == "student" else folder / name
+        return Part(name, prefix + name, prefix + drawn, place, channels)
+
+    teacher = train_part(run, config, fold, part("teacher", every))
+    models = [train_part(run, config, fold, part("student", one), teacher), teacher]
+    if config.baseline:
+        models.append(train_part(run, config, fold, part("baseline", one)))
+    scores = run.partial / f"scores-{fold.number}.csv"
+    if cases.test and not scores.exists():
+        rows = scored(run, models, cases, config.device, config.regions)
+        rows = [{"fold": str(fold.number)} | row for row in rows]
+        write_text_atomic(scores, as_csv(rows))
+    return read_csv(scores) if cases.test else []
+
+
+def train_part(
+    run: Run, config: Config, fold: Fold, part: Part, teacher: Model | None = None
+) -> Model:
+    """Train one network, by the teacher where there is one; an existing one is taken.
+
+    Raises
+    ------
+    RecipeError
+        Where the network has no bottleneck to take out.
+    """
+    if part.folder.exists():
+        return Model.open(part.folder)
+    cases, device = fold.material.cases, torch.device(pick_device(config.device))
+    role: Literal["teacher", "student"] = (
+        "teacher" if part.name == "teacher" else "student"
+    )
+    target = Target(cases.classes, part.folder, role, part.draws)
+    known = [teacher] if teacher is not None else []
+    card = card_for_channels(config, cases, target, part.channels, known)
+    base = config.name or config.method
+    name = base if part.name == "student" else f"{base}-{part.name}"
+    card = renamed(card, name)
+    network = new_network(config, of_channels(cases, part.channels), target).to(device)
+    if not isinstance(network, Bottled):
+        raise RecipeError(
+            f"the network {config.network.name} has no bottleneck to take out; KD-Net "
+            "needs one that has, such as unet."
+        )
+    frozen: Bottled | None = None
+    if teacher is not None and config.teachers_at == "online":
+        found = frozen_network(teacher, device)
+        assert isinstance(found, Bottled)  # it is of the same recipe
+        frozen = found
+    objective = objective_of(config, cases, network, part, frozen)
+    source, kept = patches_of(run, config, fold, part, teacher)
+    stage = Stage(part.stage, network, objective, source, config.training, kept)
+    train_stage(stage, run, device)
+    return save_model(part.folder, card, network)
+
+
+def patches_of(
+    run: Run, config: Config, fold: Fold, part: Part, teacher: Model | None
+) -> tuple[Patches, Patches | None]:
+    """Patches to learn from, and of cases kept apart; with cached answers if asked."""
+    shown, settings = fold.material.training, config.training
+    kept = fold.material.validation
+    if not kept and watches_validation(config):
+        kept = fold.held_out
+    soft = soft_kept = None
+    if teacher is not None and config.teachers_at == "cached":
+        soft = cached_answers(run, config, teacher, shown)
+        soft_kept = cached_answers(run, config, teacher, kept)
+    return (
+        Patches(shown, config, settings, part.draws, soft=soft),
+        kept_apart(kept, config, settings, part.draws, soft_kept),
+    )
+
+
+def objective_of(
+    config: Config, cases: Cases, network: Bottled, part: Part, teacher: Bottled | None
+) -> Objective:
+    """L of eq. 5 for the student; L_GT for teacher and baseline."""
+    settings = config.distillation
+    output = output_of(config, cases.classes)
+    picks = list(part.channels)
+
+    def by_teacher(batch: Batch) -> dict[str, Tensor]:
+        return kd_net_terms(network, teacher, batch, picks[0], settings, output)
+
+    def by_labels(batch: Batch) -> dict[str, Tensor]:
+        logits, _ = in_float32(network, batch.image[:, picks])
+        return label_terms(output, logits, batch.labels, settings.dice_form)
+
+    return by_teacher if part.name == "student" else by_labels
+
+
+def output_of(config: Config, classes: Sequence[str]) -> Output:
+    """How the networks of a recipe put out classes or regions."""
+    if config.output == "softmax":
+        return Output()
+    return nested_output(config.regions, classes)
+
+
+def cached_answers(
+    run: Run, config: Config, teacher: Model, stored: Sequence[StoredCase]
+) -> list[tuple[np.ndarray]]:
+    """``s`` for each case, from the disk where it was worked out before."""
+    device = torch.device(pick_device(config.device))
+    heat = config.distillation.temperature
+    return [(answer,) for answer in soft_from_model(run, stored, teacher, heat, device)]
