@@ -126,7 +126,7 @@ def ome_tiff(folder: Path) -> Path:
 
 def pictures(folder: Path) -> Path:
     place = folder / "slices"
-    place.mkdir()
+    place.mkdir(parents=True)
     for number, plane in enumerate(DATA):
         tifffile.imwrite(place / f"slice_{number:03d}.tif", plane)
     return place
@@ -151,7 +151,7 @@ def ome_zarr(folder: Path, fmt: int = 2) -> Path:
 
 def dicom(folder: Path) -> Path:
     place = folder / "series"
-    place.mkdir()
+    place.mkdir(parents=True)
     series, study, frame = generate_uid(), generate_uid(), generate_uid()
     for number, plane in enumerate(DATA):
         one = _slice(number, plane)

@@ -193,6 +193,29 @@ def test_every_real_file_comes_back_from_every_format(
 
 
 @pytest.mark.slow
+def test_names_and_colours_of_real_labels_come_back(
+    real_data: Path, tmp_path: Path
+) -> None:
+    found = 0
+    for number, path in enumerate(real_volumes(real_data)):
+        for part in parts_of(path) or (None,):
+            known = read_label_set(path, part)
+            if known is None:
+                continue
+            found += 1
+            data, grid = read_labels(path, part)
+            for ending in NAMING:
+                out = tmp_path / f"{number}-{found}{ending}"
+                write_labels(out, data, grid, known)
+                assert read_label_set(out) == known, (path, ending)
+                again, where = read_labels(out)
+                assert np.array_equal(again, data), (path, ending)
+                assert far_apart(grid, where.affine) < TOLERANCE_MM, (path, ending)
+                _remove(out)
+    assert found >= 10  # TotalSegmentator, 3D Slicer, DICOM SEG
+
+
+@pytest.mark.slow
 def test_real_series_lie_where_simpleitk_puts_them(real_data: Path) -> None:
     for name in ("dicom_mr_oblique", "dicom_torchio_brain", "dicom_ct_with_seg/ct"):
         volume = read_volume(real_data / name)

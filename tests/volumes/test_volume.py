@@ -179,8 +179,9 @@ def test_each_channel_needs_a_name() -> None:
         ("scan.v2.nii.gz", "scan.v2", ".nii.gz"),
         ("a.ome.zarr", "a", ".ome.zarr"),
         ("a.b.zarr", "a.b", ".zarr"),
-        ("a.txt", "a", ""),
-        (".nii.gz", ".nii", ""),
+        ("a.txt", "a.txt", ""),
+        ("1.2.840.113", "1.2.840.113", ""),
+        (".nii.gz", ".nii.gz", ""),
     ],
 )
 def test_the_case_is_the_name_without_the_ending_of_its_format(

@@ -164,12 +164,19 @@ class _Look:
             if _is_scan_file(path):
                 yield path
             return
-        is_whole = is_volume(path)
+        try:
+            is_whole, entries = is_volume(path), sorted(path.iterdir())
+        except OSError as error:
+            self.notes.append(
+                f"{path} cannot be looked into ({error.strerror}); what lies in it was "
+                "left out. Ask for the right to read it, or leave it out."
+            )
+            return
         if is_whole:
             yield path
         self.folders += 1
         if depth and self.folders <= _MOST_FOLDERS and not is_zarr(path):
-            for entry in sorted(path.iterdir()):
+            for entry in entries:
                 hidden = entry.name.startswith(".")
                 if not hidden and (entry.is_dir() or not is_whole):
                     yield from self._volumes(entry, depth - 1)
@@ -182,11 +189,15 @@ class _Look:
 
     def _inspect(self, path: Path) -> None:
         try:
-            for part in parts_of(path) or (None,):
-                one = VolumeFile(path, part)
-                self.headers[one] = inspect_volume(path, part)
+            parts = parts_of(path) or (None,)
         except VolumeError as error:
             self.notes.append(str(error))
+            return
+        for part in parts:
+            try:
+                self.headers[VolumeFile(path, part)] = inspect_volume(path, part)
+            except VolumeError as error:  # of a series; others may be whole
+                self.notes.append(str(error))
 
     def _cases(
         self, images: Sequence[VolumeFile], pattern: str | None, taken: Iterable[str]

@@ -39,8 +39,8 @@ _MM_PER_UNIT = {
 
 _TRANSFORM = ("scale", "translate", "units", "rotate", "shear", "metadata")
 
-_shown: dict[tuple[Any, ...], set[Grid]] = {}
-"""Grids that were shown, by how their layers lie.
+_shown: dict[Grid, dict[str, Any]] = {}
+"""Grids that were shown, and how their layers lie.
 
 napari's own "new labels layer" takes over how a layer lies, not what it is made of;
 here its true grid is found again.
@@ -93,14 +93,13 @@ def placement(grid: Grid) -> dict[str, Any]:
     micro = max(grid.spacing_mm) < MICRO_BELOW_MM
     per_mm = 1000.0 if micro else 1.0
     along_axes = np.linalg.solve(np.asarray(grid.direction), grid.origin_mm)
-    made = {
+    _shown[grid] = {
         "scale": tuple(per_mm * s for s in grid.spacing_mm),
         "translate": tuple(float(per_mm * t) for t in along_axes[::-1]),
         "units": ("micrometer" if micro else "millimeter",) * 3,
         "axis_labels": AXIS_LABELS,
     }
-    _shown.setdefault(_lie(grid.shape, made), set()).add(grid)
-    return made
+    return dict(_shown[grid])
 
 
 def grid_of_layer(
@@ -129,7 +128,7 @@ def grid_of_layer(
     A layer that still lies where its reader put it has the grid of its file. One that
     was cropped or resampled keeps its file's axes and takes the rest from the layer.
     One without a record, such as napari's new labels layer, has the grid of the scan
-    that lies as it does.
+    that lies as it does, or the axes of the scans whose voxels have its size.
     """
     if len(shape) != 3:
         raise GridError(
@@ -141,8 +140,11 @@ def grid_of_layer(
         if _lies_as(known, shape, arguments):
             return known
         affine = _affine_along(known, arguments)
-    elif _is_straight(arguments) and (alike := _shown.get(_lie(shape, arguments))):
-        return _only(alike, name)
+    elif _is_straight(arguments) and (alike := _alike(arguments)):
+        there = [grid for grid in alike if _lies_as(grid, shape, arguments)]
+        if there:
+            return _only(there, name)
+        affine = _affine_along(_of_one_turn(alike, name), arguments)
     else:
         affine = _affine_of(arguments, name)
     return Grid.from_affine(affine, (int(shape[0]), int(shape[1]), int(shape[2])))
@@ -306,14 +308,15 @@ def _lies_as(grid: Grid, shape: Sequence[int], arguments: Mapping[str, Any]) -> 
     )
 
 
-def _lie(shape: Sequence[int], arguments: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What tells how layers lie, rounded so that equal ones are found."""
-    scale, translate, units = (
-        tuple(arguments.get(key) or ()) if key == "units" else arguments.get(key, ())
-        for key in ("scale", "translate", "units")
-    )
-    digits = tuple(f"{float(v):.6g}" for v in (*scale, *translate))
-    return (tuple(int(n) for n in shape), digits, tuple(str(unit) for unit in units))
+def _alike(arguments: Mapping[str, Any]) -> list[Grid]:
+    """Grids that were shown in these units with voxels of this size."""
+    units = [str(unit) for unit in arguments.get("units") or ()]
+    scale = arguments.get("scale", (1, 1, 1))
+    return [
+        grid
+        for grid, lie in _shown.items()
+        if units == [*lie["units"]] and np.allclose(scale, lie["scale"])
+    ]
 
 
 def _is_straight(arguments: Mapping[str, Any]) -> bool:
@@ -327,15 +330,28 @@ def _is_straight(arguments: Mapping[str, Any]) -> bool:
     return straight and not sheared
 
 
-def _only(grids: set[Grid], name: str) -> Grid:
-    if len(grids) > 1:
-        described = " and ".join(sorted(grid.describe() for grid in grids))
-        raise GridError(
-            f"layer '{name}' lies like scans with different grids ({described}), and "
-            "does not say to which it belongs; it must lie on one. Open that scan "
-            "alone, and paint on its own labels."
-        )
-    return next(iter(grids))
+def _only(grids: Sequence[Grid], name: str) -> Grid:
+    if all(grid.matches(grids[0]) for grid in grids):
+        return grids[0]
+    described = " and ".join(sorted(grid.describe() for grid in grids))
+    raise GridError(
+        f"layer '{name}' lies like scans with different grids ({described}), and "
+        "does not say to which it belongs; it must lie on one. Start napari anew, open "
+        "that scan alone, and paint on its own labels."
+    )
+
+
+def _of_one_turn(grids: Sequence[Grid], name: str) -> Grid:
+    """Any of the grids, where all are turned alike."""
+    first = grids[0]
+    if all(np.allclose(grid.direction, first.direction, atol=1e-6) for grid in grids):
+        return first
+    described = " and ".join(sorted({grid.describe() for grid in grids}))
+    raise GridError(
+        f"layer '{name}' lies like no scan, and those with voxels of its size are "
+        f"turned differently ({described}); its axes must be those of one. Make the "
+        "new labels with one scan's layer selected."
+    )
 
 
 def _mm_per_unit(arguments: Mapping[str, Any]) -> np.ndarray:

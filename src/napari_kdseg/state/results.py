@@ -181,8 +181,14 @@ def record_of_result(result: Result, case: str) -> dict[str, Any]:
 
 
 def key_of(result: Result, case: str) -> str:
-    """The same for the array that a job fills and for the one it publishes."""
-    return "/".join([case, result.model, result.kind])
+    """The same for the array that a job fills and for the one it publishes.
+
+    Scans of one name have results in different folders, and layers of their own.
+    """
+    out = result.case_folder.parent
+    if out.name == "partial":  # OUT/.run/partial/CASE is to become OUT/CASE
+        out = out.parent.parent
+    return "/".join([out.as_posix(), case, result.model, result.kind])
 
 
 def _stored(path: Path) -> tuple[Any, Grid]:

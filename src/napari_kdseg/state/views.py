@@ -63,14 +63,16 @@ def layer_in_case(layers: Any, folder: str) -> Any:
 def show(viewer: Any, layer_data: LayerData) -> Any:
     """Show a layer; one with the same key gets the new data and keeps its looks.
 
-    Only what lies in memory can be painted on: what lies on disk is published, or a
-    job is filling it.
+    What a person painted is never replaced: the new data come beside it. Only what lies
+    in memory can be painted on: what lies on disk is published, or a job is filling it.
     """
     data, arguments, kind = layer_data
     record = record_of(arguments)
-    layer = layer_with_key(viewer.layers, record["key"]) if "key" in record else None
+    untouched = (layer for layer in viewer.layers if not _is_painted(layer))
+    layer = layer_with_key(untouched, record["key"]) if "key" in record else None
     if layer is None:
         layer = getattr(viewer, f"add_{kind}")(data, **arguments)
+        _note_painting(layer)
     else:
         layer.data = data
         layer.metadata = {**layer.metadata, NAMESPACE: record}
@@ -83,6 +85,23 @@ def refresh_live(layers: Any) -> None:
     for layer in layers:
         if record_of({"metadata": layer.metadata}).get("live") and layer.visible:
             layer.refresh(extent=False, thumbnail=False)
+
+
+def _is_painted(layer: Any) -> bool:
+    return bool(record_of({"metadata": layer.metadata}).get("painted"))
+
+
+def _note_painting(layer: Any) -> None:
+    """Have a layer of labels note in its metadata that a person changed them."""
+    painted = getattr(getattr(layer, "events", None), "paint", None)
+    if painted is None:
+        return
+
+    def note() -> None:
+        record = record_of({"metadata": layer.metadata})
+        layer.metadata = {**layer.metadata, NAMESPACE: {**record, "painted": True}}
+
+    painted.connect(note)
 
 
 def _sliced_axis(viewer: Any, offset: int) -> int:

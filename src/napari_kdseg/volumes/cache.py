@@ -294,7 +294,7 @@ def _key(path: Path, part: str | None) -> str:
     whole = path.resolve()
     states = [
         (file.relative_to(whole.parent).as_posix(), about.st_size, about.st_mtime_ns)
-        for file in _files_of(whole)
+        for file in _files_that_count(whole)
         for about in [file.stat()]
     ]
     text = json.dumps([_VERSION, str(whole), part, sorted(states)])

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from napari_kdseg.volumes.formats import files_of
+from napari_kdseg.volumes.formats.sniff import is_zarr
 
 
 class FileReference(BaseModel):
@@ -89,7 +90,7 @@ def top_files(path: Path) -> list[Path]:
 
     All files of a series do; of an OME-Zarr these are the ones that describe it.
     """
-    if path.is_dir():
+    if path.is_dir() and is_zarr(path):
         return sorted(entry for entry in path.iterdir() if entry.is_file())
     return list(files_of(path))
 

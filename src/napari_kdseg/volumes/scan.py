@@ -12,7 +12,7 @@ from napari_kdseg.errors import VolumeError
 from napari_kdseg.volumes.formats import Header, inspect_volume
 from napari_kdseg.volumes.naming import is_plain_name, plain_name
 from napari_kdseg.volumes.references import FileReference
-from napari_kdseg.volumes.volume import Grid, case_id, check_same_grid, suffix_of
+from napari_kdseg.volumes.volume import Grid, case_id, check_same_grid
 
 SHARE_A_GRID = (
     "The files of a scan share one grid: have them resampled onto the first one's, or "
@@ -36,7 +36,7 @@ class VolumeFile:
     @property
     def name(self) -> str:
         """What to call a scan of it."""
-        stem = case_id(self.path) if suffix_of(self.path) else self.path.name
+        stem = case_id(self.path)
         return plain_name(stem if self.part is None else f"{stem}-{self.part}")
 
 

@@ -230,10 +230,11 @@ class Volume:
 def case_id(path: Path) -> str:
     """Name the case a file holds: its name without the ending of its format.
 
-    Dots inside the name stay: ``scan.v2.nii.gz`` is the case ``scan.v2``.
+    Dots inside the name stay: ``scan.v2.nii.gz`` is the case ``scan.v2``, and so do all
+    of a name without a known ending, such as that of a DICOM folder, ``1.2.840.1``.
     """
     ending = suffix_of(path)
-    return path.name[: -len(ending)] if ending else path.stem
+    return path.name[: -len(ending)] if ending else path.name
 
 
 def without_channel(name: str) -> str:

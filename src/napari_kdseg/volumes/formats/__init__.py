@@ -25,6 +25,7 @@ from napari_kdseg.volumes.formats.sniff import (
     is_dicom,
     is_image_stack,
     is_zarr,
+    visible_files,
 )
 from napari_kdseg.volumes.formats.voxels import (
     Block,
@@ -333,13 +334,17 @@ def write_labels(
 def files_of(path: Path) -> tuple[Path, ...]:
     """List the files a volume consists of: one, a header and its voxels, a folder's.
 
+    Of a folder of slices or pictures these are the visible files that lie in it
+    directly, of an OME-Zarr all below it.
+
     Raises
     ------
     VolumeError
         When one of them is missing.
     """
     if path.is_dir():
-        return tuple(file for file in sorted(path.rglob("*")) if file.is_file())
+        found = path.rglob("*") if is_zarr(path) else visible_files(path)
+        return tuple(file for file in sorted(found) if file.is_file())
     listed = getattr(_format(path), "files", None)
     return (path,) if listed is None else tuple(listed(path))
 

@@ -134,8 +134,18 @@ def stored_chunks(folder: Path) -> int:
     )
 
 
-def fastest(array: zarr.Array[Any], folder: Path) -> VoxelArray:
-    """Give what reads an array fastest: `Chunks` where it can, else the array."""
+def fastest(
+    array: zarr.Array[Any], folder: Path, *, complete: bool = False
+) -> VoxelArray:
+    """Give what reads an array fastest: `Chunks` where it can, else the array.
+
+    Parameters
+    ----------
+    array, folder
+        The array, and where it lies.
+    complete
+        Whether every chunk must be there, so that one that is not is an error.
+    """
     about = array.metadata.to_dict()
     if (
         array.metadata.zarr_format != 3
@@ -146,7 +156,7 @@ def fastest(array: zarr.Array[Any], folder: Path) -> VoxelArray:
         or _codecs(about)[0].get("configuration", {}).get("endian") == "big"
     ):
         return _checked(array, folder)
-    return Chunks(array, folder / "c")
+    return Chunks(array, folder / "c", complete)
 
 
 def _checked(array: zarr.Array[Any], folder: Path) -> zarr.Array[Any]:
@@ -190,14 +200,16 @@ class _WholeBlosc(WrapperStore[LocalStore]):
 class Chunks:
     """An array in our own encoding, read without zarr.
 
-    A chunk that is not there reads as the array's fill value, as with zarr; one that
-    is damaged is a `ValueError`.
+    A chunk that is not there reads as the array's fill value, as with zarr, unless the
+    array is complete; then it is a `ValueError`, as one that is damaged.
     """
 
     array: zarr.Array[Any]
     """What zarr knows of it."""
     folder: Path
     """Where its chunks lie."""
+    complete: bool = False
+    """Whether all chunks were there when it was opened."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -218,9 +230,17 @@ class Chunks:
         """Read a box; what is no tuple of slices without steps is left to zarr."""
         spans = _spans(index, self.shape)
         if spans is None:
-            return self.array[index]
+            box = self.array[index]
+            self._check_there(index)  # zarr would make a removed chunk the fill value
+            return box
         box = np.empty([stop - start for start, stop in spans], self.dtype)
-        places = list(
+        if box.size:
+            self._read_all(self._places(spans), spans, box)
+        return box
+
+    def _places(self, spans: list[tuple[int, int]]) -> list[tuple[int, ...]]:
+        """Which chunks a box lies in."""
+        return list(
             itertools.product(
                 *(
                     range(start // edge, -(-stop // edge))
@@ -228,9 +248,20 @@ class Chunks:
                 )
             )
         )
-        if box.size:
-            self._read_all(places, spans, box)
-        return box
+
+    def _check_there(self, index: Any) -> None:
+        if not self.complete:
+            return
+        given = index if isinstance(index, tuple) else ()
+        known = all(isinstance(pick, slice) for pick in given)
+        spans = [
+            (0, size) if not known or axis >= len(given) else given[axis].indices(size)
+            for axis, size in enumerate(self.shape)
+        ]
+        for place in self._places([(span[0], span[1]) for span in spans]):
+            file = self.folder.joinpath(*map(str, place))
+            if not file.exists():
+                raise ValueError(f"the chunk {file} is missing")
 
     def _read_all(
         self,
@@ -265,7 +296,9 @@ class Chunks:
     def _decoded(self, file: Path) -> np.ndarray | None:
         try:
             stored = file.read_bytes()
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if self.complete:
+                raise ValueError(f"the chunk {file} is missing") from error
             return None
         body = stored[:-_CHECKSUM_BYTES]
         found = int.from_bytes(stored[-_CHECKSUM_BYTES:], "little")

@@ -131,14 +131,18 @@ def opened(
         notes += _left_out(array, place.folder / image.dataset, name)
     elif require_complete:
         check_complete(place.folder, array, image.dataset)
-    levels = [_voxels(array, image, place, image.dataset)]
+    # Of an image of ours a chunk that vanishes later, as when a cache is cleared, is
+    # damage; elsewhere it stands for voxels that are all alike.
+    whole = require_complete and image.affine is not None
+    levels = [_voxels(array, image, place, image.dataset, whole=whole)]
     for dataset in image.coarser:
         try:
             coarse = open_zarr(place.folder, dataset)
             _check_kind(coarse, image, place)
             if image.affine is not None and require_complete:
                 check_complete(place.folder, coarse, dataset)
-            levels.append(_coarser(levels[-1], _voxels(coarse, image, place, dataset)))
+            below = _voxels(coarse, image, place, dataset, whole=whole)
+            levels.append(_coarser(levels[-1], below))
         except VolumeError as error:
             notes += (f"{name} is shown without its coarser level: {error}",)
     return OmeImage(place, image, tuple(levels), notes)
@@ -297,9 +301,9 @@ class _Moment:
 
 
 def _voxels(
-    array: zarr.Array[Any], image: Image, place: Place, dataset: str
+    array: zarr.Array[Any], image: Image, place: Place, dataset: str, *, whole: bool
 ) -> LazyVoxels:
-    stored = fastest(array, place.folder / dataset)
+    stored = fastest(array, place.folder / dataset, complete=whole)
     if place.time is not None:
         stored = _Moment(stored, image.axes.index("t"), place.time)
     return LazyVoxels(

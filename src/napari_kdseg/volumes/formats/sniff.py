@@ -3,6 +3,8 @@
 from itertools import islice
 from pathlib import Path
 
+from napari_kdseg.volumes.volume import suffix_of
+
 _DICOM_MARK = (128, b"DICM")
 _DICOM_ENDINGS = (".dcm", ".ima")
 _IMAGE_ENDINGS = (".tif", ".tiff", ".png", ".bmp", ".jpg", ".jpeg")
@@ -44,7 +46,10 @@ def is_image_stack(folder: Path) -> bool:
     format does.
     """
     pictures = image_files(folder)
-    return len(pictures) > 1 and _pages(pictures[0]) == 1
+    if len(pictures) < 2 or _pages(pictures[0]) != 1:
+        return False
+    endings = {suffix_of(file) for file in visible_files(folder)}
+    return endings <= {"", ".tif", ".tiff"}
 
 
 def image_files(folder: Path) -> list[Path]:
