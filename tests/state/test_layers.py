@@ -349,3 +349,32 @@ def test_every_real_scan_opens_or_is_refused_in_a_sentence(real_data: Path) -> N
         assert grid_of_layer(grid.shape, arguments, file.name) == grid
     assert len(refused) < len(files)
     assert all(file in sentence for file, sentence in refused.items())
+
+
+def lie(shape: tuple[int, ...], **changes: Any) -> dict[str, Any]:
+    """How a layer lies that napari made over a scan flipped at the world's origin."""
+    affine = np.diag([-0.4, -0.4, 3.0, 1.0])
+    placed = placement(Grid.from_affine(affine, shape))
+    return {**placed, "translate": np.zeros(3), "rotate": np.eye(3), **changes}
+
+
+def test_new_labels_over_a_flipped_scan_at_zero_are_flipped() -> None:
+    # Its translate is -0.0, and what napari works out from extents is 0.0.
+    found = grid_of_layer(SHAPE, lie(SHAPE), "new")
+    assert found.orientation == "LPS"
+    assert found.origin_mm == (0, 0, 0)
+
+
+def test_new_labels_across_two_scans_have_their_axes() -> None:
+    larger = (SHAPE[0] + 3, *SHAPE[1:])
+    found = grid_of_layer(larger, lie(SHAPE), "new")
+    assert found.orientation == "LPS"
+    assert found.shape == larger
+
+
+def test_new_labels_across_scans_turned_differently_are_refused() -> None:
+    for sign in (1, -1):
+        placement(Grid.from_affine(np.diag([0.3 * sign, 0.3, 5.0, 1.0]), SHAPE))
+    arguments = lie(SHAPE, scale=(5.0, 0.3, 0.3))
+    with pytest.raises(GridError, match="turned differently"):
+        grid_of_layer((9, 9, 9), arguments, "new")

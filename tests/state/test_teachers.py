@@ -11,7 +11,7 @@ from napari.layers import Layer
 
 from napari_kdseg.errors import VolumeError
 from napari_kdseg.state.regions import CONFLICT, TRUE_BACKGROUND, Regions
-from napari_kdseg.state.results import Result, labels_of
+from napari_kdseg.state.results import Result, key_of, labels_of
 from napari_kdseg.state.slices import FinishedTiles, SliceProfile, slabs_of
 from napari_kdseg.state.teachers import UNCERTAINTY, Teachers
 from napari_kdseg.state.views import (
@@ -296,3 +296,23 @@ def test_a_result_shown_again_keeps_its_looks(tmp_path: Path) -> None:
     assert again.data.all()
     key = first.metadata["napari-kdseg"]["key"]
     assert layer_with_key(viewer.layers, key) is first
+
+
+def test_what_was_painted_is_not_replaced(tmp_path: Path) -> None:
+    layer_data = labels_of(Result("labels", published(tmp_path), "one"), "case")
+    viewer = ViewerModel()
+    painted = show(viewer, layer_data)
+    painted.brush_size = 1
+    painted.paint((1, 1, 3), 7)
+    data, arguments, kind = layer_data
+    again = show(viewer, (np.zeros_like(data), arguments, kind))
+    assert again is not painted
+    assert painted.data[1, 1, 3] == 7
+
+
+def test_results_of_scans_of_one_name_are_layers_of_their_own(tmp_path: Path) -> None:
+    one = Result("labels", tmp_path / "a" / "scan", "model")
+    other = Result("labels", tmp_path / "b" / "scan", "model")
+    growing = Result("labels", tmp_path / "a/.run/partial/scan", "model")
+    assert key_of(one, "scan") != key_of(other, "scan")
+    assert key_of(one, "scan") == key_of(growing, "scan")

@@ -2,19 +2,26 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from dicom_files import image, save
+from napari.layers import Layer
 from psygnal import Signal
+from pydicom.uid import generate_uid
 
+from napari_kdseg.errors import VolumeError
+from napari_kdseg.inference.settings import Settings
 from napari_kdseg.project import Project
 from napari_kdseg.runs.run import Run
-from napari_kdseg.state import scan_layers
+from napari_kdseg.state import intake, scan_layers
 from napari_kdseg.state.intake import Found, look_at, scans_of
 from napari_kdseg.state.jobs import Job
-from napari_kdseg.state.layers import NAMESPACE
+from napari_kdseg.state.layers import NAMESPACE, source_of_layer
+from napari_kdseg.state.prediction import Wish, prepared
 from napari_kdseg.state.volumes import NO_PROJECT, Volumes
 from napari_kdseg.volumes import opening
 from napari_kdseg.volumes.cache import Cache
@@ -457,3 +464,75 @@ def test_labels_too_large_for_memory_stay_on_disk(
     data, arguments, _ = opened[-1]
     assert not isinstance(data, np.ndarray)
     assert arguments["features"]["class"] == ["background", "spleen"]
+
+
+def test_a_damaged_series_does_not_hide_those_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "scan.nii.gz")
+    whole = intake.inspect_volume
+
+    def inspect(path: Path, part: str | None = None) -> Any:
+        if part == "first":
+            raise VolumeError("first lacks a slice.")
+        return whole(path)
+
+    monkeypatch.setattr(intake, "parts_of", lambda path: ("first", "second"))
+    monkeypatch.setattr(intake, "inspect_volume", inspect)
+    found = look_at([path])
+    assert [one.file.part for one in found.found] == ["second"]
+    assert found.notes == ("first lacks a slice.",)
+
+
+def test_a_folder_that_may_not_be_read_is_left_out_with_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "open" / "scan.nii.gz")
+    (tmp_path / "closed").mkdir()
+    whole = intake.is_volume
+
+    def refused(path: Path) -> bool:
+        if path.name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return whole(path)
+
+    monkeypatch.setattr(intake, "is_volume", refused)
+    found = look_at([tmp_path])
+    assert [one.case for one in found.found] == ["scan"]
+    assert "closed cannot be looked into (Permission denied)" in found.notes[0]
+
+
+def test_a_scan_that_has_other_channels_now_says_so(
+    state: Volumes, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "scan.nii.gz")
+    bring(state, path)
+    grid = Grid.from_affine(np.eye(4), (4, 5, 6))
+    write_volume(path, np.zeros((2, 4, 5, 6), np.int16), grid)
+    state.open("scan")
+    assert "has 2 channels and had 1 when it was added" in state.status.text
+    assert not state.status.busy
+
+
+def test_channels_from_two_series_of_a_folder_keep_their_parts(
+    state: Volumes, tmp_path: Path
+) -> None:
+    for name, number in (("first", 1), ("second", 2)):
+        tags = {"SeriesDescription": name, "SeriesNumber": number}
+        uid, plane = generate_uid(), np.full((4, 5), number, np.int16)
+        for at in range(3):
+            made = image(plane, (0, 0, 2.0 * at), **tags, SeriesInstanceUID=uid)
+            save(made, plane, tmp_path / f"{name}-{at}.dcm")
+    names = ("first (series 1)", "second (series 2)")
+    images = tuple(VolumeFile(tmp_path, name, name[:5]) for name in names)
+    opened: list[Any] = []
+    state.layers_opened.connect(opened.extend)
+    state.add([NewScan(images, None, "anna")])
+    settle(state)
+    state.open("anna")
+    source = source_of_layer(Layer.create(*opened[1]))
+    assert source.parts == names
+    wish = Wish(tmp_path, (), Settings(), files=source.files, parts=source.parts)
+    config = prepared(replace(wish, case="anna"), tmp_path / "cache").config
+    assert config["inputs"] == [str(tmp_path)] * 2
+    assert config["part"] == [*names]

@@ -224,6 +224,32 @@ def test_cases_of_one_group_stay_on_one_side_of_the_split(tmp_path: Path) -> Non
     assert {c.group for c in cases.test}.isdisjoint({c.group for c in cases.training})
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_scans_of_one_patient_stay_together_whatever_is_annotated(
+    tmp_path: Path, seed: int
+) -> None:
+    entries = []
+    for number in range(12):
+        image(tmp_path / "set" / f"s{number}.nii.gz", number)
+        label(tmp_path / "set" / f"s{number}-labels.nii.gz")
+        entries.append(
+            {
+                "id": f"s{number}",
+                "images": {"CT": f"s{number}.nii.gz"},
+                "label": f"s{number}-labels.nii.gz",
+                "annotated": ["liver" if number % 2 else "spleen"],
+                "group": f"patient {number // 2}",  # a liver and a spleen each
+            }
+        )
+    classes = {"liver": 1, "spleen": 2}
+    description = {"channels": ["CT"], "classes": classes, "cases": entries}
+    (tmp_path / "set" / "dataset.yaml").write_text(yaml.safe_dump(description))
+    asked = recipe({"path": "set"}, split={"test": 0.5, "seed": seed})
+    cases = resolve(asked, tmp_path)
+    assert len(cases.test) == 6
+    assert {c.group for c in cases.test}.isdisjoint({c.group for c in cases.training})
+
+
 def test_cases_without_a_label_are_unlabelled_wherever_they_are_named(
     tmp_path: Path,
 ) -> None:

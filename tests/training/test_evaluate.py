@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -238,8 +239,8 @@ def test_the_table_has_the_columns_of_its_definition(
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == COLUMNS
     shifted = next(r for r in rows if (r["case"], r["class"]) == ("b", "liver"))
-    assert (shifted["dice"], shifted["hd_mm"]) == ("0.750000", "1.0000")
-    assert (shifted["reference_ml"], shifted["nsd_tolerance_mm"]) == ("0.0640", "1.0")
+    assert (shifted["dice"], shifted["hd_mm"]) == ("0.750000", "1")
+    assert (shifted["reference_ml"], shifted["nsd_tolerance_mm"]) == ("0.064", "1.0")
     missing = next(r for r in rows if (r["case"], r["class"]) == ("c", "liver"))
     assert (missing["dice"], missing["hd95_mm"]) == ("0.000000", "inf")
 
@@ -286,3 +287,19 @@ def test_a_table_puts_every_value_under_its_own_heading(
         "0.250",
         "10.0",
     ]
+
+
+def test_a_header_and_its_voxels_are_one_label_file(tmp_path: Path) -> None:
+    labels = np.zeros((5, 4, 3), np.uint8)
+    labels[1:3] = 1
+    for name in ("truth", "guess"):
+        (tmp_path / name).mkdir()
+        pair = nibabel.Nifti1Pair(labels, np.eye(4))
+        nibabel.save(pair, tmp_path / name / "anna.img")
+    config = EvaluateConfig(
+        reference=tmp_path / "truth",
+        prediction=tmp_path / "guess",
+        out=tmp_path / "table.csv",
+    )
+    rows = compare(config, lambda done, total: None).rows
+    assert [(row.case, row.score.dice) for row in rows] == [("anna", 1.0)]

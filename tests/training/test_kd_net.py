@@ -335,6 +335,28 @@ def test_cached_answers_cost_what_the_teacher_s_own_cost() -> None:
         assert found[name].item() == pytest.approx(term.item(), abs=0.01)
 
 
+def test_the_log_says_which_reading_of_the_paper_ran() -> None:
+    config = parse(Config, {**ANY, "distillation": {"dice_form": "linear"}}, "r")
+    assert config.in_words == (
+        "student: 0.75 L_KD + 0.25 L_GT + 10 KL(teacher || student) of bottlenecks, "
+        "softmax by vector, mean over samples; softmax output, linear Dice, T 5 on the "
+        "teacher and 1 on the student"
+    )
+
+
+def test_a_softened_background_says_next_to_nothing_of_an_organ() -> None:
+    # 72 of 32768 voxels; s is 0.57 there and 0.164 elsewhere, as a teacher at T = 5 has
+    # it. One number everywhere has 2 * 886.1 / (902.8 + 881.3): what T 5 hides.
+    soft = torch.full((1, 1, 32768), 0.164)
+    soft[..., :72] = 0.57
+    flat = torch.full_like(soft, 0.164)
+    assert soft_dice(flat, soft, "squared").item() == pytest.approx(0.9933, abs=1e-3)
+    # and an answer that is sure and right has 2 * 41.04 / (72 + 902.8)
+    sure = torch.zeros_like(soft)
+    sure[..., :72] = 1
+    assert soft_dice(sure, soft, "squared").item() == pytest.approx(0.0842, abs=1e-3)
+
+
 # ---- who sees what ----
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kdseg_train.config import find_recipe, load_recipe, parse
-from kdseg_train.data import resolve
+from kdseg_train.data import Cases, resolve
 from kdseg_train.methods import fit, medaka, prepare
 from kdseg_train.methods.medaka import Config, Distillation
 from kdseg_train.new import new_recipe
@@ -329,6 +329,15 @@ def test_what_a_recipe_lacks_is_named(values: dict[str, Any], says: str) -> None
 
 def test_without_pseudo_labels_no_verdicts_are_needed() -> None:
     assert recipe(pseudo=False).quality.source == "reviews"
+
+
+def test_the_paper_s_recipe_trains_the_teacher_that_it_names_later() -> None:
+    first = ("pseudo=false", "init=scratch", "distillation.alpha=0")
+    values = load_recipe(find_recipe(Path("medaka/paper")), first)
+    config = parse(Config, values, "medaka/paper")
+    assert config.teacher == Path("teacher/model")  # which is not there yet
+    cases = Cases(("CT",), ("brain",), (), (), (), ())
+    assert medaka.checked(config, cases) is cases
 
 
 ROWS = {  # pseudo, alpha, init, source -> needs a teacher

@@ -3,10 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from dicom_files import image, save
+from pydicom.uid import generate_uid
 
 from kdseg_train.plan import claimants, find_scans
+from kdseg_train.predict import read_scan
 from napari_kdseg.errors import GridError, UsageError
+from napari_kdseg.volumes.formats import files_of
 from napari_kdseg.volumes.labels import LabelClass, LabelSet
 
 
@@ -78,3 +83,42 @@ def test_a_case_that_would_leave_the_folder_is_refused(
     )
     with pytest.raises(UsageError, match=r"called '\.\./\.\./escaped'"):
         find_scans([tmp_path / "set"])
+
+
+def test_each_channel_may_be_a_part_of_its_own(tmp_path: Path) -> None:
+    for name, number in (("first", 1), ("second", 2)):
+        slices(tmp_path, name, number)
+    parts = ("first (series 1)", "second (series 2)")
+    (scan,) = find_scans([tmp_path, tmp_path], parts, "anna")
+    volume = read_scan(scan, None)
+    assert volume.data.shape[0] == 2
+    assert [int(volume.data[at, 0:1].max()) for at in range(2)] == [1, 2]
+    with pytest.raises(UsageError, match="one volume for each of 1"):
+        find_scans([tmp_path], parts, "anna")
+    with pytest.raises(UsageError, match="one volume for each of 2"):
+        find_scans([tmp_path, tmp_path], parts)
+
+
+def test_folders_named_by_numbers_are_cases_of_their_own(tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / f"1.2.840.{number}").mkdir()
+        slices(tmp_path / f"1.2.840.{number}", "ct", number)
+    found = [scan.id for scan in find_scans([tmp_path])]
+    assert found == ["1.2.840.1", "1.2.840.2"]
+    assert [path.name for path in files_of(tmp_path / "1.2.840.1")] == [
+        f"ct-{at}.dcm" for at in range(3)
+    ]
+    (tmp_path / "1.2.840.1/.DS_Store").touch()
+    (tmp_path / "1.2.840.1/out").mkdir()
+    (tmp_path / "1.2.840.1/out/labels.nii.gz").touch()
+    assert len(files_of(tmp_path / "1.2.840.1")) == 3
+
+
+def slices(folder: Path, name: str, number: int) -> None:
+    """Write a series of three slices, all voxels of which are its number."""
+    plane = np.full((4, 5), number, np.int16)
+    uid = generate_uid()
+    for at in range(3):
+        tags = {"SeriesDescription": name, "SeriesNumber": number}
+        made = image(plane, (0, 0, 2.0 * at), **tags, SeriesInstanceUID=uid)
+        save(made, plane, folder / f"{name}-{at}.dcm")

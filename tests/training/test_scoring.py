@@ -74,6 +74,25 @@ def test_a_region_is_scored_as_the_union_of_its_classes(
     assert float(found["organs"]["prediction_ml"]) == pytest.approx(sum(volumes))
 
 
+def test_a_fish_of_micrometres_has_a_volume(
+    tmp_path: Path, model_folder: MakeModelFolder
+) -> None:
+    # 512 voxels of liver, (0.002 mm)^3 each: 8e-9 mm^3 = 8e-12 ml, 4.096e-9 ml in all
+    cases = cases_of(tmp_path)
+    small = Grid.from_affine(np.diag([0.002, 0.002, 0.002, 1]), SHAPE)
+    (case,) = cases.test
+    for path in case.images:
+        write_volume(path, np.zeros(SHAPE, np.float32), small)
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[:, :8] = 1
+    assert case.label is not None
+    write_labels(case.label, labels, small, None)
+    model = model_folder("both", CLASSES, channels=("t1", "t2"))
+    rows = scored(a_run(tmp_path), [model], cases, "cpu")
+    found = {row["class"]: row for row in rows}
+    assert float(found["liver"]["reference_ml"]) == pytest.approx(4.096e-9, rel=1e-5)
+
+
 def test_channels_are_picked_in_the_order_asked_for() -> None:
     data = np.arange(3)[:, None, None, None] * np.ones((1, 2, 2, 2))
     volume = Volume(data, Grid.from_affine(np.eye(4), (2, 2, 2)), ("a", "b", "c"))

@@ -50,6 +50,17 @@ def noise(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(-9, 1000, SHAPE).astype(np.int16)
 
 
+def detached(folder: Path) -> Path:
+    """The same in two files: a header of NRRD, and packed voxels."""
+    (folder / "scan.raw.gz").write_bytes(gzip.compress(noise().tobytes()))
+    (folder / "scan.nhdr").write_text(
+        "NRRD0004\ntype: short\ndimension: 3\nsizes: 67 70 20\nendian: little\n"
+        "encoding: gzip\nspace: RAS\nspace directions: (1,0,0) (0,1,0) (0,0,1)\n"
+        "space origin: (0,0,0)\ndata file: scan.raw.gz\n\n"
+    )
+    return folder / "scan.nhdr"
+
+
 def test_a_copy_reads_as_its_source(cache: Cache, scan: Path) -> None:
     assert cache.find(scan) is None
     copy = cache.convert(scan)
@@ -117,12 +128,10 @@ def test_a_source_that_changed_has_no_copy(cache: Cache, scan: Path) -> None:
 
 
 def test_the_voxels_beside_a_header_count_as_well(cache: Cache, tmp_path: Path) -> None:
-    (tmp_path / "scan.nhdr").write_text("header")
-    (tmp_path / "scan.raw.gz").write_bytes(b"voxels")
-    before = cache.partial_path(tmp_path / "scan.nhdr")
-    (tmp_path / "scan.raw.gz").write_bytes(b"others")
+    path = detached(tmp_path)
+    before = cache.partial_path(path)
     os.utime(tmp_path / "scan.raw.gz", ns=(1, 1))
-    assert cache.partial_path(tmp_path / "scan.nhdr") != before
+    assert cache.partial_path(path) != before
 
 
 def test_every_file_of_a_folder_and_the_part_count(
@@ -349,3 +358,24 @@ def test_planes_that_never_come_are_an_error(
     with pytest.raises(VolumeError, match="planes; all must be there"):
         cache.convert(scan)
     assert cache.size() == 0
+
+
+def test_voxels_of_a_copy_that_was_cleared_are_an_error_and_not_zero(
+    cache: Cache, scan: Path
+) -> None:
+    cache.convert(scan)
+    opened = cache.open(scan).data
+    cache.clear()
+    with pytest.raises(VolumeError, match=r"chunk .* is missing"):
+        opened[0, 3:5]
+    with pytest.raises(VolumeError, match="damaged"):
+        opened[0, ::7, ::5]
+
+
+def test_labels_saved_beside_a_header_leave_the_copy(
+    cache: Cache, tmp_path: Path
+) -> None:
+    path = detached(tmp_path)
+    copy = cache.convert(path)
+    (tmp_path / "scan-labels.nii.gz").write_bytes(b"labels")
+    assert cache.find(path) == copy

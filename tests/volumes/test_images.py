@@ -18,6 +18,7 @@ from napari_kdseg.volumes.formats import (
     read_label_set,
     read_volume,
 )
+from napari_kdseg.volumes.formats.sniff import is_image_stack
 from napari_kdseg.volumes.volume import Grid
 
 SLICES = (np.arange(12 * 9 * 7).reshape(12, 9, 7) % 251).astype(np.uint8)
@@ -261,3 +262,11 @@ def test_a_folder_of_pictures_has_no_parts_and_is_not_written(tmp_path: Path) ->
         images.write(tmp_path / "new", SLICES[np.newaxis], grid, ("a",))
     with pytest.raises(VolumeError, match=r"Give a file that ends in \.ome\.tif"):
         images.write_labels(tmp_path / "new", SLICES[np.newaxis], grid, None)
+
+
+def test_pictures_beside_scans_are_no_stack(tmp_path: Path) -> None:
+    for number in range(2):
+        Image.fromarray(np.zeros((4, 5), np.uint8)).save(tmp_path / f"{number}.png")
+    assert is_image_stack(tmp_path)
+    (tmp_path / "scan.nii.gz").touch()
+    assert not is_image_stack(tmp_path)

@@ -192,11 +192,16 @@ def _divide(
 ) -> tuple[tuple[Case, ...], tuple[Case, ...], tuple[Case, ...]]:
     """Shuffle within each set of annotated classes, so that each is divided alike.
 
-    Cases of one group, such as the scans of one patient, stay together.
+    Cases of one group, such as the scans of one patient, stay together, with the first
+    of them where other classes are annotated in another one.
     """
     groups: dict[tuple[str, ...], list[Case]] = {}
+    leading: dict[str, tuple[str, ...]] = {}
     for case in cases:
-        groups.setdefault(case.annotated, []).append(case)
+        annotated = case.annotated
+        if case.group:
+            annotated = leading.setdefault(case.group, annotated)
+        groups.setdefault(annotated, []).append(case)
     parts: tuple[list[Case], list[Case], list[Case]] = ([], [], [])
     for group in groups.values():
         together: dict[str, list[Case]] = {}

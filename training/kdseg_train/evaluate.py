@@ -20,7 +20,7 @@ from kdseg_train import config
 from kdseg_train.layouts import read_data_set
 from napari_kdseg.atomic import write_text_atomic
 from napari_kdseg.errors import DataSetError, UsageError
-from napari_kdseg.measure.metrics import DEFINITIONS, ClassScore, score
+from napari_kdseg.measure.metrics import DEFINITIONS, QUANTITY, ClassScore, score
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes import formats
 from napari_kdseg.volumes.labels import LabelClass, LabelSet, distinct_color, values_in
@@ -165,9 +165,10 @@ def write_table(settings: EvaluateConfig, comparison: Comparison) -> None:
     writer.writerow(COLUMNS)
     for row in comparison.rows:
         found = row.score
-        distances = (f"{found.hd_mm:.4f}", f"{found.hd95_mm:.4f}")
+        distances = (f"{found.hd_mm:{QUANTITY}}", f"{found.hd95_mm:{QUANTITY}}")
         overlap = (f"{found.dice:.6f}", f"{found.iou:.6f}")
-        volumes = (f"{found.reference_ml:.4f}", f"{found.prediction_ml:.4f}")
+        sizes = (found.reference_ml, found.prediction_ml)
+        volumes = tuple(f"{size:{QUANTITY}}" for size in sizes)
         last = (f"{found.nsd:.6f}", *volumes, row.model, settings.nsd_tolerance_mm)
         writer.writerow([row.case, found.name, *overlap, *distances, *last])
     settings.out.parent.mkdir(parents=True, exist_ok=True)
@@ -278,7 +279,8 @@ def _published(path: Path) -> LabelFile:
 
 
 def _plain_files(folder: Path) -> Iterator[LabelFile]:
-    paths = [path for path in sorted(folder.iterdir()) if formats.is_volume(path)]
+    listed = formats.volumes_among(sorted(folder.iterdir()))
+    paths = [path for path in listed if formats.is_volume(path)]
     if not paths:
         raise DataSetError(
             f"{folder} holds no label file, dataset.json or prediction.json; give a "

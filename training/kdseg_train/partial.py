@@ -28,6 +28,7 @@ from kdseg_train.plan import Plan, Scan
 from napari_kdseg.atomic import write_text_atomic
 from napari_kdseg.inference.predict import FinishedTile
 from napari_kdseg.inference.regions import shares
+from napari_kdseg.volumes.formats import files_of
 from napari_kdseg.volumes.volume import Box
 
 SLAB_PLANES = 8  # as thin as finished slabs come
@@ -55,6 +56,7 @@ class Partial:
         self._done: slice | None = None
         self._opening = {
             "files": [_stamp(path) for path in scan.images],
+            "parts": [*scan.parts],
             "models": [model.fingerprint for model in plan.models],
         }
         if not self._taken_up():
@@ -226,9 +228,10 @@ def _joined(done: slice | None, new: slice) -> slice | None:
 
 
 def _stamp(path: Path) -> list[Any]:
-    """What changes when a file is replaced."""
-    status = path.stat()
-    return [str(path), status.st_size, status.st_mtime_ns]
+    """What changes when a file, or one in a folder, is replaced."""
+    stats = [file.stat() for file in files_of(path)]
+    newest = max((stat.st_mtime_ns for stat in stats), default=0)
+    return [str(path), sum(stat.st_size for stat in stats), newest]
 
 
 def _complete_lines(data: bytes) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ from napari_kdseg.volumes.labels import LabelSet
 from napari_kdseg.volumes.preprocessing import Frame
 from napari_kdseg.volumes.volume import Grid, check_same_grid
 
+Part = str | tuple[str | None, ...] | None
 FormatName = Literal["source", "nifti", "nrrd", "mha", "tiff", "ome-zarr"]
 
 
@@ -36,8 +37,10 @@ class PredictConfig(config.Settings):
     inputs: tuple[Path, ...] = Field(
         min_length=1, description="scans, folders of scans, data sets"
     )
-    part: str | None = Field(
-        None, description="which volume of the inputs, where they hold several"
+    part: Part = Field(
+        None,
+        description="which volume of the inputs, where they hold several; of the "
+        "channels of one case, one for each",
     )
     case: str | None = Field(
         None,
@@ -103,8 +106,8 @@ class Scan:
     images: tuple[Path, ...]
     """One file with every channel, or one file a channel."""
     headers: tuple[formats.Header, ...]
-    part: str | None = None
-    """Which volume of the files, where they hold several."""
+    parts: tuple[str | None, ...]
+    """Which volume of each file, where it holds several."""
 
     @property
     def grid(self) -> Grid:
@@ -213,7 +216,7 @@ def plan(settings: PredictConfig, *, resume: bool) -> Plan:
 
 
 def find_scans(
-    inputs: Sequence[Path], part: str | None = None, case: str | None = None
+    inputs: Sequence[Path], part: Part = None, case: str | None = None
 ) -> tuple[Scan, ...]:
     """Expand files, folders of files and data sets into cases.
 
@@ -222,7 +225,8 @@ def find_scans(
     inputs
         What is to be predicted.
     part
-        Which volume of each, where they hold several.
+        Which volume of each, where they hold several; one for each input where these
+        are the channels of one case.
     case
         The one case whose channels the inputs are, in their order.
 
@@ -248,6 +252,12 @@ def find_scans(
         cases += group_channels(together).items()
     if case is not None:
         cases = [(case, tuple(inputs))]
+    if isinstance(part, tuple) and (case is None or len(part) != len(inputs)):
+        raise UsageError(
+            f"The part {part} does not name one volume for each of {len(inputs)} "
+            "channels of one case; a list does. Give one part, or a case and a part "
+            "for each input."
+        )
     _refuse_doubles(cases)
     return tuple(_scan(name, images, part) for name, images in cases)
 
@@ -290,12 +300,13 @@ def _common_values(models: Sequence[Model], teachers: Sequence[int]) -> dict[str
     return {c.name: c.value for c in LabelSet.from_names(names).classes}
 
 
-def _scan(name: str, images: tuple[Path, ...], part: str | None) -> Scan:
-    headers = tuple(formats.inspect_volume(path, part) for path in images)
+def _scan(name: str, images: tuple[Path, ...], part: Part) -> Scan:
+    parts = part if isinstance(part, tuple) else (part,) * len(images)
+    headers = tuple(map(formats.inspect_volume, images, parts))
     first = headers[0]
     for other in headers[1:]:
         check_same_grid(first.grid, other.grid, first.path, other.path, SHARE_A_GRID)
-    return Scan(name, images, headers, part)
+    return Scan(name, images, headers, parts)
 
 
 def _refuse_doubles(cases: Sequence[tuple[str, tuple[Path, ...]]]) -> None:

@@ -193,10 +193,8 @@ def read_scan(
         Where a file is damaged, or holds voxels that are not finite.
     """
     volumes = [
-        open_scan(
-            path, scan.part, fill_nonfinite=fill_nonfinite, on_progress=on_progress
-        )
-        for path in scan.images
+        open_scan(path, part, fill_nonfinite=fill_nonfinite, on_progress=on_progress)
+        for path, part in zip(scan.images, scan.parts, strict=True)
     ]
     return stacked(volumes, scan.channels)
 

@@ -16,7 +16,7 @@ from kdseg_train.patches import read_case, read_case_labels
 from napari_kdseg.atomic import write_text_atomic
 from napari_kdseg.inference.coarse_to_fine import predict_any_volume
 from napari_kdseg.inference.settings import Settings
-from napari_kdseg.measure.metrics import ClassScore, score
+from napari_kdseg.measure.metrics import QUANTITY, ClassScore, score
 from napari_kdseg.models.model import Model
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes.labels import LabelSet
@@ -184,9 +184,9 @@ def _row(case: str, model: str, found: ClassScore) -> Row:
         "class": found.name,
         "dice": f"{found.dice:.6f}",
         "iou": f"{found.iou:.6f}",
-        "hd_mm": f"{found.hd_mm:.4f}",
-        "hd95_mm": f"{found.hd95_mm:.4f}",
+        "hd_mm": f"{found.hd_mm:{QUANTITY}}",
+        "hd95_mm": f"{found.hd95_mm:{QUANTITY}}",
         "nsd": f"{found.nsd:.6f}",
-        "reference_ml": f"{found.reference_ml:.4f}",
-        "prediction_ml": f"{found.prediction_ml:.4f}",
+        "reference_ml": f"{found.reference_ml:{QUANTITY}}",
+        "prediction_ml": f"{found.prediction_ml:{QUANTITY}}",
     }

@@ -44,6 +44,9 @@ DEFINITIONS = (
 )
 """To be printed beside every table; takes the tolerance in mm."""
 
+QUANTITY = ".6g"
+"""Format of mm and ml in tables: six digits that count, were it a fish in micro-CT."""
+
 
 _ROUNDING = 1e-9  # three voxels of 0.1 mm are 0.30000000000000004 mm
 

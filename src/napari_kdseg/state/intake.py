@@ -165,7 +165,7 @@ class _Look:
                 yield path
             return
         try:
-            is_whole, entries = is_volume(path), sorted(path.iterdir())
+            is_whole, entries = is_volume(path), _entries(path)
         except OSError as error:
             self.notes.append(
                 f"{path} cannot be looked into ({error.strerror}); what lies in it was "
@@ -176,10 +176,9 @@ class _Look:
             yield path
         self.folders += 1
         if depth and self.folders <= _MOST_FOLDERS and not is_zarr(path):
-            for entry in entries:
-                hidden = entry.name.startswith(".")
-                if not hidden and (entry.is_dir() or not is_whole):
-                    yield from self._volumes(entry, depth - 1)
+            inner = (entry for entry in entries if entry.is_dir() or not is_whole)
+            for entry in inner:
+                yield from self._volumes(entry, depth - 1)
         if self.folders == _MOST_FOLDERS + 1:
             self.folders += 1
             self.notes.append(
@@ -259,6 +258,12 @@ def _with_series(paths: Sequence[Path]) -> list[Path]:
         for path in paths
     ]
     return list(dict.fromkeys(kept))
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What lies in a folder, by name, without what is hidden."""
+    found = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    return sorted(found)
 
 
 def _is_scan_file(path: Path) -> bool:

@@ -223,11 +223,12 @@ class Worker:
 def command_line(run: Run) -> str:
     """What repeats a run in a shell.
 
-    A prediction is spelled out, with its own OUT; any other run is executed from its
-    folder.
+    A prediction is spelled out, with its own OUT, where options can say it; any other
+    run is executed from its folder.
     """
     config = run.config
-    if config["command"] != "predict":
+    part_of_each = isinstance(config.get("part"), list)  # has no option of its own
+    if config["command"] != "predict" or part_of_each:
         return shlex.join(["kdseg-train", "run", str(run.folder)])
     words = ["kdseg-train", "predict", *config.get("inputs", ())]
     for key, value in config.items():

@@ -68,6 +68,8 @@ class Source:
     """Which volume of the file, where it holds several."""
     files: tuple[Path, ...] = ()
     """The files of all channels, where they have one each."""
+    parts: tuple[str | None, ...] = ()
+    """Which volume of each of these."""
 
     @property
     def header(self) -> Header:
@@ -181,6 +183,7 @@ def source_of_layer(layer: Any) -> Source:
             path=Path(path),
             part=record.get("part"),
             files=tuple(Path(file) for file in record.get("files", ())),
+            parts=tuple(record.get("parts", ())),
         )
     return Source(layer.name, grid, (layer.name,), dtype, data=data)
 

@@ -5,6 +5,7 @@ plane of it. So cutting reads nothing; voxels are read when an array is asked fo
 """
 
 import operator
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -86,9 +87,7 @@ class _Layers:
         self._channel = channel
         chunks = getattr(data, "chunks", None) or (1,) * 4
         self._edges = tuple(int(edge) for edge in chunks[1:])
-        self._axis = 0
-        self._held = range(0)
-        self._layer = np.empty((0, 0, 0), self.dtype)
+        self._held = _Held(0, range(0), np.empty((0, 0, 0), self.dtype))
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -98,28 +97,42 @@ class _Layers:
     def read(self, spans: Spans) -> np.ndarray:
         axis = next((n for n, span in enumerate(spans) if len(span) == 1), None)
         box = [_slice(span) for span in spans]
-        if axis is None or not self._hold(axis, spans[axis][0]):
+        held = None if axis is None else self._hold(axis, spans[axis][0])
+        if axis is None or held is None:
             return np.asarray(self._data[(self._channel, *box)])
-        place = spans[axis][0] - self._held.start
+        place = spans[axis][0] - held.planes.start
         box[axis] = slice(place, place + 1)
-        return self._layer[tuple(box)]
+        return held.voxels[tuple(box)]
 
-    def _hold(self, axis: int, place: int) -> bool:
+    def _hold(self, axis: int, place: int) -> "_Held | None":
         """Have the layer of chunks with a plane in memory, if it is small enough."""
-        if axis == self._axis and place in self._held:
-            return True
+        held = self._held  # one look: viewers slice in several threads
+        if axis == held.axis and place in held.planes:
+            return held
         shape, edge = self._data.shape[1:], self._edges[axis]
         first = place // edge * edge
         span = slice(first, min(first + edge, shape[axis]))
         voxels = prod(shape) // shape[axis] * (span.stop - span.start)
         if edge < 2 or voxels * self.dtype.itemsize > LARGEST_LAYER_BYTES:
-            return False
+            return None
         box = [slice(None)] * 3
         box[axis] = span
-        self._held, self._layer = range(0), self._layer[:0]  # freed before the next
-        self._layer = np.asarray(self._data[(self._channel, *box)])
-        self._axis, self._held = axis, range(span.start, span.stop)
-        return True
+        # freed before the next is read
+        self._held = held = _Held(0, range(0), np.empty((0, 0, 0), self.dtype))
+        voxels_there = np.asarray(self._data[(self._channel, *box)])
+        self._held = held = _Held(axis, range(span.start, span.stop), voxels_there)
+        return held
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A layer of chunks in memory."""
+
+    axis: int
+    planes: range
+    """Where along that axis."""
+    voxels: np.ndarray
+    """Z, y, x."""
 
 
 def _whole(index: Any) -> tuple[Any, ...]:

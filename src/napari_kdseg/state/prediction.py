@@ -31,6 +31,8 @@ class Wish:
     """Which volume of the scan's file, where it holds several."""
     files: tuple[Path, ...] = ()
     """The files of all channels, where they have one each."""
+    parts: tuple[str | None, ...] = ()
+    """Which volume of each of these."""
     case: str | None = None
     """What such a scan is called."""
 
@@ -82,7 +84,7 @@ def _config(wish: Wish) -> dict[str, Any]:
         "command": "predict",
         "inputs": [str(file) for file in wish.files or (wish.scan,)],
         "case": wish.case if len(wish.files) > 1 else None,
-        "part": wish.part,
+        "part": list(wish.parts) if any(wish.parts) else wish.part,
         "models": [str(model.folder) for model in wish.models],
         "uncertainty": wish.settings.uncertainty,
         # Without a teacher among them all models count as teachers.

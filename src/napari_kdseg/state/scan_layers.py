@@ -73,12 +73,18 @@ class ScanFiles:
             Where a file is missing or damaged.
         """
         made: list[LayerData] = []
-        names = iter(self.scan.channels)
         for stored in self.scan.images:
             one = self.place(stored)
             volume = open_scan(one.path, one.part, cache=self.cache)
-            for layer in image_layers(volume, one.part):
-                made.append(self._named(layer, next(names), first=not made))
+            if len(volume.channels) != len(stored.channels):
+                raise VolumeError(
+                    f"{one.path} has {len(volume.channels)} channels and had "
+                    f"{len(stored.channels)} when it was added; a scan keeps its "
+                    "channels. Press Accept where the change is meant."
+                )
+            layers = image_layers(volume, one.part)
+            for layer, name in zip(layers, stored.channels, strict=True):
+                made.append(self._named(layer, name, first=not made))
         if self.scan.labels is not None:
             made.append(self._labels(self.place(self.scan.labels)))
         return made
@@ -92,6 +98,7 @@ class ScanFiles:
         if len(self.scan.images) > 1:
             places = [self.place(stored) for stored in self.scan.images]
             noted["files"] = [str(one.path) for one in places]
+            noted["parts"] = [one.part for one in places]
             noted["channels"] = tuple(self.scan.channels)
         return with_record((data, named, kind), **noted)
 

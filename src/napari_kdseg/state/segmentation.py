@@ -257,6 +257,7 @@ class Segmentation:
             self._out,
             part=source.part,
             files=source.files,
+            parts=source.parts,
             case=source.name,
         )
         self._wanted_grid = self._source.grid

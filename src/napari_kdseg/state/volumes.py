@@ -344,7 +344,7 @@ class Volumes:
         self._adding = None
         self._off_grid = adding.off_grid
         self._set_status(Status(adding.result))
-        self._learn_classes(adding.added)
+        self._try(partial(self._learn_classes, adding.added))
         if adding.added:
             self._selected = adding.added[-1].case
         self.refresh()
@@ -356,10 +356,9 @@ class Volumes:
             return
         for scan in added:
             if scan.labels is not None:
-                place = self._files(scan).place(scan.labels)
-                known = classes_of_labels(place)
+                known = classes_of_labels(self._files(scan).place(scan.labels))
                 if known is not None:
-                    self._try(partial(project.set_classes, known))
+                    project.set_classes(known)
                     return
 
     # ---- Private: opening ----
@@ -376,11 +375,11 @@ class Volumes:
         self._go_on(self._opening)
 
     def _go_on(self, opening: Opening) -> None:
+        self._set_status(Status())  # what fails from here on is not under way
         if opening.begin():
             self._set_status(Status(opening.text, busy=True))
             return
         self._opening = None
-        self._set_status(Status())
         self.layers_opened.emit(opening.layers())
 
     def _on_job_changed(self, job: Job) -> None:

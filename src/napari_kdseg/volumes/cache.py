@@ -15,7 +15,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from napari_kdseg.atomic import write_text_atomic
 from napari_kdseg.errors import VolumeError
 from napari_kdseg.volumes.formats import (
     blocks_of,
+    files_of,
     inspect_volume,
     ome_zarr,
     read_label_set,
@@ -38,8 +39,6 @@ _SCAN = "scan.ome.zarr"
 _SOURCE = "source.json"
 _LOCKS = "locks"
 _VERSION = 1
-# Files of these endings are all there is to their volume; others may have neighbours.
-_ALONE = (".nii", ".nii.gz", ".nrrd", ".seg.nrrd", ".mha")
 _PICTURES = (".tif", ".tiff", ".ome.tif", ".ome.tiff")
 _ROOM = 1.2  # levels add a seventh; noise is not compressed at all
 _WAIT_S = 0.2
@@ -79,7 +78,7 @@ class Cache:
         Raises
         ------
         VolumeError
-            When the scan does not exist.
+            When the scan does not exist, or does not say of which files it is.
         """
         return self.folder / _key(path, part) / _SCAN
 
@@ -293,7 +292,7 @@ def _key(path: Path, part: str | None) -> str:
         raise VolumeError(f"{path} does not exist; a scan is needed. Check the path.")
     whole = path.resolve()
     states = [
-        (file.relative_to(whole.parent).as_posix(), about.st_size, about.st_mtime_ns)
+        (file.as_posix(), about.st_size, about.st_mtime_ns)
         for file in _files_that_count(whole)
         for about in [file.stat()]
     ]
@@ -301,16 +300,11 @@ def _key(path: Path, part: str | None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _files_of(path: Path) -> list[Path]:
-    if path.is_dir():
-        return [file for file in path.rglob("*") if file.is_file()]
-    ending = suffix_of(path)
-    if ending in _ALONE:
-        return [path]
-    beside = [file for file in path.parent.iterdir() if file.is_file()]
-    if ending in _PICTURES:
+def _files_that_count(path: Path) -> list[Path]:
+    if path.is_file() and suffix_of(path) in _PICTURES:  # may speak of each other
+        beside = (file for file in path.parent.iterdir() if file.is_file())
         return [file for file in beside if suffix_of(file) in _PICTURES]
-    return beside
+    return list(files_of(path))
 
 
 def _is_whole(copy: Path) -> bool:
@@ -337,5 +331,9 @@ def _entry(folder: Path) -> Entry | None:
 
 
 def _bytes(folder: Path) -> int:
-    found = (Path(at) / name for at, _, names in os.walk(folder) for name in names)
-    return sum(file.stat().st_size for file in found if file.exists())
+    total = 0
+    for at, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # removed meanwhile
+                total += Path(at, name).stat().st_size
+    return total

@@ -164,6 +164,18 @@ class Config(Recipe):
             chain_of(self.regions)
         return self
 
+    @property
+    def in_words(self) -> str:
+        """How the student learns, and which reading of the paper it is, for the log."""
+        told = self.distillation
+        return (
+            f"student: {told.imitation:g} L_KD + {1 - told.imitation:g} L_GT + "
+            f"{told.bottleneck_weight:g} KL(teacher || student) of bottlenecks, "
+            f"softmax by {told.bottleneck_norm}, mean over samples; {self.output} "
+            f"output, {told.dice_form} Dice, T {told.temperature:g} on the teacher and "
+            f"{told.temperature_student:g} on the student"
+        )
+
 
 # ---- equations 2 to 5 ----
 
@@ -269,6 +281,7 @@ def train(run: Run, config: Config) -> None:
     material = gather(run, config, partial(checked, config))
     stored = [*material.training, *material.validation]
     check_images(stored, material.cases.channels)
+    run.event("note", message=config.in_words)
     folds = divided(material, config.folds, config.split.seed)
     if config.folds > 1 and watches_validation(config) and not material.validation:
         run.warning(

@@ -243,7 +243,7 @@ def checked(config: Config, cases: Cases) -> Cases:
                 "class in every labelled case. Name the classes that all have under "
                 "`annotated`."
             )
-    if config.teacher is not None:
+    if config.teacher is not None and config.needs_teacher:
         given_teacher(config, cases)
     if config.pseudo:
         if not cases.unlabelled:

@@ -30,6 +30,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kdseg_train.config import Recipe, Settings, Training
+from kdseg_train.data import Cases
 from kdseg_train.loop import Stage
 from kdseg_train.loop import train as train_stage
 from kdseg_train.losses import dice_and_cross_entropy, voxel_kl
@@ -135,12 +136,7 @@ def train(run: Run, config: Config) -> None:
                 f"teachers names {organ!r}, which no case annotates; the classes are "
                 f"{', '.join(material.cases.classes)}."
             )
-    for organ in sorted(config.teachers, key=material.cases.classes.index):
-        teacher = given_teacher(config, organ)  # before the others train for hours
-        if isinstance(teacher, Path):
-            cases = material.cases
-            asked = [*cases.training, *cases.unlabelled, *cases.validation]
-            check_predictions(teacher, asked)
+    check_given(config, material.cases)  # before the others train for hours
     teachers = [
         teacher_of(run, config, material, organ) for organ in material.cases.classes
     ]
@@ -236,6 +232,32 @@ def train_student(
     )
     train_stage(stage, run, device)
     return save_model(target.folder, card, student)
+
+
+def check_given(config: Config, cases: Cases) -> None:
+    """Refuse given teachers that cannot teach, and levels that the student lacks.
+
+    Raises
+    ------
+    DataSetError
+        As `check_predictions`.
+    ModelError
+        As `given_teacher` and `check_teachers`.
+    """
+    models = []
+    for organ in sorted(config.teachers, key=cases.classes.index):
+        teacher = given_teacher(config, organ)
+        if isinstance(teacher, Model):
+            models.append(teacher)
+        else:
+            asked = [*cases.training, *cases.unlabelled, *cases.validation]
+            check_predictions(teacher, asked)
+    student = new_network(config, cases, Target(cases.classes, Path(), "student", ""))
+    if config.distillation.feature_weight > 0:
+        for level in config.distillation.feature_levels:
+            student.feature_channels(level)
+    frozen = [frozen_network(model, torch.device("cpu")) for model in models]
+    check_teachers(config, student, models, frozen)
 
 
 def check_teachers(

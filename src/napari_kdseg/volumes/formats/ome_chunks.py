@@ -230,9 +230,9 @@ class Chunks:
         """Read a box; what is no tuple of slices without steps is left to zarr."""
         spans = _spans(index, self.shape)
         if spans is None:
-            box = self.array[index]
+            found = self.array[index]
             self._check_there(index)  # zarr would make a removed chunk the fill value
-            return box
+            return found
         box = np.empty([stop - start for start, stop in spans], self.dtype)
         if box.size:
             self._read_all(self._places(spans), spans, box)
