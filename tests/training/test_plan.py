@@ -8,6 +8,7 @@ import pytest
 from dicom_files import image, save
 from pydicom.uid import generate_uid
 
+from kdseg_train.layouts import group_channels
 from kdseg_train.plan import claimants, find_scans
 from kdseg_train.predict import read_scan
 from napari_kdseg.errors import GridError, UsageError
@@ -122,3 +123,14 @@ def slices(folder: Path, name: str, number: int) -> None:
         tags = {"SeriesDescription": name, "SeriesNumber": number}
         made = image(plane, (0, 0, 2.0 * at), **tags, SeriesInstanceUID=uid)
         save(made, plane, folder / f"{name}-{at}.dcm")
+
+
+def test_numbers_without_a_first_channel_are_cases(tmp_path: Path) -> None:
+    for name in ("anna_0001", "anna_0002", "bert_0000", "bert_0001"):
+        (tmp_path / f"{name}.nii.gz").touch()
+    found = group_channels(sorted(tmp_path.iterdir()))
+    assert {case: len(files) for case, files in found.items()} == {
+        "anna_0001": 1,
+        "anna_0002": 1,
+        "bert": 2,
+    }

@@ -510,3 +510,15 @@ def test_real_series_are_read_as_simpleitk_and_hand_read_them(
         )
         ours = found.grid.affine @ (columns, rows, at, 1)
         assert np.allclose(np.diag([-1, -1, 1]) @ ours[:3], corner, atol=0.07)
+
+
+def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
+    make.write_series(tmp_path, make.gradient())
+    assert inspect_volume(tmp_path).channels == ("CT",)
+
+    def turn(tags: Dataset) -> None:
+        tags.Modality = "MR"
+
+    for path in tmp_path.iterdir():
+        make.changed(path, turn)
+    assert inspect_volume(tmp_path).channels == ("MR",)

@@ -99,6 +99,11 @@ def test_no_file_is_lost_or_doubled(names: list[str]) -> None:
     assert sorted(p for c in found.values() for p in c.values()) == sorted(paths)
 
 
+def test_numbers_without_a_first_channel_are_cases() -> None:
+    found = group_by_pattern([Path("/a/anna_0001.nii"), Path("/a/anna_0002.nii")])
+    assert list(found) == ["anna_0001", "anna_0002"]
+
+
 # ---- Data sets ----
 
 

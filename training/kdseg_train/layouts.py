@@ -104,14 +104,17 @@ def _check_ids(folder: Path, ids: Sequence[str]) -> None:
 def group_channels(paths: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
     """Case id -> its files in channel order.
 
-    ``CASE_0000`` and ``CASE_0001`` belong together. What is no
-    volume is left out.
+    ``CASE_0000`` and ``CASE_0001`` belong together; without a ``CASE_0000`` the numbers
+    are those of cases. What is no volume is left out.
     """
+    volumes = [path for path in formats.volumes_among(paths) if formats.is_volume(path)]
+    names = {formats.case_id(path) for path in volumes}
     groups: dict[str, list[Path]] = {}
-    for path in formats.volumes_among(paths):
-        if formats.is_volume(path):
-            name = without_channel(formats.case_id(path))
-            groups.setdefault(name, []).append(path)
+    for path in volumes:
+        name = formats.case_id(path)
+        case = without_channel(name)
+        known = name if f"{case}_0000" not in names else case
+        groups.setdefault(known, []).append(path)
     return {case: tuple(sorted(files)) for case, files in sorted(groups.items())}
 
 

@@ -73,7 +73,10 @@ def prepared(wish: Wish, cache: Path) -> Run:
 def case_of(run: Run) -> str:
     """The name of the one scan that a run of a dock predicts."""
     named = run.config.get("case")
-    return named or without_channel(case_id(Path(run.config["inputs"][0])))
+    if named:
+        return str(named)
+    name = case_id(Path(run.config["inputs"][0]))
+    return without_channel(name) if name.endswith("_0000") else name
 
 
 def _config(wish: Wish) -> dict[str, Any]:

@@ -76,9 +76,10 @@ def group_by_pattern(
     UsageError
         When the pattern has not one ``{case}``, or more than one ``{channel}``.
     """
-    read = _usual if pattern is None else _reader(pattern)
+    listed = sorted(paths)
+    read = _usual(listed) if pattern is None else _reader(pattern)
     groups: dict[tuple[Path | None, str], list[tuple[str, Path]]] = {}
-    for path in sorted(paths):
+    for path in listed:
         found = read(path)
         # A pattern of one's own may gather channels from several folders.
         place = path.parent if pattern is None else None
@@ -165,16 +166,26 @@ def classes_of_data_set(path: Path) -> LabelSet | None:
         return None
 
 
-def _usual(path: Path) -> Naming:
-    name = case_id(path)
-    numbered = _NUMBER.fullmatch(name)
-    if numbered is not None:
-        number = numbered["channel"]
-        return Naming(numbered["case"], channel_names(path).get(number, number))
-    if name.lower() in MODALITIES:
-        return Naming(path.parent.name or name, name)
-    found = _MODALITY.fullmatch(name)
-    return Naming(name) if found is None else Naming(found["case"], found["channel"])
+def _usual(listed: Sequence[Path]) -> Callable[[Path], Naming]:
+    """Read names as is usual; numbers are channels where ``_0000`` is there."""
+    there = {(path.parent, case_id(path)) for path in listed}
+
+    def read(path: Path) -> Naming:
+        name = case_id(path)
+        found = _NUMBER.fullmatch(name)
+        if found is not None:
+            case, number = found["case"], found["channel"]
+            known = channel_names(path)
+            if number in known or (path.parent, f"{case}_0000") in there:
+                return Naming(case, known.get(number, number))
+        if name.lower() in MODALITIES:
+            return Naming(path.parent.name or name, name)
+        found = _MODALITY.fullmatch(name)
+        return (
+            Naming(name) if found is None else Naming(found["case"], found["channel"])
+        )
+
+    return read
 
 
 def _reader(pattern: str) -> Callable[[Path], Naming]:

@@ -7,6 +7,7 @@ import struct
 import warnings
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -59,6 +60,9 @@ _FAILURES = (
 _LABEL_MAP_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"  # not in every pydicom
 _STANDARD = "1.2.840.10008."
 _UNMARKED = (b"\x08\x00", b"\x02\x00", b"\x00\x08")
+
+
+_REMEMBERED = 8192
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,10 @@ def read_folder(folder: Path) -> list[DicomFile]:
     VolumeError
         When a file is damaged, or none is DICOM.
     """
-    found = [read_file(path, in_folder=True) for path in visible_files(folder)]
+    found = []
+    for path in visible_files(folder):
+        about = path.stat()
+        found.append(_remembered(path, about.st_size, about.st_mtime_ns))
     files = [file for file in found if file is not None]
     if files:
         return files
@@ -150,6 +157,13 @@ def read_folder(folder: Path) -> list[DicomFile]:
     raise VolumeError(
         f"{folder} holds no DICOM file; a series is a folder of them. Check the path."
     )
+
+
+@lru_cache(_REMEMBERED)
+def _remembered(path: Path, size: int, changed_ns: int) -> DicomFile | None:
+    """Read a header once: a folder's are asked for by each of its series."""
+    del size, changed_ns  # tell a file from what lay there before
+    return read_file(path, in_folder=True)
 
 
 def read_file(path: Path, *, in_folder: bool = False) -> DicomFile | None:
