@@ -135,7 +135,7 @@ def _write(path: Path, data: VoxelArray, grid: Grid, packing: Packing) -> None:
             f"{path} would be two files, a header and its voxels; only single files "
             "are written. Give it the ending .mha."
         )
-    stored = storable_dtype(np.dtype(data.dtype))
+    stored = storable_dtype(np.dtype(data.dtype), path)
     count = data.shape[0]
     start, end = _header_texts(count, stored, grid, packing)
     with atomic_file(path) as file:

@@ -233,7 +233,7 @@ def _write(
             f"{path} could not be written: two files (.hdr, .img) cannot appear at "
             "once, so pairs are only read. Choose a name that ends in .nii.gz."
         )
-    stored = storable_dtype(np.dtype(data.dtype))
+    stored = storable_dtype(np.dtype(data.dtype), path)
     header = _new_header(data.shape, stored, grid)
     header["intent_code"] = intent
     header["vox_offset"] = header.single_vox_offset + len(extensions)

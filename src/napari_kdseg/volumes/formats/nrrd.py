@@ -144,7 +144,7 @@ def write_nrrd(
             f"{path} would be two files, a header and its voxels; only single files "
             "are written. Give it the ending .nrrd."
         )
-    stored = storable_dtype(np.dtype(data.dtype))
+    stored = storable_dtype(np.dtype(data.dtype), path)
     count = data.shape[0]
     text = _header_text(count, stored, grid, keys)
     with atomic_file(path) as file:

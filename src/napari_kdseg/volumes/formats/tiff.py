@@ -39,7 +39,12 @@ from napari_kdseg.volumes.formats.tiff_ome import (
 from napari_kdseg.volumes.formats.tiff_pages import Book, open_book, understood
 from napari_kdseg.volumes.formats.tiff_record import OWN_KEY, own_record
 from napari_kdseg.volumes.formats.tiff_units import Resolution
-from napari_kdseg.volumes.formats.voxels import LazyVoxels, guarded, slabs
+from napari_kdseg.volumes.formats.voxels import (
+    LazyVoxels,
+    guarded,
+    slabs,
+    storable_dtype,
+)
 from napari_kdseg.volumes.labels import LabelSet
 from napari_kdseg.volumes.volume import Grid, VoxelArray, default_channels
 
@@ -316,7 +321,7 @@ def _write(
     record: dict[str, str],
     channels: tuple[str, ...],
 ) -> None:
-    stored = _storable(np.dtype(data.dtype), path)
+    stored = storable_dtype(np.dtype(data.dtype), path)
     shape = tuple(int(size) for size in data.shape)
     if can_describe(stored):
         about = ome_xml(shape, stored, grid.spacing_mm, channels, record)
@@ -347,18 +352,3 @@ def _write(
 def _planes(data: VoxelArray, stored: np.dtype[Any]) -> Iterator[np.ndarray]:
     for block in slabs(data):
         yield from np.ascontiguousarray(data[block], stored)
-
-
-def _storable(dtype: np.dtype[Any], path: Path) -> np.dtype[Any]:
-    """Give the type that stores a type without loss: itself, for most."""
-    wider: dict[str, np.dtype[Any]] = {
-        "?": np.dtype(np.uint8),
-        "e": np.dtype(np.float32),
-    }
-    stored = wider.get(dtype.char, dtype)
-    if stored.kind not in "uif" or stored.itemsize > 8:
-        raise VolumeError(
-            f"{path} would have voxels of type {dtype}; they must be integers or "
-            "floats of at most 64 bits. Convert them first."
-        )
-    return stored.newbyteorder("<")

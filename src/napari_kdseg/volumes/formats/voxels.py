@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -213,8 +214,8 @@ def _span(pick: int | slice, size: int) -> slice:
     return slice(pick % size, pick % size + 1)
 
 
-def storable_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Give the type that stores `dtype` without loss: itself, for most.
+def storable_dtype(dtype: np.dtype[Any], path: Path) -> np.dtype[Any]:
+    """Give the type that stores `dtype` in a file without loss: itself, for most.
 
     Raises
     ------
@@ -228,7 +229,7 @@ def storable_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     stored = wider.get(dtype.char, dtype)
     if stored.kind not in "uif" or stored.itemsize > 8:
         raise VolumeError(
-            f"Voxels of type {dtype} cannot be written; they must be integers or "
+            f"{path} would have voxels of type {dtype}; they must be integers or "
             "floats of at most 64 bits. Convert them first."
         )
     return stored.newbyteorder("<")
