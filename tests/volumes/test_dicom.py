@@ -1,10 +1,9 @@
 """DICOM series in, with pydicom's and SimpleITK's readings as references."""
 
-import runpy
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import dicom_files as make
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its usual name
@@ -28,9 +27,6 @@ from napari_kdseg.errors import VolumeError
 from napari_kdseg.volumes.formats import dicom, inspect_volume, parts_of, read_volume
 from napari_kdseg.volumes.formats.voxels import LazyVoxels
 
-make = SimpleNamespace(
-    **runpy.run_path(str(Path(__file__).with_name("dicom_files.py")))
-)
 J2K = (JPEG2000Lossless, HTJ2KLossless)
 RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 ORIGIN, SPACING = make.ORIGIN, make.SPACING

@@ -1,11 +1,10 @@
 """Values and damage of DICOM slices: encodings, bits, lengths, what is refused."""
 
-import runpy
 import struct
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import dicom_files as make
 import numpy as np
 import pytest
 from pydicom import dcmread
@@ -25,9 +24,6 @@ from napari_kdseg.errors import VolumeError
 from napari_kdseg.volumes.formats import dicom, inspect_volume, parts_of, read_volume
 from napari_kdseg.volumes.formats.dicom_codecs import decode
 
-make = SimpleNamespace(
-    **runpy.run_path(str(Path(__file__).with_name("dicom_files.py")))
-)
 J2K = (JPEG2000Lossless, HTJ2KLossless)
 RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 ORIGIN, SPACING = make.ORIGIN, make.SPACING

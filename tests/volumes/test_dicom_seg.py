@@ -1,10 +1,9 @@
 """DICOM segmentations in, with highdicom as writer and as independent reader."""
 
-import runpy
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import dicom_files as make
 import highdicom as hd
 import nrrd
 import numpy as np
@@ -24,9 +23,6 @@ from napari_kdseg.volumes.formats import (
     read_volume,
 )
 
-make = SimpleNamespace(
-    **runpy.run_path(str(Path(__file__).with_name("dicom_files.py")))
-)
 PERSON = {
     "PatientID": "Secret",
     "PatientBirthDate": "",

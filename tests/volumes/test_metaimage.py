@@ -2,16 +2,16 @@
 
 import gzip
 import re
-import zlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its usual name
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_volumes import DTYPES, RAS_TO_LPS, affines, lps_affine, voxels
+from metaimage_files import NOISE, PACKED, head, packed
 
 from napari_kdseg.errors import VolumeError
 from napari_kdseg.volumes.formats import (
@@ -25,70 +25,7 @@ from napari_kdseg.volumes.formats import (
 from napari_kdseg.volumes.labels import LabelSet
 from napari_kdseg.volumes.volume import Grid
 
-DTYPES = ["u1", "i1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"]
-RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
-BASE = {
-    "ObjectType": "Image",
-    "NDims": "3",
-    "BinaryData": "True",
-    "BinaryDataByteOrderMSB": "False",
-    "CompressedData": "False",
-    "TransformMatrix": "1 0 0 0 1 0 0 0 1",
-    "Offset": "10 20 30",
-    "CenterOfRotation": "0 0 0",
-    "AnatomicalOrientation": "RAI",
-    "ElementSpacing": "1 2 3",
-    "DimSize": "2 3 4",
-    "ElementType": "MET_SHORT",
-    "ElementDataFile": "LOCAL",
-}
-NOISE = np.random.default_rng(0).integers(0, 9999, 24).astype("<i2").tobytes()
-PACKED = zlib.compress(NOISE)
 SLOPE, INTERCEPT = "ElementToIntensityFunctionSlope", "ElementToIntensityFunctionOffset"
-
-
-@st.composite
-def affines(draw: st.DrawFn) -> np.ndarray:
-    """Any turn (a quaternion), flip, voxel size and place."""
-    part, size = st.floats(-1, 1), st.floats(0.05, 5)
-    quaternion = np.array(draw(st.tuples(part, part, part, part)))
-    if np.linalg.norm(quaternion) < 0.1:
-        quaternion = np.array([1.0, 0, 0, 0])
-    affine = np.eye(4)
-    affine[:3, :3] = nibabel.quaternions.quat2mat(quaternion)
-    affine[:3, :3] *= draw(st.tuples(size, size, size))
-    affine[:3, 0] *= draw(st.sampled_from([1, -1]))
-    affine[:3, 3] = draw(st.tuples(*[st.floats(-500, 500)] * 3))
-    return affine
-
-
-def voxels(shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    values = np.random.default_rng(0).normal(scale=60, size=shape)
-    return values.astype(dtype) if dtype[0] == "f" else (values % 128).astype(dtype)
-
-
-def head(
-    folder: Path, lines: dict[str, str | None] | None = None, data: bytes = NOISE
-) -> Path:
-    """A good file, but for the lines that are other, or None: not there."""
-    fields = {**BASE, **(lines or {})}
-    fields["ElementDataFile"] = fields.pop("ElementDataFile")  # the last line it is
-    text = "".join(f"{k} = {v}\n" for k, v in fields.items() if v is not None)
-    path = folder / "head.mha"
-    path.write_bytes(text.encode() + data)
-    return path
-
-
-def packed(folder: Path, size: str | None = str(len(PACKED))) -> Path:
-    return head(folder, {"CompressedData": "True", "CompressedDataSize": size}, PACKED)
-
-
-def lps_affine(image: sitk.Image) -> np.ndarray:
-    affine = np.eye(4)
-    direction = np.reshape(image.GetDirection(), (3, 3))
-    affine[:3, :3] = RAS_TO_LPS @ direction * np.array(image.GetSpacing())
-    affine[:3, 3] = RAS_TO_LPS @ image.GetOrigin()
-    return affine
 
 
 @settings(deadline=None, max_examples=40)

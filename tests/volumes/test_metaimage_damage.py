@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from metaimage_files import NOISE, PACKED, head, packed
 
 from napari_kdseg.errors import VolumeError
 from napari_kdseg.volumes.formats import (
@@ -19,40 +20,7 @@ from napari_kdseg.volumes.formats import (
     read_volume,
 )
 
-BASE = {
-    "ObjectType": "Image",
-    "NDims": "3",
-    "BinaryData": "True",
-    "BinaryDataByteOrderMSB": "False",
-    "CompressedData": "False",
-    "TransformMatrix": "1 0 0 0 1 0 0 0 1",
-    "Offset": "10 20 30",
-    "CenterOfRotation": "0 0 0",
-    "AnatomicalOrientation": "RAI",
-    "ElementSpacing": "1 2 3",
-    "DimSize": "2 3 4",
-    "ElementType": "MET_SHORT",
-    "ElementDataFile": "LOCAL",
-}
-NOISE = np.random.default_rng(0).integers(0, 9999, 24).astype("<i2").tobytes()
-PACKED = zlib.compress(NOISE)
 SLOPE, INTERCEPT = "ElementToIntensityFunctionSlope", "ElementToIntensityFunctionOffset"
-
-
-def head(
-    folder: Path, lines: dict[str, str | None] | None = None, data: bytes = NOISE
-) -> Path:
-    """A good file, but for the lines that are other, or None: not there."""
-    fields = {**BASE, **(lines or {})}
-    fields["ElementDataFile"] = fields.pop("ElementDataFile")  # the last line it is
-    text = "".join(f"{k} = {v}\n" for k, v in fields.items() if v is not None)
-    path = folder / "head.mha"
-    path.write_bytes(text.encode() + data)
-    return path
-
-
-def packed(folder: Path, size: str | None = str(len(PACKED))) -> Path:
-    return head(folder, {"CompressedData": "True", "CompressedDataSize": size}, PACKED)
 
 
 def detached(folder: Path, named: str, lines: dict[str, str] | None = None) -> Path:

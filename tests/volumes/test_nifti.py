@@ -10,6 +10,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - its usual name
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_volumes import DTYPES, affines, lps_affine, voxels
 
 from napari_kdseg.errors import VolumeError
 from napari_kdseg.volumes.formats import (
@@ -22,43 +23,12 @@ from napari_kdseg.volumes.formats import (
 from napari_kdseg.volumes.labels import LabelSet
 from napari_kdseg.volumes.volume import Grid
 
-DTYPES = ["u1", "i1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"]
-RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
-
-
-@st.composite
-def affines(draw: st.DrawFn) -> np.ndarray:
-    """Any turn (a quaternion), flip, voxel size and place."""
-    part, size = st.floats(-1, 1), st.floats(0.05, 5)
-    quaternion = np.array(draw(st.tuples(part, part, part, part)))
-    if np.linalg.norm(quaternion) < 0.1:
-        quaternion = np.array([1.0, 0, 0, 0])
-    affine = np.eye(4)
-    affine[:3, :3] = nibabel.quaternions.quat2mat(quaternion)
-    affine[:3, :3] *= draw(st.tuples(size, size, size))
-    affine[:3, 0] *= draw(st.sampled_from([1, -1]))
-    affine[:3, 3] = draw(st.tuples(*[st.floats(-500, 500)] * 3))
-    return affine
-
-
-def voxels(shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    values = np.random.default_rng(0).normal(scale=60, size=shape)
-    return values.astype(dtype) if dtype[0] == "f" else (values % 128).astype(dtype)
-
 
 def head(folder: Path, name: str = "head.nii.gz", dtype: str = "<i2") -> Path:
     """A file written by nibabel: 2 x 3 x 4 voxels along x, y, z."""
     data = np.arange(24).reshape(4, 3, 2).astype(dtype)
     nibabel.save(nibabel.Nifti1Image(data.T, np.diag([1, 2, 3, 1])), folder / name)
     return folder / name
-
-
-def lps_affine(image: sitk.Image) -> np.ndarray:
-    affine = np.eye(4)
-    direction = np.reshape(image.GetDirection(), (3, 3))
-    affine[:3, :3] = RAS_TO_LPS @ direction * np.array(image.GetSpacing())
-    affine[:3, 3] = RAS_TO_LPS @ image.GetOrigin()
-    return affine
 
 
 @settings(deadline=None, max_examples=60)

@@ -6,13 +6,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import nibabel
 import nrrd
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its usual name
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_volumes import DTYPES, RAS_TO_LPS, affines, lps_affine, voxels
+from nrrd_files import BASE, VALUES
 
 from napari_kdseg.errors import VolumeError
 from napari_kdseg.volumes.formats import (
@@ -27,40 +28,7 @@ from napari_kdseg.volumes.formats import (
 from napari_kdseg.volumes.labels import LabelClass, LabelSet
 from napari_kdseg.volumes.volume import Grid
 
-DTYPES = ["u1", "i1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"]
-RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
-BASE = {
-    "type": "short",
-    "dimension": "3",
-    "sizes": "2 3 4",
-    "space": "left-posterior-superior",
-    "space directions": "(1,0,0) (0,2,0) (0,0,3)",
-    "space origin": "(10,20,30)",
-    "endian": "little",
-    "encoding": "raw",
-}
-VALUES = np.arange(24, dtype=np.int16).reshape(4, 3, 2)
 PACK: dict[str, Any] = {"raw": bytes, "gzip": gzip.compress, "bzip2": bz2.compress}
-
-
-@st.composite
-def affines(draw: st.DrawFn) -> np.ndarray:
-    """Any turn (a quaternion), flip, voxel size and place."""
-    part, size = st.floats(-1, 1), st.floats(0.05, 5)
-    quaternion = np.array(draw(st.tuples(part, part, part, part)))
-    if np.linalg.norm(quaternion) < 0.1:
-        quaternion = np.array([1.0, 0, 0, 0])
-    affine = np.eye(4)
-    affine[:3, :3] = nibabel.quaternions.quat2mat(quaternion)
-    affine[:3, :3] *= draw(st.tuples(size, size, size))
-    affine[:3, 0] *= draw(st.sampled_from([1, -1]))
-    affine[:3, 3] = draw(st.tuples(*[st.floats(-500, 500)] * 3))
-    return affine
-
-
-def voxels(shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    values = np.random.default_rng(0).normal(scale=60, size=shape)
-    return values.astype(dtype) if dtype[0] == "f" else (values % 128).astype(dtype)
 
 
 def header(lines: dict[str, str] | None = None, without: tuple[str, ...] = ()) -> bytes:
@@ -82,14 +50,6 @@ def head(
     path = folder / "head.nrrd"
     path.write_bytes(header(lines, without) + data)
     return path
-
-
-def lps_affine(image: sitk.Image) -> np.ndarray:
-    affine = np.eye(4)
-    direction = np.reshape(image.GetDirection(), (3, 3))
-    affine[:3, :3] = RAS_TO_LPS @ direction * np.array(image.GetSpacing())
-    affine[:3, 3] = RAS_TO_LPS @ image.GetOrigin()
-    return affine
 
 
 @settings(deadline=None, max_examples=40)

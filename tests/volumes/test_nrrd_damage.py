@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nrrd_files import BASE
 
 from napari_kdseg.errors import VolumeError
 from napari_kdseg.volumes.formats import (
@@ -20,17 +21,6 @@ from napari_kdseg.volumes.formats import (
     read_volume,
 )
 
-BASE = {
-    "type": "short",
-    "dimension": "3",
-    "sizes": "2 3 4",
-    "space": "left-posterior-superior",
-    "space directions": "(1,0,0) (0,2,0) (0,0,3)",
-    "space origin": "(10,20,30)",
-    "endian": "little",
-    "encoding": "raw",
-}
-VALUES = np.arange(24, dtype=np.int16).reshape(4, 3, 2)
 NOISE = np.random.default_rng(0).integers(0, 9999, 24).astype("<i2").tobytes()
 
 

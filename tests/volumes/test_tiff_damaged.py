@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from tiff_files import GRID, STACK, notes, spacing, written
 
 from napari_kdseg.errors import VolumeError
 from napari_kdseg.volumes.formats import (
@@ -16,23 +17,6 @@ from napari_kdseg.volumes.formats import (
     write_volume,
 )
 from napari_kdseg.volumes.volume import Grid, Volume
-
-STACK = np.arange(5 * 20 * 30, dtype=np.uint16).reshape(5, 20, 30) % 251
-GRID = Grid.from_affine(np.diag([0.5, 0.6, 2.0, 1.0]), (5, 20, 30))
-
-
-def written(path: Path, data: np.ndarray = STACK, **how: Any) -> Path:
-    """A file by tifffile; grey pages unless said otherwise."""
-    tifffile.imwrite(path, data, **{"photometric": "minisblack", **how})
-    return path
-
-
-def notes(path: Path) -> str:
-    return " ".join(inspect_volume(path).notes)
-
-
-def spacing(path: Path) -> tuple[float, ...]:
-    return inspect_volume(path).grid.spacing_mm
 
 
 def test_what_is_no_stack_of_grey_slices_is_refused_with_what_to_do(

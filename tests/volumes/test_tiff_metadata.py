@@ -1,51 +1,19 @@
 """Axes, sizes, units and parts of TIFF files as other programs write them."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+from tiff_files import STACK, notes, same, spacing, written
 
 from napari_kdseg.errors import VolumeError
 from napari_kdseg.volumes.formats import (
-    blocks_of,
     inspect_volume,
     parts_of,
     read_volume,
 )
 from napari_kdseg.volumes.volume import Grid
-
-STACK = np.arange(5 * 20 * 30, dtype=np.uint16).reshape(5, 20, 30) % 251
-
-
-def written(path: Path, data: np.ndarray = STACK, **how: Any) -> Path:
-    """A file by tifffile; grey pages unless said otherwise."""
-    tifffile.imwrite(path, data, **{"photometric": "minisblack", **how})
-    return path
-
-
-def same(path: Path, expected: np.ndarray, part: str | None = None) -> None:
-    """Read whole, lazily, by pieces and by blocks: always the same voxels."""
-    whole = read_volume(path, part).data
-    assert np.array_equal(whole, expected)
-    header = inspect_volume(path, part)
-    assert (header.shape, header.dtype) == (whole.shape, whole.dtype)
-    lazy = read_volume(path, part, lazy=True).data
-    assert np.array_equal(lazy[-1, 1:, 2:7, ::3], expected[-1, 1:, 2:7, ::3])
-    assert np.array_equal(lazy[:, -1, :, 0], expected[:, -1, :, 0])
-    blocks = np.zeros_like(whole)
-    for place, block in blocks_of(path, part)[1]:
-        blocks[place] = block
-    assert np.array_equal(blocks, expected)
-
-
-def notes(path: Path) -> str:
-    return " ".join(inspect_volume(path).notes)
-
-
-def spacing(path: Path) -> tuple[float, ...]:
-    return inspect_volume(path).grid.spacing_mm
 
 
 def test_a_file_without_a_size_gets_one_millimetre_and_says_so(tmp_path: Path) -> None:
