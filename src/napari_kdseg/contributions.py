@@ -13,9 +13,8 @@ from napari_kdseg.state.layers import (
     image_layers,
     labels_layer,
     record_of,
-    viewable,
 )
-from napari_kdseg.state.results import LARGEST_IN_MEMORY_BYTES, classes_of_file
+from napari_kdseg.state.scan_layers import classes_of_labels, labels_to_show
 from napari_kdseg.volumes.formats import (
     Header,
     case_id,
@@ -23,7 +22,6 @@ from napari_kdseg.volumes.formats import (
     is_volume,
     label_images_of,
     parts_of,
-    read_labels,
     suffix_of,
     write_labels,
     write_volume,
@@ -34,8 +32,9 @@ from napari_kdseg.volumes.labels import (
     distinct_color,
     values_in,
 )
-from napari_kdseg.volumes.naming import classes_of_data_set, looks_like_labels
+from napari_kdseg.volumes.naming import looks_like_labels
 from napari_kdseg.volumes.opening import open_scan
+from napari_kdseg.volumes.scan import VolumeFile
 
 Reader = Callable[[str], list[LayerData]]
 
@@ -167,19 +166,14 @@ def _holds_labels(header: Header, file: Path) -> bool:
 def _labels_of(
     file: Path, part: str | None = None, classes: LabelSet | None = None
 ) -> LayerData:
-    header = inspect_volume(file, part)
-    data: Any
-    if header.bytes > LARGEST_IN_MEMORY_BYTES:
-        # It opens, but cannot be painted on.
-        data = viewable(open_scan(file, part).data, 0)
-    else:
-        data, _ = read_labels(file, part)
+    one = VolumeFile(file, part)
+    data, grid = labels_to_show(one)
     stem = case_id(file)
     name = f"{file.parent.name} {stem}" if stem in _PLAIN_NAMES else stem
-    known = classes or classes_of_file(file, part) or classes_of_data_set(file)
+    known = classes or classes_of_labels(one)
     record = {"path": str(file), "part": part}
     named = name if part is None else f"{name} {part}"
-    return labels_layer(data, header.grid, known, name=named, record=record)
+    return labels_layer(data, grid, known, name=named, record=record)
 
 
 def _write(path: Path, ending: str, data: Any, arguments: dict[str, Any]) -> list[str]:

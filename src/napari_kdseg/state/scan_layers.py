@@ -20,6 +20,7 @@ from napari_kdseg.volumes.labels import LabelSet
 from napari_kdseg.volumes.naming import classes_of_data_set
 from napari_kdseg.volumes.opening import needs_conversion, open_scan
 from napari_kdseg.volumes.scan import Scan, StoredFile, VolumeFile
+from napari_kdseg.volumes.volume import Grid
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,7 @@ class ScanFiles:
         return with_record((data, named, kind), **noted)
 
     def _labels(self, one: VolumeFile) -> LayerData:
-        header = inspect_volume(one.path, one.part)
-        data: Any
-        if header.bytes > LARGEST_IN_MEMORY_BYTES:
-            data = viewable(open_scan(one.path, one.part, cache=self.cache).data, 0)
-        else:
-            data, _ = read_labels(one.path, one.part)
+        data, grid = labels_to_show(one, self.cache)
         known = classes_of_labels(one) or self.classes
         record = {
             "path": str(one.path),
@@ -117,11 +113,26 @@ class ScanFiles:
             "key": self._key("labels", "labels"),
         }
         name = f"{self.scan.case} labels"
-        return labels_layer(data, header.grid, known, name=name, record=record)
+        return labels_layer(data, grid, known, name=name, record=record)
 
     def _key(self, channel: str, kind: str = "image") -> str:
         """The same when the scan is opened again: it is shown once."""
         return "/".join(["scan", str(self.folder or ""), self.scan.case, kind, channel])
+
+
+def labels_to_show(one: VolumeFile, cache: Cache | None = None) -> tuple[Any, Grid]:
+    """Read labels, z, y, x, and their grid; large ones lazily, for looking only.
+
+    Raises
+    ------
+    VolumeError
+        Where the file is damaged, or holds no labels.
+    """
+    header = inspect_volume(one.path, one.part)
+    if header.bytes > LARGEST_IN_MEMORY_BYTES:
+        data = open_scan(one.path, one.part, cache=cache).data
+        return viewable(data, 0), header.grid
+    return read_labels(one.path, one.part)
 
 
 def classes_of_labels(one: VolumeFile) -> LabelSet | None:

@@ -34,11 +34,9 @@ from napari_kdseg.volumes.labels import (
     smallest_dtype,
     values_in,
 )
+from napari_kdseg.volumes.opening import LARGEST_DECODED_BYTES
 from napari_kdseg.volumes.pyramid import Progress, write_pyramid
 from napari_kdseg.volumes.volume import Grid, Volume, VoxelArray, default_channels
-
-LARGEST_DECODED_BYTES = 1 << 29
-"""Packed volumes above this go through the cache on their way to other formats."""
 
 
 @dataclass(frozen=True)
