@@ -95,6 +95,11 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
         Run.create(tmp_path, CONFIG)
 
 
+def test_a_config_that_was_cut_off_does_not_stand_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml.partial-0f3a").write_text("version: 1")
+    assert Run.create(tmp_path, CONFIG).config["command"] == CONFIG["command"]
+
+
 def test_a_config_without_command_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="has no command"):
         Run.create(tmp_path / "run", {"version": 1})

@@ -1,5 +1,7 @@
 """Stages: they learn, stop, and go on where they were."""
 
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kdseg_train.checkpoint import Checkpoint, State
 from kdseg_train.config import Plateau, Training
 from kdseg_train.loop import (
-    Checkpoint,
     Stage,
-    State,
     new_optimiser,
+    repeatable,
     seeded,
     train,
     watch_plateau,
@@ -103,6 +105,45 @@ def test_a_save_that_dies_halfway_leaves_the_last_checkpoint(tmp_path: Path) -> 
     assert state.step == 3
 
 
+def test_the_moment_to_roll_back_to_stays_the_same_however_often_it_is_gone_to(
+    tmp_path: Path,
+) -> None:
+    stage = stage_of(Line())
+    optimiser = new_optimiser(stage.network, SETTINGS)
+    checkpoint = Checkpoint(tmp_path / "line", stage.network, optimiser)
+
+    def steps(*numbers: int) -> None:
+        for number in numbers:
+            optimiser.zero_grad()
+            stage.objective(Line().batch(number))["squares"].backward()
+            optimiser.step()
+
+    steps(0, 1)
+    checkpoint.keep_good(State(step=2, sums={"loss": 1.0}))
+    steps(2, 3)
+    wanted = weights(stage)
+    for _ in range(2):
+        state = checkpoint.roll_back()
+        state.sums["loss"] += 1  # what goes on from there must not change it
+        assert state.sums == {"loss": 2.0}
+        steps(2, 3)
+        assert weights(stage) == wanted
+
+
+def test_batches_are_all_drawn_in_one_other_thread(tmp_path: Path) -> None:
+    threads: list[int] = []
+
+    class Watched(Line):
+        def batch(self, step: int) -> Batch:
+            threads.append(threading.get_ident())
+            return super().batch(step)
+
+    train(stage_of(Watched()), new_run(tmp_path / "run"), CPU)
+    assert len(threads) == SETTINGS.steps
+    assert len({*threads}) == 1
+    assert threading.get_ident() not in threads
+
+
 def test_a_loss_that_stays_infinite_ends_the_run_with_the_step(tmp_path: Path) -> None:
     stage = stage_of(Line())
     broken = Stage(
@@ -167,14 +208,24 @@ def test_cases_kept_apart_have_a_curve_of_their_own_and_teach_nothing(
 # ---- losses that are not finite ----
 
 
-def broken_at(stage: Stage, *steps: int, always_from: int = 10**9) -> Stage:
-    """The same stage, whose loss is infinite in some steps of the first attempt."""
-    seen: set[int] = set()
+def broken_at(
+    stage: Stage,
+    *steps: int,
+    always_from: int = 10**9,
+    seen: list[int] | None = None,
+    stop: Callable[[int], None] = lambda step: None,
+) -> Stage:
+    """The same stage, whose loss is infinite in some steps of the first attempt.
+
+    `seen` are the steps of earlier executions; `stop` may end this one.
+    """
+    seen = [] if seen is None else seen
 
     def objective(batch: Batch) -> dict[str, Tensor]:
         terms = stage.objective(batch)
         first = batch.step not in seen
-        seen.add(batch.step)
+        seen.append(batch.step)
+        stop(len(seen))
         if batch.step >= always_from or (first and batch.step in steps):
             terms["broken"] = batch.image.sum() * float("inf")
         return terms
@@ -221,6 +272,31 @@ def test_what_was_rolled_back_to_is_what_was_left(tmp_path: Path) -> None:
     assert found == [weights(short), weights(short)]
 
 
+# steps from 0: 0 to 8, of which 6 to 8 are bad, then back to the fifth: 5, 6, ...
+@pytest.mark.parametrize("taken", [6, 7, 8, 10, 13])
+def test_a_stage_stopped_about_a_roll_back_ends_with_the_same_weights(
+    tmp_path: Path, taken: int
+) -> None:
+    whole = stage_of(Line())
+    train(broken_at(whole, 6, 7, 8), new_run(tmp_path / "whole"), CPU)
+
+    run, seen = new_run(tmp_path / "stopped"), list[int]()
+
+    def stop(count: int) -> None:
+        if count == taken:
+            run.request_stop()
+
+    with pytest.raises(StopRequested):
+        train(broken_at(stage_of(Line()), 6, 7, 8, seen=seen, stop=stop), run, CPU)
+    assert (run.checkpoints / "line" / "good" / "state.json").exists()
+    (run.folder / "stop").unlink()
+    resumed = stage_of(Line())
+    train(broken_at(resumed, 6, 7, 8, seen=seen), run, CPU)
+    assert weights(resumed) == weights(whole)
+    (warning,) = warnings_of(run)
+    assert "went back to step 5" in warning
+
+
 def test_two_infinite_losses_are_only_left_out(tmp_path: Path) -> None:
     run = new_run(tmp_path / "run")
     train(broken_at(stage_of(Line()), 6, 7), run, CPU)
@@ -261,6 +337,40 @@ def test_a_loss_that_is_not_finite_is_no_best() -> None:
     watch_plateau(state, float("nan"), settings)
     watch_plateau(state, float("-inf"), settings)
     assert (state.best, state.smoothed, state.rate) == (1.0, 1.0, 1.0)
+
+
+# ---- what a GPU is asked for ----
+
+
+def asked_of_a_gpu() -> tuple[bool, ...]:
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.backends.cudnn.deterministic,
+        torch.backends.cudnn.benchmark,
+    )
+
+
+def test_a_gpu_is_asked_to_repeat_itself_while_it_trains(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    before = asked_of_a_gpu()
+    assert before == (False, False, False, True)
+
+    def fail() -> None:
+        assert asked_of_a_gpu() == (True, True, True, False)
+        raise RunError("full.")
+
+    with pytest.raises(RunError), repeatable(torch.device("cuda")):
+        fail()
+    assert asked_of_a_gpu() == before
+
+
+def test_a_processor_is_asked_for_nothing() -> None:
+    before = asked_of_a_gpu()
+    with repeatable(CPU):
+        assert asked_of_a_gpu() == before
 
 
 # ---- the optimiser, and what the rate follows ----

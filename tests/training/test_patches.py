@@ -66,6 +66,21 @@ def test_a_batch_is_the_same_whenever_it_is_asked_for(tmp_path: Path) -> None:
     assert not torch.equal(first.image, patches(case, (8, 8)).batch(6).image)
 
 
+@pytest.mark.parametrize("lost", ["image.npy", "labels.npy", "places.npy", "done.json"])
+def test_a_case_of_which_a_file_is_gone_is_prepared_again(
+    tmp_path: Path, lost: str
+) -> None:
+    case = stored(tmp_path)
+    (case.folder / "marked-by-teachers").touch()
+    whole = patches(case, (8, 8)).batch(0)
+    (case.folder / lost).unlink()
+    again = stored(tmp_path)
+    assert torch.equal(patches(again, (8, 8)).batch(0).image, whole.image)
+    assert torch.equal(patches(again, (8, 8)).batch(0).labels, whole.labels)
+    names = {path.name for path in case.folder.iterdir()}
+    assert names == {"image.npy", "labels.npy", "places.npy", "done.json"}
+
+
 @pytest.mark.parametrize("patch", [(8, 8), (4, 8, 8)])
 def test_patches_have_the_size_asked_for(
     tmp_path: Path, patch: tuple[int, ...]

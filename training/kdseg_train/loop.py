@@ -6,25 +6,21 @@ ends with the same weights, bit for bit, on one device type, torch build and thr
 count: batches come from a counter, and the checkpoint holds all other state.
 """
 
-import json
 import math
-import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from kdseg_train.checkpoint import Checkpoint, State
 from kdseg_train.config import Plateau, Training
 from kdseg_train.patches import Batch
-from napari_kdseg.atomic import publish_folder
 from napari_kdseg.errors import RunError
 from napari_kdseg.runs.run import Run
 
@@ -42,21 +38,6 @@ class Source(Protocol):
     def batch(self, step: int) -> Batch:
         """Batch of a step."""
         ...
-
-
-@dataclass
-class State:
-    """What changes while a stage runs, besides weights and optimiser."""
-
-    step: int = 0
-    rate: float = 0.0
-    smoothed: float | None = None
-    best: float = math.inf
-    epochs_without_gain: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-    summed: int = 0
-    bad_losses: int = 0
-    rollbacks: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,8 +61,8 @@ def train(stage: Stage, run: Run, device: torch.device) -> None:
     """Train one stage to its last step, from its checkpoint where there is one.
 
     After three losses or gradients in a row that are not finite, the stage goes back to
-    where its last epoch ended (or where it began, or was resumed) and on from there at
-    half the rate; the second time it gives up.
+    where its last epoch ended (or where it began) and on from there at half the rate;
+    the second time it gives up.
 
     Raises
     ------
@@ -90,11 +71,18 @@ def train(stage: Stage, run: Run, device: torch.device) -> None:
     RunError
         When the loss is not finite again after that.
     """
+    with repeatable(device):
+        _train(stage, run, device)
+
+
+def _train(stage: Stage, run: Run, device: torch.device) -> None:
     network, settings = stage.network, stage.settings
     optimiser = new_optimiser(network, settings)
     checkpoint = Checkpoint(run.checkpoints / stage.name, network, optimiser)
-    state = checkpoint.load() or State(rate=settings.learning_rate)
-    good = Snapshot(network, optimiser, state)
+    state = checkpoint.load()
+    if state is None:
+        state = State(rate=settings.learning_rate)
+        checkpoint.keep_good(state)
     shown = Interval(PROGRESS_SECONDS)
     saved = Interval(settings.checkpoint_minutes * 60)
     network.train()
@@ -102,13 +90,12 @@ def train(stage: Stage, run: Run, device: torch.device) -> None:
         for batch in _ahead(stage.source, state.step, settings.steps):
             _step(stage, optimiser, state, batch.to(device))
             if state.bad_losses >= MOST_BAD_LOSSES:
-                state = _rolled_back(stage, run, good, state)
+                state = _rolled_back(stage, run, checkpoint, state)
                 break
             if shown.is_over() or state.step == settings.steps:
                 run.progress(state.step, settings.steps, stage=stage.name)
             if state.step % settings.iterations_per_epoch == 0:
-                _end_epoch(stage, optimiser, state, run, device)
-                good = good if state.bad_losses else Snapshot(network, optimiser, state)
+                _end_epoch(stage, checkpoint, state, run, device)
             if run.stop_requested() or saved.is_over():
                 checkpoint.save(state)
                 run.check_stop()
@@ -116,7 +103,9 @@ def train(stage: Stage, run: Run, device: torch.device) -> None:
     network.eval()
 
 
-def _rolled_back(stage: Stage, run: Run, good: "Snapshot", broken: State) -> State:
+def _rolled_back(
+    stage: Stage, run: Run, checkpoint: Checkpoint, broken: State
+) -> State:
     """Weights, optimiser and state of a good moment, to go on at half the rate."""
     found = (
         f"stage {stage.name}: the loss was not finite {MOST_BAD_LOSSES} times in a row "
@@ -126,8 +115,8 @@ def _rolled_back(stage: Stage, run: Run, good: "Snapshot", broken: State) -> Sta
         raise RunError(
             f"{found}, and again at half the rate; lower training.learning_rate."
         )
-    state = good.restore()
-    state.rollbacks = broken.rollbacks + 1
+    state = checkpoint.roll_back()
+    state.bad_losses, state.rollbacks = 0, broken.rollbacks + 1
     run.warning(f"{found}; went back to step {state.step} and halved the rate.")
     return state
 
@@ -167,13 +156,18 @@ def new_optimiser(network: nn.Module, settings: Training) -> torch.optim.Optimiz
 
 
 def _ahead(source: Source, first: int, last: int) -> Iterator[Batch]:
-    """Batches in order, the next one being drawn while this one is used."""
+    """Batches in order, the next one being drawn while this one is used.
+
+    All are drawn in one other thread, also the first: how many threads an operation
+    takes may differ from one thread to another, and with it the order of a sum.
+    """
     with ThreadPoolExecutor(1) as pool:
-        waiting: Future[Batch] | None = None
-        for step in range(first, last):
-            batch = waiting.result() if waiting else source.batch(step)
-            waiting = pool.submit(source.batch, step + 1) if step + 1 < last else None
+        waiting = pool.submit(source.batch, first)
+        for step in range(first + 1, last):
+            batch = waiting.result()
+            waiting = pool.submit(source.batch, step)
             yield batch
+        yield waiting.result()
 
 
 def _step(
@@ -235,7 +229,7 @@ def _validated(stage: Stage, device: torch.device) -> dict[str, float]:
 
 def _end_epoch(
     stage: Stage,
-    optimiser: torch.optim.Optimizer,
+    checkpoint: Checkpoint,
     state: State,
     run: Run,
     device: torch.device,
@@ -249,13 +243,15 @@ def _end_epoch(
         stage=stage.name,
         step=state.step,
         epoch=state.step // count,
-        learning_rate=optimiser.param_groups[0]["lr"],
+        learning_rate=checkpoint.optimiser.param_groups[0]["lr"],
         **watched,
     )
     name = {"training": "loss", "validation": "validation_loss"}
     loss = watched.get(name[settings.plateau.watch])
     if settings.schedule == "plateau" and loss is not None:
         watch_plateau(state, loss, settings.plateau)
+    if not state.bad_losses:
+        checkpoint.keep_good(state)
 
 
 def watch_plateau(state: State, loss: float, settings: Plateau) -> None:
@@ -279,99 +275,43 @@ def watch_plateau(state: State, loss: float, settings: Plateau) -> None:
         state.epochs_without_gain = 0
 
 
-class Checkpoint:
-    """Weights, optimiser and state of a stage in one folder, without pickle.
-
-    The folder appears complete or not at all; the previous one stays until then.
-    """
-
-    def __init__(
-        self, folder: Path, network: nn.Module, optimiser: torch.optim.Optimizer
-    ) -> None:
-        self.folder = folder
-        self.network = network
-        self.optimiser = optimiser
-
-    def save(self, state: State) -> None:
-        """Write everything needed to go on from here."""
-        new = self.folder.with_name(f"{self.folder.name}.new")
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
-        save_file(_contiguous(self.network.state_dict()), new / "weights.safetensors")
-        moments = _contiguous(_moments(self.optimiser))
-        save_file(moments, new / "optimiser.safetensors")
-        (new / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
-        old = self.folder.with_name(f"{self.folder.name}.old")
-        if self.folder.exists():  # else `old` is the only checkpoint there is
-            shutil.rmtree(old, ignore_errors=True)
-            self.folder.rename(old)
-        publish_folder(new, self.folder)
-        shutil.rmtree(old, ignore_errors=True)
-
-    def load(self) -> State | None:
-        """Put weights and optimiser back; nothing where there is no checkpoint."""
-        folder = self.folder
-        if not folder.exists():
-            folder = self.folder.with_name(f"{self.folder.name}.old")
-        if not folder.exists():
-            return None
-        self.network.load_state_dict(load_file(folder / "weights.safetensors"))
-        _put_moments(self.optimiser, load_file(folder / "optimiser.safetensors"))
-        text = (folder / "state.json").read_text(encoding="utf-8")
-        values: dict[str, Any] = json.loads(text)
-        return State(**values)
-
-
-class Snapshot:
-    """Weights, optimiser and state of one moment, copied in memory."""
-
-    def __init__(
-        self, network: nn.Module, optimiser: torch.optim.Optimizer, state: State
-    ) -> None:
-        self.network, self.optimiser = network, optimiser
-        self.state = asdict(state)
-        self.weights = _copied(network.state_dict())
-        self.moments = _copied(_moments(optimiser))
-
-    def restore(self) -> State:
-        """Put weights and optimiser back as they were."""
-        self.network.load_state_dict(self.weights)
-        _put_moments(self.optimiser, self.moments)
-        return State(**{**self.state, "bad_losses": 0})
-
-
-def _moments(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What an optimiser remembers of each parameter, under flat names."""
-    return {
-        f"{number}.{name}": value
-        for number, values in optimiser.state_dict()["state"].items()
-        for name, value in values.items()
-        if value is not None
-    }
-
-
-def _put_moments(optimiser: torch.optim.Optimizer, moments: dict[str, Tensor]) -> None:
-    entries: dict[int, dict[str, Tensor]] = {}
-    for key, value in moments.items():
-        number, name = key.split(".", 1)
-        entries.setdefault(int(number), {})[name] = value
-    groups = optimiser.state_dict()["param_groups"]
-    optimiser.load_state_dict({"state": entries, "param_groups": groups})
-
-
-def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        name: value.detach().to("cpu", copy=True) for name, value in tensors.items()
-    }
-
-
-def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-
-
 @contextmanager
 def seeded(seed: int, stage: str) -> Iterator[None]:
     """Context in which weights come from seed and stage; other draws go on."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed * 1_000_003 + zlib.crc32(stage.encode()))
         yield
+
+
+@contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """Context in which a GPU computes the same from the same, bit for bit.
+
+    Operations of torch that cannot do so warn and go on. Where other work uses the GPU
+    at the same time from this process, cuBLAS promises it only with
+    ``CUBLAS_WORKSPACE_CONFIG=:4096:8`` in the environment.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    cudnn, checks = torch.backends.cudnn, torch.utils.deterministic
+    wanted = (
+        (cudnn, "deterministic", True),
+        (cudnn, "benchmark", False),
+        (checks, "fill_uninitialized_memory", False),  # it costs time
+    )
+    before = [(place, name, getattr(place, name)) for place, name, _ in wanted]
+    mode = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        torch.use_deterministic_algorithms(mode=True, warn_only=True)
+        _set(wanted)
+        yield
+    finally:
+        _set(before)
+        torch.use_deterministic_algorithms(mode, warn_only=warn_only)
+
+
+def _set(values: Iterable[tuple[object, str, bool]]) -> None:
+    for place, name, value in values:
+        setattr(place, name, value)

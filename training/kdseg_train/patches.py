@@ -7,6 +7,7 @@ by ``(seed, stage, index)``, so a resumed run needs no state of its loader.
 """
 
 import json
+import shutil
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -120,23 +121,27 @@ def store(
     stored = StoredCase(
         case.id, folder, tuple(name in case.annotated for name in classes)
     )
-    done = folder / "done.json"
-    if done.exists():
+    labelled = case.label is not None and bool(case.annotated)
+    names = ["done.json", "image.npy", "places.npy", *["labels.npy"] * labelled]
+    if all((folder / name).exists() for name in names):
         return stored
-    folder.mkdir(parents=True, exist_ok=True)
+    # Some are there where a run was killed while it prepared, or while it cleared up.
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     volume = read_case(case)
     prepared = prepare(volume, preprocessing)
     small = float(np.abs(prepared.data).max(initial=0.0)) <= LARGEST_HALF
     kind = np.float16 if small else np.float32
     np.save(folder / "image.npy", prepared.data.astype(kind))
     indices = np.zeros((1, 1, 1), np.uint8)
-    if case.label is not None and case.annotated:
+    if labelled:
         indices, _ = prepare_labels(
             read_case_labels(case, classes, volume), volume.grid, preprocessing
         )
         np.save(folder / "labels.npy", indices)
     stored.set_places(indices)
-    done.write_text(json.dumps({"case": case.id}), encoding="utf-8")
+    done = json.dumps({"case": case.id})
+    (folder / "done.json").write_text(done, encoding="utf-8")
     return stored
 
 

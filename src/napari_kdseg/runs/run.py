@@ -80,7 +80,12 @@ class Run:
             if run.config != plain:
                 raise RunError(_other_config(run, plain))
             return run
-        if folder.is_dir() and any(folder.iterdir()):
+        others = (
+            path
+            for path in folder.glob("*")
+            if not path.name.startswith("config.yaml.partial-")  # of a killed process
+        )
+        if any(others):
             raise RunError(
                 f"{folder} holds files and no run (config.yaml); choose a new folder."
             )
