@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from napari_kdseg.errors import GridError
-from napari_kdseg.measure.metrics import ClassScore, overlap_counts, score
+from napari_kdseg.measure.metrics import (
+    ClassScore,
+    Overlap,
+    overlap_counts,
+    pooled,
+    score,
+)
 from napari_kdseg.volumes.labels import LabelSet
 
 ORGAN = LabelSet.from_names(["organ"])
@@ -43,6 +49,28 @@ def test_dice_and_iou_say_the_same() -> None:
     reference, prediction = generator.integers(0, 2, (2, 8, 8, 8), dtype=np.uint8)
     found = score_one(reference, prediction)
     assert found.dice == pytest.approx(2 * found.iou / (1 + found.iou))
+
+
+def test_pooled_voxels_are_those_of_one_large_volume() -> None:
+    generator = np.random.default_rng(3)
+    pairs = [generator.integers(0, 2, (2, n, 8, 8), dtype=np.uint8) for n in (2, 9)]
+    together = pooled(score_one(*pair).overlap for pair in pairs)
+    whole = score_one(*np.concatenate(pairs, axis=1))
+    assert together == whole.overlap
+    assert together.dice == pytest.approx(2 * together.iou / (1 + together.iou))
+
+
+def test_pooling_is_no_mean_of_cases() -> None:
+    # 50 of 100 and 100, 10 of 10 and 10: Dice 0.5 and 1, together 120 / 220;
+    # IoU 50 / 150 and 1, together 60 / 160.
+    large, small = Overlap(100, 100, 50), Overlap(10, 10, 10)
+    together = pooled([large, small])
+    assert (large.dice, small.dice, together.dice) == (0.5, 1.0, 120 / 220)
+    assert (large.iou, small.iou, together.iou) == (50 / 150, 1.0, 60 / 160)
+
+
+def test_nothing_pooled_is_empty() -> None:
+    assert (pooled([]).dice, pooled([]).iou) == (1.0, 1.0)
 
 
 def test_volumes_are_in_millilitres() -> None:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from kdseg_train.config import Recipe
-from kdseg_train.data import fingerprint, resolve
+from kdseg_train.data import fingerprint, resolve, shown_in
 from kdseg_train.layouts import read_data_set
 from napari_kdseg.errors import DataSetError
 from napari_kdseg.volumes.formats import write_labels, write_volume
@@ -248,6 +248,86 @@ def test_scans_of_one_patient_stay_together_whatever_is_annotated(
     cases = resolve(asked, tmp_path)
     assert len(cases.test) == 6
     assert {c.group for c in cases.test}.isdisjoint({c.group for c in cases.training})
+
+
+def of_patients(folder: Path, *patients: str, labelled: int | None = None) -> Path:
+    """Scans s0, s1 ... of these patients in our own layout; all or some labelled."""
+    entries: list[dict[str, object]] = []
+    for number, patient in enumerate(patients):
+        image(folder / f"s{number}.nii.gz", number + sum(map(ord, folder.name)))
+        known: dict[str, object] = {"id": f"s{number}", "group": patient}
+        known["images"] = {"CT": f"s{number}.nii.gz"}
+        if labelled is None or number < labelled:
+            label(folder / f"s{number}-labels.nii.gz")
+            known["label"] = f"s{number}-labels.nii.gz"
+        entries.append(known)
+    description = {"channels": ["CT"], "classes": {"liver": 1}, "cases": entries}
+    (folder / "dataset.yaml").write_text(yaml.safe_dump(description))
+    return folder
+
+
+@pytest.mark.parametrize("part", ["training", "unlabelled"])
+def test_scans_of_one_patient_in_training_and_testing_are_refused(
+    tmp_path: Path, part: str
+) -> None:
+    of_patients(tmp_path / "set", "anna", "bert", "carl", "dora")
+    asked: dict[str, object] = {"test": [{"path": "set", "cases": ["s3"]}]}
+    entry: dict[str, object] = {"path": "set", "cases": "0:2"}
+    assert resolve(recipe(entry, **asked), tmp_path).test
+    of_patients(tmp_path / "set", "anna", "bert", "dora", "dora")
+    more: dict[str, object] = {"path": "set", "cases": ["s2"]}
+    message = r"s2\.nii\.gz is used for training and .*s3\.nii\.gz, .*'dora'"
+    leaky = recipe(entry, more, **asked)
+    if part == "unlabelled":
+        leaky = recipe(entry, **asked, unlabelled=[more])
+    with pytest.raises(DataSetError, match=message):
+        resolve(leaky, tmp_path)
+
+
+def test_a_patient_is_the_same_in_another_data_set(tmp_path: Path) -> None:
+    of_patients(tmp_path / "first", "anna", "bert")
+    of_patients(tmp_path / "later", "carl", "anna")
+    asked = recipe({"path": "first"}, test=[{"path": "later"}])
+    with pytest.raises(DataSetError, match="scans of one patient go to one side"):
+        resolve(asked, tmp_path)
+    fixed = recipe({"path": "first"}, test=[{"path": "later", "exclude": ["s1"]}])
+    assert [case.group for case in resolve(fixed, tmp_path).test] == ["carl"]
+
+
+def test_a_patient_kept_for_validation_is_not_unlabelled_as_well(
+    tmp_path: Path,
+) -> None:
+    of_patients(tmp_path / "set", "anna", "bert", "anna", "bert", labelled=2)
+    asked = recipe({"path": "set"}, split={"validation": 0.5})
+    with pytest.raises(DataSetError, match="kept for validation"):
+        resolve(asked, tmp_path)
+
+
+def test_the_same_scan_in_validation_and_test_is_noticed(tmp_path: Path) -> None:
+    decathlon(tmp_path / "set", 2)
+    decathlon(tmp_path / "twin", 2)
+    split = {"validation": 0.5}
+    asked = recipe({"path": "set"}, test=[{"path": "twin"}], split=split)
+    with pytest.raises(DataSetError, match=r"used for validation .*kept for testing"):
+        resolve(asked, tmp_path)
+
+
+def test_scans_without_a_group_are_nobodys(tmp_path: Path) -> None:
+    of_patients(tmp_path / "set", "", "", "")
+    test = [{"path": "set", "cases": "2"}]
+    cases = resolve(recipe({"path": "set", "cases": "0:2"}, test=test), tmp_path)
+    assert len(cases.training) == 2
+
+
+def test_classes_count_as_shown_where_a_label_that_annotates_them_has_them(
+    tmp_path: Path,
+) -> None:
+    decathlon(tmp_path / "set", 2)  # labels show the liver, and no spleen
+    cases = resolve(recipe({"path": "set"}), tmp_path).training
+    assert shown_in(cases, ("liver", "spleen")) == {"liver"}
+    narrow = resolve(recipe({"path": "set", "annotated": ["spleen"]}), tmp_path)
+    assert shown_in(narrow.training, ("liver", "spleen")) == set()
+    assert shown_in((), ("liver",)) == set()
 
 
 def test_cases_without_a_label_are_unlabelled_wherever_they_are_named(

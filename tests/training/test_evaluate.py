@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -246,13 +247,31 @@ def test_the_table_has_the_columns_of_its_definition(
 
 
 def test_means_leave_infinite_distances_out_and_count_them(compared: Any) -> None:
-    liver, spleen, both = means(compared)
+    liver, spleen, both, *_ = means(compared)
     # Liver: Dice 1, 0.75 and 0; HD 0, 1 and infinite. Spleen: empty in all.
     assert (liver["class"], liver["cases"], liver["infinite"]) == ("liver", 3, 1)
     assert liver["dice"] == pytest.approx(1.75 / 3)
     assert liver["hd_mm"] == pytest.approx(0.5)
     assert (spleen["dice"], spleen["hd_mm"]) == (1.0, 0.0)
     assert (both["class"], both["dice"]) == ("mean", pytest.approx((1.75 / 3 + 1) / 2))
+
+
+def test_means_of_pooled_voxels_come_after_those_of_volumes(compared: Any) -> None:
+    *_, liver, spleen, both = means(compared)
+    # Liver: 64 voxels of 64, 48 of 64, none of 0 and 64: 112 of 128 and 192.
+    assert (liver["averaging"], liver["dice"]) == ("pooled", 2 * 112 / (128 + 192))
+    assert liver["iou"] == 112 / (128 + 192 - 112)
+    assert (spleen["dice"], both["dice"]) == (1.0, (0.7 + 1) / 2)
+
+
+def test_the_summary_lies_beside_the_table(
+    settings: EvaluateConfig, compared: Any
+) -> None:
+    write(settings, compared)
+    with settings.out.with_name("metrics-summary.csv").open() as file:
+        rows = [(r["class"], r["averaging"], r["dice"]) for r in csv.DictReader(file)]
+    assert rows[0] == ("liver", "volumes", "0.583333")
+    assert rows[3] == ("liver", "pooled", "0.700000")
 
 
 def test_the_caption_says_definition_and_empty_rule(compared: Any) -> None:
@@ -268,7 +287,9 @@ def test_a_run_writes_the_table_and_its_means(
         evaluate(run)
     metrics = [event for event in run.events()[0] if event["event"] == "metric"]
     assert settings.out.exists()
-    assert [event["class"] for event in metrics] == ["liver", "spleen", "mean"]
+    assert [event["class"] for event in metrics] == ["liver", "spleen", "mean"] * 2
+    assert [event["averaging"] for event in metrics[2:4]] == ["volumes", "pooled"]
+    assert "nsd" not in metrics[3]
 
 
 def test_a_table_puts_every_value_under_its_own_heading(
@@ -281,11 +302,29 @@ def test_a_table_puts_every_value_under_its_own_heading(
     print_table(rows, "")
     printed = capsys.readouterr().out.splitlines()
     last = next(line for line in printed if "mean" in line)
-    assert [cell.strip() for cell in last.strip("│ ").split("│")] == [
-        "mean",
-        "8",
-        "0.250",
-        "10.0",
+    assert last.split() == ["mean", "8", "0.250", "10"]
+
+
+def test_each_model_has_a_table_under_its_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_table(
+        [
+            {"model": "a [red]", "class": "liver", "dice": 0.5, "hd_mm": 0.0123},
+            {"model": "b", "class": "liver", "dice": 0.25, "hd_mm": math.nan},
+        ],
+        "Dice is [sic] 2|A∩B|/(|A|+|B|).",
+    )
+    printed = capsys.readouterr().out
+    said = [line.split() for line in printed.splitlines() if line.strip("─ ")]
+    assert said == [
+        ["a", "[red]"],
+        ["class", "dice", "hd_mm"],
+        ["liver", "0.500", "0.0123"],
+        ["b"],
+        ["class", "dice", "hd_mm"],
+        ["liver", "0.250"],
+        ["Dice", "is", "[sic]", "2|A∩B|/(|A|+|B|)."],
     ]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from kdseg_train.data import Cases
 from kdseg_train.layouts import Case
-from kdseg_train.scoring import only_channels, scored, write_scores
+from kdseg_train.scoring import only_channels, read_csv, scored, write_scores
 from napari_kdseg.models.model import Model
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes.formats import write_labels, write_volume
@@ -105,10 +105,32 @@ def test_channels_are_picked_in_the_order_asked_for() -> None:
 def test_the_spread_of_folds_is_worked_out_by_hand(tmp_path: Path) -> None:
     # means of the folds: 0.5 and 0.7; standard deviation 0.1 · sqrt 2
     def row(fold: str, dice: str) -> dict[str, Any]:
-        return {"fold": fold, "model": "m", "class": "liver", "dice": dice}
+        known = {"fold": fold, "model": "m", "class": "liver", "dice": dice}
+        return known | dict.fromkeys(("iou", "hd_mm", "hd95_mm", "nsd"), "1")
 
     run = a_run(tmp_path)
     write_scores(run, [row("1", "0.4"), row("1", "0.6"), row("2", "0.7")])
     (event,) = [e for e in run.events()[0] if e["event"] == "metric"]
     assert event["dice_std"] == pytest.approx(0.1 * 2**0.5)
     assert event["dice"] == pytest.approx(1.7 / 3)
+
+
+def test_a_test_leaves_rows_their_averages_and_what_they_mean(
+    tmp_path: Path, model_folder: MakeModelFolder
+) -> None:
+    run = a_run(tmp_path)
+    model = model_folder("both", CLASSES, channels=("t1", "t2"))
+    regions = {"organs": CLASSES}
+    rows = scored(run, [model], cases_of(tmp_path), "cpu", regions)
+    write_scores(run, rows, regions)
+    (row, *_) = read_csv(run.folder / "metrics.csv")
+    voxels = [int(row[name]) for name in ("reference_vox", "prediction_vox")]
+    assert float(row["dice"]) == pytest.approx(
+        2 * int(row["both_vox"]) / sum(voxels), abs=1e-6
+    )
+    assert row["nsd_tolerance_mm"] == "1.0"
+    summary = read_csv(run.folder / "metrics-summary.csv")
+    assert [one["class"] for one in summary] == [*CLASSES, "organs", "mean"] * 2
+    # one case is the same, averaged or pooled
+    assert [one["dice"] for one in summary[:4]] == [one["dice"] for one in summary[4:]]
+    assert "within 1 mm" in (run.folder / "metrics-summary.md").read_text("utf-8")

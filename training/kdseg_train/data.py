@@ -10,7 +10,8 @@ from pathlib import Path
 from kdseg_train.config import DataEntry, Recipe
 from kdseg_train.layouts import Case, DataSet, read_data_set
 from napari_kdseg.errors import DataSetError
-from napari_kdseg.volumes.formats import files_of
+from napari_kdseg.volumes import formats
+from napari_kdseg.volumes.labels import values_in
 
 
 @dataclass(frozen=True)
@@ -36,42 +37,53 @@ def resolve(recipe: Recipe, root: Path) -> Cases:
     Raises
     ------
     DataSetError
-        An empty selection, differing channels, a class no data set has, or one scan
-        both in training and in the test set.
+        An empty selection, differing channels, a class no data set has, or one scan or
+        patient on two sides: training, validation, testing.
+    """
+    cases = cases_meant(recipe, root)
+    _refuse_leaks(cases)
+    return cases
+
+
+def cases_meant(recipe: Recipe, root: Path) -> Cases:
+    """`resolve`, whether or not a scan or a patient is on two sides.
+
+    Raises
+    ------
+    DataSetError
+        As `resolve`, but for that.
     """
     given, sets = _entries(recipe.data, root)
     unlabelled, more_sets = _entries(recipe.unlabelled, root)
     explicit_test, test_sets = _entries(recipe.test, root)
+    explicit_test += _held_out(given, explicit_test)
+    given = [case for case in given if not case.held_out]
     labelled = [case for case in given if case.annotated]
     unlabelled += [case for case in given if not case.annotated]
+    unlabelled = [case for case in unlabelled if not case.held_out]
     for case in explicit_test:
-        if not case.annotated:
-            raise DataSetError(
-                f"{case.images[0]} is kept for testing, but nothing is annotated in "
-                "it; name test cases that have labels."
-            )
+        _check_test(case)
     channels = _shared_channels([*sets, *more_sets, *test_sets])
     classes = _class_order(labelled, recipe.classes)
     training, validation, test = _divide(labelled, recipe)
-    cases = Cases(
+    return Cases(
         channels=channels,
         classes=classes,
         training=training,
         validation=validation,
         test=test + tuple(explicit_test),
         unlabelled=tuple(
-            replace(case, label=None, annotated=()) for case in unlabelled
+            replace(case, label=None, annotated=(), slices=()) for case in unlabelled
         ),
     )
-    _refuse_leaks(cases)
-    return cases
 
 
 def fingerprint(cases: Iterable[Case]) -> str:
     """SHA-256 over the files of the cases and what their labels speak about."""
     digest = hashlib.sha256()
     for case in sorted(cases, key=lambda case: (case.id, case.annotated)):
-        digest.update(repr((case.id, case.annotated, case.values)).encode())
+        known = (case.id, case.annotated, case.values)
+        digest.update(repr((*known, case.slices) if case.slices else known).encode())
         for path in (*case.images, *([case.label] if case.label else [])):
             digest.update(file_hash(path).encode())
     return digest.hexdigest()
@@ -80,7 +92,7 @@ def fingerprint(cases: Iterable[Case]) -> str:
 def file_hash(path: Path) -> str:
     """SHA-256 of a volume's file, or of all its files in order."""
     digest = hashlib.sha256()
-    for file in files_of(path):
+    for file in formats.files_of(path):
         known = file.stat()
         digest.update(_digest(file, known.st_size, known.st_mtime_ns))
     return digest.hexdigest()
@@ -101,9 +113,32 @@ def _entries(
     for entry in entries:
         data_set = read_data_set(root / entry.path)
         sets.append(data_set)
-        chosen = _chosen(entry, data_set)
-        cases += [_speaking_of(case, entry, data_set) for case in chosen]
+        named = _chosen(entry, data_set)
+        cases += [_speaking_of(case, entry, data_set) for case in named]
     return cases, sets
+
+
+def _held_out(given: Sequence[Case], test: Sequence[Case]) -> list[Case]:
+    """Labelled cases that their data set keeps for testing, and that are not there."""
+    there = {(case.id, case.images) for case in test}
+    return [
+        case
+        for case in given
+        if case.held_out and case.annotated and (case.id, case.images) not in there
+    ]
+
+
+def _check_test(case: Case) -> None:
+    if not case.annotated:
+        raise DataSetError(
+            f"{case.images[0]} is kept for testing, but nothing is annotated in it; "
+            "name test cases that have labels."
+        )
+    if case.slices:
+        raise DataSetError(
+            f"{case.images[0]} is kept for testing, and only {len(case.slices)} of its "
+            "slices are labelled; correct the whole scan, or leave it out."
+        )
 
 
 def _chosen(entry: DataEntry, data_set: DataSet) -> list[Case]:
@@ -113,7 +148,7 @@ def _chosen(entry: DataEntry, data_set: DataSet) -> list[Case]:
     for name in (*entry.exclude, *listed):
         if name not in by_id:
             raise DataSetError(
-                f"{entry.path} has no case {name!r}; it has {_few(sorted(by_id))}."
+                f"{entry.path} has no case {name!r}; it has {few(sorted(by_id))}."
             )
     names = [name for name in sorted(by_id) if name not in entry.exclude]
     if is_list:
@@ -193,16 +228,18 @@ def _divide(
     """Shuffle within each set of annotated classes, so that each is divided alike.
 
     Cases of one group, such as the scans of one patient, stay together, with the first
-    of them where other classes are annotated in another one.
+    of them where other classes are annotated in another one. Those with a few labelled
+    slices are for training: nothing whole can be compared with them.
     """
+    partly = [case for case in cases if case.slices]
     groups: dict[tuple[str, ...], list[Case]] = {}
     leading: dict[str, tuple[str, ...]] = {}
-    for case in cases:
+    for case in (case for case in cases if not case.slices):
         annotated = case.annotated
         if case.group:
             annotated = leading.setdefault(case.group, annotated)
         groups.setdefault(annotated, []).append(case)
-    parts: tuple[list[Case], list[Case], list[Case]] = ([], [], [])
+    parts: tuple[list[Case], list[Case], list[Case]] = (partly, [], [])
     for group in groups.values():
         together: dict[str, list[Case]] = {}
         for case in sorted(group, key=lambda case: case.id):
@@ -224,22 +261,66 @@ def _divide(
     return training, validation_cases, test_cases
 
 
-def _refuse_leaks(cases: Cases) -> None:
-    """The same scan in two places is noticed by its bytes, not by its name."""
-    kept = {_content(case): case for case in (*cases.test, *cases.validation)}
-    for case in (*cases.training, *cases.unlabelled):
-        twin = kept.get(_content(case))
-        if twin is not None:
-            raise DataSetError(
-                f"{case.images[0]} is used for training and, as {twin.images[0]}, kept "
-                "for testing or validation; leave it out of one of them."
-            )
-
-
-def _content(case: Case) -> tuple[str, ...]:
+def content(case: Case) -> tuple[str, ...]:
+    """Hashes of a case's images: those of one scan are the same, whatever its name."""
     return tuple(file_hash(path) for path in case.images)
 
 
-def _few(names: Sequence[str]) -> str:
+def sources(case: Case) -> list[tuple[str, ...]]:
+    """What cases of one scan have in common, and cases of one patient.
+
+    The scan is told by its bytes, the patient by the name of the group, in whatever
+    data set.
+    """
+    scan = ("scan", *content(case))
+    return [scan, ("group", case.group)] if case.group else [scan]
+
+
+def shown_in(cases: Iterable[Case], classes: Sequence[str]) -> set[str]:
+    """Classes that the labels of some case show; reads until all were seen."""
+    found: set[str] = set()
+    for case in cases:
+        if found == set(classes):
+            break
+        if case.label is None:
+            continue
+        values = set(values_in(formats.read_labels(case.label)[0], str(case.label)))
+        for name in set(classes) & set(case.annotated):
+            if not values.isdisjoint(case.values[name]):
+                found.add(name)
+    return found
+
+
+def _refuse_leaks(cases: Cases) -> None:
+    """Each scan, and each patient, is on one side alone."""
+    seen: dict[tuple[str, ...], tuple[str, Case]] = {}
+    for side, part in (
+        ("testing", cases.test),
+        ("validation", cases.validation),
+        ("training", (*cases.training, *cases.unlabelled)),
+    ):
+        for case in part:
+            for source in sources(case):
+                there, twin = seen.setdefault(source, (side, case))
+                if there != side:
+                    raise DataSetError(_leak(source[0], (side, case), (there, twin)))
+
+
+def _leak(kind: str, one: tuple[str, Case], other: tuple[str, Case]) -> str:
+    (side, case), (there, twin) = one, other
+    if kind == "scan":
+        return (
+            f"{case.images[0]} is used for {side} and, as {twin.images[0]}, kept for "
+            f"{there}; leave it out of one of them."
+        )
+    return (
+        f"{case.images[0]} is used for {side} and {twin.images[0]}, of the same group "
+        f"{case.group!r}, kept for {there}; scans of one patient go to one side. Leave "
+        "one out with `exclude`, or name the groups apart where they are two patients."
+    )
+
+
+def few(names: Sequence[str]) -> str:
+    """The first of some names, and how many there are."""
     shown = ", ".join(names[:3])
     return f"{shown} ... ({len(names)} in all)" if len(names) > 3 else shown

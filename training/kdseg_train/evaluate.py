@@ -4,10 +4,7 @@ The reference is a data set, or a folder with one label file a case. The predict
 the OUT of ``predict``, with one model or several, or again a folder of label files.
 """
 
-import csv
-import io
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +15,15 @@ from pydantic import Field
 
 from kdseg_train import config
 from kdseg_train.layouts import read_data_set
-from napari_kdseg.atomic import write_text_atomic
+from kdseg_train.summary import (
+    Entry,
+    definitions,
+    scores_of,
+    summarised,
+    write_tables,
+)
 from napari_kdseg.errors import DataSetError, UsageError
-from napari_kdseg.measure.metrics import DEFINITIONS, QUANTITY, ClassScore, score
+from napari_kdseg.measure.metrics import NSD_TOLERANCE_MM, ClassScore, score
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes import formats
 from napari_kdseg.volumes.labels import LabelClass, LabelSet, distinct_color, values_in
@@ -38,6 +41,9 @@ COLUMNS = (
     "prediction_ml",
     "model",
     "nsd_tolerance_mm",
+    "reference_vox",
+    "prediction_vox",
+    "both_vox",
 )
 """Of the table; ``model`` is empty where the prediction is a folder of labels."""
 
@@ -49,9 +55,12 @@ class EvaluateConfig(config.Settings):
     command: Literal["evaluate"] = "evaluate"
     reference: Path = Field(description="data set, or folder of labels")
     prediction: Path = Field(description="OUT of predict, or folder of labels")
-    out: Path = Field(description="the table, CSV")
+    out: Path = Field(description="the table, CSV; its summary goes beside it")
     nsd_tolerance_mm: float = Field(
-        1.0, ge=0, allow_inf_nan=False, description="surfaces this close agree"
+        NSD_TOLERANCE_MM,
+        ge=0,
+        allow_inf_nan=False,
+        description="surfaces this close agree",
     )
 
 
@@ -88,7 +97,7 @@ class Comparison:
     @property
     def caption(self) -> str:
         """Definitions, and cases that lack a prediction, to print beside a table."""
-        text = DEFINITIONS.format(tolerance=self.tolerance_mm)
+        text = definitions(self.tolerance_mm)
         if self.without_prediction:
             missing = ", ".join(self.without_prediction[:5])
             text += f" Without prediction, not counted: {missing}"
@@ -100,7 +109,7 @@ Count = Callable[[int, int], None]
 
 
 def evaluate(run: Run) -> None:
-    """Do what a run's config says, and write the table it names."""
+    """Do what a run's config says, and write the tables it names."""
     settings = config.parse(EvaluateConfig, run.config, str(run.folder))
 
     def count(done: int, total: int) -> None:
@@ -110,7 +119,7 @@ def evaluate(run: Run) -> None:
     comparison = compare(settings, count)
     write_table(settings, comparison)
     for values in means(comparison):
-        run.metric(**values)
+        run.metric(**{key: value for key, value in values.items() if value != ""})
 
 
 def compare(settings: EvaluateConfig, count: Count) -> Comparison:
@@ -159,70 +168,26 @@ def matched(reference: Path, prediction: Path) -> list["Pair"]:
 
 
 def write_table(settings: EvaluateConfig, comparison: Comparison) -> None:
-    """Write all rows as CSV; ``inf`` where one of the masks is empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in comparison.rows:
-        found = row.score
-        distances = (f"{found.hd_mm:{QUANTITY}}", f"{found.hd95_mm:{QUANTITY}}")
-        overlap = (f"{found.dice:.6f}", f"{found.iou:.6f}")
-        sizes = (found.reference_ml, found.prediction_ml)
-        volumes = tuple(f"{size:{QUANTITY}}" for size in sizes)
-        last = (f"{found.nsd:.6f}", *volumes, row.model, settings.nsd_tolerance_mm)
-        writer.writerow([row.case, found.name, *overlap, *distances, *last])
-    settings.out.parent.mkdir(parents=True, exist_ok=True)
-    write_text_atomic(settings.out, text.getvalue())
+    """Write all rows as CSV, and their summary beside it."""
+    write_tables(settings.out, _rows(comparison), comparison.caption)
 
 
-def means(comparison: Comparison) -> list[dict[str, str | float]]:
-    """Mean over cases, for each model and class, then over the classes of a model.
+def means(comparison: Comparison) -> list[Entry]:
+    """Averages over cases, for each model and class, then over the classes of a model.
 
-    Distances that are infinite are left out of their means; ``infinite`` counts them.
+    Over volumes and pooled; distances that are infinite are left out of their means,
+    and ``infinite`` counts them.
     """
-    groups: dict[tuple[str, str], list[ClassScore]] = {}
+    return summarised(_rows(comparison))
+
+
+def _rows(comparison: Comparison) -> list[dict[str, str]]:
+    rows = []
     for row in comparison.rows:
-        groups.setdefault((row.model, row.score.name), []).append(row.score)
-    table = [
-        {"model": model, "class": name, **_mean(scores)}
-        for (model, name), scores in groups.items()
-    ]
-    for model in dict.fromkeys(model for model, _ in groups):
-        own = [entry for entry in table if entry["model"] == model]
-        if len(own) > 1:
-            table.append({"model": model, "class": "mean", **_mean_of_means(own)})
-    return table
-
-
-def _mean(scores: Sequence[ClassScore]) -> dict[str, str | float]:
-    finite = [found for found in scores if math.isfinite(found.hd_mm)]
-    return {
-        "cases": len(scores),
-        "dice": _average([found.dice for found in scores]),
-        "iou": _average([found.iou for found in scores]),
-        "hd_mm": _average([found.hd_mm for found in finite]),
-        "hd95_mm": _average([found.hd95_mm for found in finite]),
-        "nsd": _average([found.nsd for found in scores]),
-        "infinite": len(scores) - len(finite),
-    }
-
-
-def _mean_of_means(
-    entries: Sequence[Mapping[str, str | float]],
-) -> dict[str, str | float]:
-    keys = ("dice", "iou", "hd_mm", "hd95_mm", "nsd")
-    averaged: dict[str, str | float] = {
-        key: _average(
-            [v for entry in entries if not math.isnan(v := float(entry[key]))]
-        )
-        for key in keys
-    }
-    counted = {key: sum(int(e[key]) for e in entries) for key in ("cases", "infinite")}
-    return {**averaged, **counted}
-
-
-def _average(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
+        named = {"case": row.case, "model": row.model}
+        values = named | scores_of(row.score, comparison.tolerance_mm)
+        rows.append({name: values[name] for name in COLUMNS})
+    return rows
 
 
 # ---- Finding files ----

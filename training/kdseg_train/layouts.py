@@ -1,9 +1,9 @@
-"""Data sets as they come, in four layouts.
+"""Data sets as they come, in five layouts.
 
-Decathlon (``dataset.json`` with a ``training`` list), nnU-Net (``dataset.json`` with
-``channel_names`` and files ``CASE_0000``), our own (``dataset.yaml``), and a plain
-folder of images. A case carries the classes its labels speak about; every other class
-is unknown there.
+A project (``project.json``), Decathlon (``dataset.json`` with a ``training`` list),
+nnU-Net (``dataset.json`` with ``channel_names`` and files ``CASE_0000``), our own
+(``dataset.yaml``), and a plain folder of images. A case carries the classes its labels
+speak about; every other class is unknown there.
 """
 
 import json
@@ -15,7 +15,13 @@ from typing import Any
 import yaml
 
 from napari_kdseg.errors import DataSetError
+from napari_kdseg.project_folder import is_project
+from napari_kdseg.project_folder import read as read_project
+from napari_kdseg.review.corrections import Corrected
+from napari_kdseg.review.labelled_set import labelled_set
 from napari_kdseg.volumes import formats
+from napari_kdseg.volumes.labels import LabelSet
+from napari_kdseg.volumes.scan import Scan, StoredImage
 from napari_kdseg.volumes.volume import without_channel
 
 Values = dict[str, tuple[int, ...]]
@@ -34,6 +40,10 @@ class Case:
         Class -> stored label values that mean it.
     annotated
         Classes the labels speak about; empty where there is no label.
+    held_out
+        Whether nothing may be learnt from it: it is for testing alone.
+    slices
+        Axis and index of the stored slices that the labels speak about; empty: all.
     """
 
     id: str
@@ -43,6 +53,8 @@ class Case:
     annotated: tuple[str, ...]
     intensity_offset: float = 0.0
     group: str = ""
+    held_out: bool = False
+    slices: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,7 @@ class DataSet:
 
 
 def read_data_set(folder: Path) -> DataSet:
-    """Read whichever of the four layouts the folder holds.
+    """Read whichever of the five layouts the folder holds.
 
     Raises
     ------
@@ -78,6 +90,8 @@ def read_data_set(folder: Path) -> DataSet:
 
 
 def _read(folder: Path) -> DataSet:
+    if is_project(folder):
+        return _project(folder)
     if (folder / "dataset.yaml").is_file():
         return _own(folder, _mapping(folder / "dataset.yaml"))
     if (folder / "dataset.json").is_file():
@@ -194,6 +208,94 @@ def _own(folder: Path, description: dict[str, Any]) -> DataSet:
         )
     licence = str(description.get("licence", ""))
     return DataSet(folder.name, channels, tuple(values), tuple(cases), licence)
+
+
+# ---- projects ----
+
+
+def _project(folder: Path) -> DataSet:
+    """Read the scans of a project: with their own labels, or as people corrected them.
+
+    A scan that is gone keeps its noted path: who needs it is told that it is missing.
+    """
+    document, _ = read_project(folder)
+    if not document.scans:
+        raise DataSetError(
+            f"{folder} is a project without scans; add some in the Volumes dock."
+        )
+    channels = document.scans[0].channels
+    corrections = labelled_set(folder)
+    cases = []
+    for scan in document.scans:
+        images = tuple(
+            image.file.find(folder) or Path(image.file.path)
+            for image in _ordered(scan, channels, folder)
+        )
+        case = Case(scan.case, images, None, {}, (), held_out=scan.use == "test")
+        if scan.labels is not None:
+            case = _with_labels(case, scan, folder, document.classes)
+        elif scan.case in corrections:
+            case = _as_corrected(case, corrections[scan.case])
+        cases.append(case)
+    classes = tuple(dict.fromkeys(name for case in cases for name in case.values))
+    return DataSet(document.name, channels, classes, tuple(cases))
+
+
+def _ordered(
+    scan: Scan, channels: tuple[str, ...], folder: Path
+) -> tuple[StoredImage, ...]:
+    """Images of a scan in the order of the first scan's channels."""
+    for stored in scan.files:
+        if stored.part is not None:
+            raise DataSetError(
+                f"{folder}: the scan {scan.case!r} is one of several volumes in "
+                f"{stored.file.path}, and training reads whole files; convert it with "
+                "kdseg-train convert --part, and add that file in its place."
+            )
+    by_name = {image.channels: image for image in scan.images}
+    wanted = [(name,) for name in channels]
+    if len(channels) > 1 and set(by_name) == set(wanted):
+        return tuple(by_name[name] for name in wanted)
+    if len(scan.channels) != len(channels) or (
+        scan.channels != channels and set(scan.channels) == set(channels)
+    ):
+        raise DataSetError(
+            f"{folder}: the scan {scan.case!r} has the channels "
+            f"{', '.join(scan.channels)}, and others {', '.join(channels)}; a data set "
+            "has the same channels everywhere. Name them alike in the Volumes dock."
+        )
+    return scan.images
+
+
+def _with_labels(
+    case: Case, scan: Scan, folder: Path, classes: LabelSet | None
+) -> Case:
+    assert scan.labels is not None
+    path = scan.labels.file.find(folder) or Path(scan.labels.file.path)
+    known = classes
+    if known is None and path.exists():
+        known = formats.read_label_set(path)
+    values = _values(known)
+    annotated = scan.annotated or tuple(values)
+    return replace(case, label=path, values=values, annotated=annotated)
+
+
+def _as_corrected(case: Case, found: Corrected) -> Case:
+    values = _values(found.classes)
+    slices = tuple(
+        (axis, index) for axis, indices in found.slices.items() for index in indices
+    )
+    return replace(
+        case,
+        label=found.labels,
+        values=values,
+        annotated=tuple(values),
+        slices=slices,
+    )
+
+
+def _values(classes: LabelSet | None) -> Values:
+    return {item.name: (item.value,) for item in classes.classes} if classes else {}
 
 
 def _images_alone(folder: Path) -> DataSet:

@@ -1,11 +1,8 @@
 """How well models do on test cases, each on the classes and channels it knows."""
 
-import csv
-import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,17 +10,31 @@ import numpy as np
 from kdseg_train.data import Cases
 from kdseg_train.layouts import Case
 from kdseg_train.patches import read_case, read_case_labels
-from napari_kdseg.atomic import write_text_atomic
+from kdseg_train.summary import (
+    Row,
+    as_csv,
+    definitions,
+    read_csv,
+    scores_of,
+    write_tables,
+)
 from napari_kdseg.inference.coarse_to_fine import predict_any_volume
 from napari_kdseg.inference.settings import Settings
-from napari_kdseg.measure.metrics import QUANTITY, ClassScore, score
+from napari_kdseg.measure.metrics import NSD_TOLERANCE_MM, ClassScore, score
 from napari_kdseg.models.model import Model
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes.labels import LabelSet
 from napari_kdseg.volumes.volume import Volume
 
-Row = dict[str, str]
-"""Scores of one case, model and class, as text."""
+__all__ = [
+    "Regions",
+    "Row",
+    "as_csv",
+    "only_channels",
+    "read_csv",
+    "scored",
+    "write_scores",
+]
 
 Regions = Mapping[str, Sequence[str]]
 """Name -> the classes that make it up, scored as one."""
@@ -50,14 +61,20 @@ def scored(
     return rows
 
 
-def write_scores(run: Run, rows: Sequence[Row]) -> None:
-    """Write ``RUN/metrics.csv``, and say the mean Dice of each model and class.
+def write_scores(run: Run, rows: Sequence[Row], regions: Collection[str] = ()) -> None:
+    """Write ``RUN/metrics.csv`` and its summary, and say each model's mean Dice.
 
     Where rows tell their fold, its spread over the folds is said too.
+
+    Parameters
+    ----------
+    regions
+        Names among the classes that are unions of others.
     """
     if not rows:
         return
-    write_text_atomic(run.folder / "metrics.csv", as_csv(rows))
+    words = definitions(NSD_TOLERANCE_MM)
+    write_tables(run.folder / "metrics.csv", rows, words, regions)
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["model"], row["class"]), []).append(row)
@@ -70,21 +87,6 @@ def write_scores(run: Run, rows: Sequence[Row]) -> None:
             cases=len(found),
             **_spread(found),
         )
-
-
-def as_csv(rows: Sequence[Row]) -> str:
-    """Rows as a table with a line of names on top."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def read_csv(path: Path) -> list[Row]:
-    """Rows of a table that `as_csv` wrote."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def _spread(rows: Sequence[Row]) -> dict[str, Any]:
@@ -178,15 +180,4 @@ def only_channels(volume: Volume, picks: Sequence[int]) -> Volume:
 
 
 def _row(case: str, model: str, found: ClassScore) -> Row:
-    return {
-        "case": case,
-        "model": model,
-        "class": found.name,
-        "dice": f"{found.dice:.6f}",
-        "iou": f"{found.iou:.6f}",
-        "hd_mm": f"{found.hd_mm:{QUANTITY}}",
-        "hd95_mm": f"{found.hd95_mm:{QUANTITY}}",
-        "nsd": f"{found.nsd:.6f}",
-        "reference_ml": f"{found.reference_ml:{QUANTITY}}",
-        "prediction_ml": f"{found.prediction_ml:{QUANTITY}}",
-    }
+    return {"case": case, "model": model} | scores_of(found, NSD_TOLERANCE_MM)

@@ -17,10 +17,14 @@ Definitions, for one class of one case, A the reference and B the prediction:
 Empty masks: both empty scores Dice 1, IoU 1, HD 0, HD95 0, NSD 1; one empty scores
 Dice 0, IoU 0, NSD 0, and HD and HD95 are infinite, written ``inf``. Means of distances
 are over finite values, and how many were not is said beside them.
+
+Over several cases there are two averages of a class, which differ where cases differ in
+size: the mean over volumes, each case counting once, and pooled, from the voxels of all
+cases as if they were one, each voxel counting once.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,12 +41,21 @@ Distances = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 DEFINITIONS = (
-    "Dice 2|A∩B|/(|A|+|B|). HD, HD95 in mm between surface voxel centres; HD95 is the "
-    "larger of both directed 95th percentiles. NSD: share of surface voxels within "
-    "{tolerance:g} mm of the other surface. Both empty: Dice, IoU, NSD 1, distances 0; "
-    "one empty: 0 and inf (left out of mean distances)."
+    "Dice 2|A∩B|/(|A|+|B|), IoU |A∩B|/(|A|+|B|-|A∩B|). HD, HD95 in mm between "
+    "surface voxel centres; HD95 is the larger of both directed 95th percentiles. NSD: "
+    "share of surface voxels within {tolerance:g} mm of the other surface. Both empty: "
+    "Dice, IoU, NSD 1, distances 0; one empty: 0 and inf (left out of mean distances)."
 )
 """To be printed beside every table; takes the tolerance in mm."""
+
+AVERAGES = (
+    "volumes: mean over cases, each counting once. pooled: from the voxels of all "
+    "cases together, each counting once. Background is no class."
+)
+"""To be printed beside every table of averages."""
+
+NSD_TOLERANCE_MM = 1.0
+"""Where nothing else is asked for."""
 
 QUANTITY = ".6g"
 """Format of mm and ml in tables: six digits that count, were it a fish in micro-CT."""
@@ -52,18 +65,61 @@ _ROUNDING = 1e-9  # three voxels of 0.1 mm are 0.30000000000000004 mm
 
 
 @dataclass(frozen=True)
+class Overlap:
+    """Voxels of a class in the reference, in the prediction, and in both.
+
+    They add up over cases, which Dice and IoU do not.
+    """
+
+    reference_vox: int
+    prediction_vox: int
+    both_vox: int
+
+    @property
+    def dice(self) -> float:
+        """Dice; 1 where both are empty."""
+        total = self.reference_vox + self.prediction_vox
+        return 2 * self.both_vox / total if total else 1.0
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union; 1 where both are empty."""
+        either = self.reference_vox + self.prediction_vox - self.both_vox
+        return self.both_vox / either if either else 1.0
+
+
+def pooled(overlaps: Iterable[Overlap]) -> Overlap:
+    """Add up the overlaps of one class over cases."""
+    found = tuple(overlaps)
+    return Overlap(
+        sum(one.reference_vox for one in found),
+        sum(one.prediction_vox for one in found),
+        sum(one.both_vox for one in found),
+    )
+
+
+@dataclass(frozen=True)
 class ClassScore:
     """Agreement in one class of one case; definitions in the module's text."""
 
     name: str
     """Of the class."""
-    dice: float
-    iou: float
+    overlap: Overlap
     hd_mm: float
     hd95_mm: float
     nsd: float
     reference_ml: float
     prediction_ml: float
+
+    @property
+    def dice(self) -> float:
+        """Dice of the class."""
+        return self.overlap.dice
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union of the class."""
+        return self.overlap.iou
 
 
 def score(
@@ -71,7 +127,7 @@ def score(
     prediction: Labels,
     labels: LabelSet,
     spacing_mm: Sequence[float],
-    nsd_tolerance_mm: float = 1.0,
+    nsd_tolerance_mm: float = NSD_TOLERANCE_MM,
 ) -> list[ClassScore]:
     """Compare label volumes class by class.
 
@@ -102,16 +158,16 @@ def score(
             spacing_mm,
             flat=tuple(size == 1 for size in reference.shape),
         )
+        overlap = overlap_of(counts, index)
         scores.append(
             ClassScore(
                 name=item.name,
-                dice=dice(counts, index),
-                iou=iou(counts, index),
+                overlap=overlap,
                 hd_mm=hausdorff_mm(to_prediction, to_reference),
                 hd95_mm=hausdorff_mm(to_prediction, to_reference, percentile=95.0),
                 nsd=surface_dice(to_prediction, to_reference, nsd_tolerance_mm),
-                reference_ml=float(counts[index].sum() * voxel_ml),
-                prediction_ml=float(counts[:, index].sum() * voxel_ml),
+                reference_ml=overlap.reference_vox * voxel_ml,
+                prediction_ml=overlap.prediction_vox * voxel_ml,
             )
         )
     return scores
@@ -150,16 +206,11 @@ def overlap_counts(reference: Labels, prediction: Labels, labels: LabelSet) -> C
     return counts.reshape(size, size)
 
 
-def dice(counts: Counts, index: int) -> float:
-    """Dice of the class at this place of the counts; 1 where both are empty."""
-    both = counts[index].sum() + counts[:, index].sum()
-    return float(2 * counts[index, index] / both) if both else 1.0
-
-
-def iou(counts: Counts, index: int) -> float:
-    """Intersection over union of the class at this place; 1 where both are empty."""
-    either = counts[index].sum() + counts[:, index].sum() - counts[index, index]
-    return float(counts[index, index] / either) if either else 1.0
+def overlap_of(counts: Counts, index: int) -> Overlap:
+    """Overlap of the class at this place of the counts."""
+    return Overlap(
+        int(counts[index].sum()), int(counts[:, index].sum()), int(counts[index, index])
+    )
 
 
 # ---- Surfaces ----
