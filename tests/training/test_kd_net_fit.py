@@ -1,5 +1,6 @@
 """Whole KD-Net runs on made brains: folds, resuming, and who was given what."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from kdseg_train.supervised import Material
 from napari_kdseg.errors import DataSetError, StopRequested
 from napari_kdseg.models.model import Model
 from napari_kdseg.runs.run import Run
+from napari_kdseg.volumes.formats import write_labels
+from napari_kdseg.volumes.volume import Grid
 
 NAMES = ("necrotic core", "oedema", "enhancing tumour")
 
@@ -199,11 +202,18 @@ def stored(folder: Path, name: str, classes: tuple[int, ...]) -> StoredCase:
     return kept
 
 
+def scan(folder: Path, name: str, content: str = "") -> Path:
+    path = folder / f"{name}.nii"
+    path.write_text(content or name)
+    return path
+
+
 def material(
     folder: Path, shown: dict[str, tuple[int, ...]], **groups: str
 ) -> Material:
     cases = tuple(
-        Case(name, (), None, {}, NAMES, group=groups.get(name, "")) for name in shown
+        Case(name, (scan(folder, name),), None, {}, NAMES, group=groups.get(name, ""))
+        for name in shown
     )
     kept = tuple(stored(folder, name, classes) for name, classes in shown.items())
     return Material(Cases(("t1", "t2"), NAMES, cases, (), (), ()), kept, (), ())
@@ -237,6 +247,64 @@ def test_one_fold_is_the_material_as_it_is(tmp_path: Path) -> None:
     whole = material(tmp_path, {"a": EVERY})
     (fold,) = divided(whole, 1, seed=0)
     assert fold.material is whole
+
+
+def test_a_run_of_one_fold_that_trains_on_no_case_of_a_class_is_refused(
+    tmp_path: Path,
+) -> None:
+    whole = material(tmp_path, {"a": (1, 2), "b": (1,)})
+    message = r"the run trains on a, b, and none of them shows enhancing tumour"
+    with pytest.raises(DataSetError, match=message):
+        divided(whole, 1, seed=0)
+
+
+def with_test_case(
+    folder: Path, whole: Material, *annotated: str, value: int
+) -> Material:
+    """The same with a test case whose labels are one value everywhere."""
+    labels = np.full((2, 2, 2), value, np.uint8)
+    write_labels(
+        folder / "t.nii.gz", labels, Grid.from_affine(np.eye(4), (2,) * 3), None
+    )
+    known = {name: (number,) for number, name in enumerate(NAMES, start=1)}
+    image = (scan(folder, "t"),)
+    case = Case("t", image, folder / "t.nii.gz", known, annotated)
+    return replace(whole, cases=replace(whole.cases, test=(case,)))
+
+
+def test_a_run_of_one_fold_that_tests_no_case_of_a_class_is_refused(
+    tmp_path: Path,
+) -> None:
+    whole = with_test_case(tmp_path, material(tmp_path, {"a": EVERY}), *NAMES, value=2)
+    message = rf"the run tests on t, and none of them shows {NAMES[0]}"
+    with pytest.raises(DataSetError, match=message):
+        divided(whole, 1, seed=0)
+
+
+def test_what_no_test_case_annotates_need_not_be_in_one(tmp_path: Path) -> None:
+    whole = with_test_case(
+        tmp_path, material(tmp_path, {"a": EVERY}), NAMES[1], value=2
+    )
+    (fold,) = divided(whole, 1, seed=0)
+    assert fold.material is whole
+
+
+def test_one_scan_under_two_names_is_refused_where_folds_may_part_it(
+    tmp_path: Path,
+) -> None:
+    whole = material(tmp_path, dict.fromkeys("abcd", EVERY))
+    scan(tmp_path, "c", content="a")
+    with pytest.raises(DataSetError, match=r"c\.nii and .*a\.nii are the same scan"):
+        divided(whole, 2, seed=0)
+    divided(whole, 1, seed=0)  # nothing is parted
+
+
+def test_one_scan_twice_in_a_group_stays_in_one_fold(tmp_path: Path) -> None:
+    whole = material(tmp_path, dict.fromkeys("abcd", EVERY), a="anna", c="anna")
+    scan(tmp_path, "c", content="a")
+    for fold in divided(whole, 3, seed=0):
+        test = {case.id for case in fold.material.cases.test}
+        assert len(test & {"a", "c"}) in (0, 2)
 
 
 def test_a_fold_that_tests_no_case_of_a_class_is_refused(tmp_path: Path) -> None:

@@ -198,15 +198,7 @@ class Recipe(Settings):
                 f"augmentation.mirror is {self.augmentation.mirror}: axes are 0, 1, 2 "
                 "for z, y, x, and slices have no z"
             )
-        try:
-            divisor = parameters_of(self.network_spec).divisor
-        except ModelError as error:
-            raise ValueError(str(error)) from error
-        if any(size % divisor for size in self.patch_vox):
-            raise ValueError(
-                f"patch_vox is {self.patch_vox}: this network takes multiples of "
-                f"{divisor}; change the patch or the number of stages"
-            )
+        check_patch(self.patch_vox, self.network_spec, "this network takes")
         return self
 
     @property
@@ -214,6 +206,43 @@ class Recipe(Settings):
         """The network in as many dimensions as the patch has."""
         parameters = {**self.network.parameters, "dimensions": len(self.patch_vox)}
         return NetworkSpec(name=self.network.name, parameters=parameters)
+
+    @property
+    def root(self) -> Path:
+        """Folder that relative paths of data sets start from."""
+        return self.frozen.root if self.frozen else Path()
+
+    def found(self, path: Path) -> Path:
+        """Where something lies that the recipe names and that is no data set.
+
+        Models, predictions and verdicts: a relative path starts from the current
+        folder, as on any command line; where nothing lies there, from `root`.
+        """
+        return path if path.exists() else self.root / path
+
+
+def check_patch(patch_vox: tuple[int, ...], spec: NetworkSpec, who_takes: str) -> None:
+    """Refuse a patch that a network cannot halve as often as it does.
+
+    Parameters
+    ----------
+    who_takes
+        Begins the rule, such as "this network takes".
+
+    Raises
+    ------
+    ValueError
+        Where there is no such network, too.
+    """
+    try:
+        divisor = parameters_of(spec).divisor
+    except ModelError as error:
+        raise ValueError(str(error)) from error
+    if any(size % divisor for size in patch_vox):
+        raise ValueError(
+            f"patch_vox is {patch_vox}: {who_takes} multiples of {divisor}; change the "
+            "patch or the number of stages"
+        )
 
 
 def parse(

@@ -72,9 +72,7 @@ def paired(run: Run, config: Recipe, crop: Crop, fine: Sequence[Model]) -> list[
 
 
 def _coarse(config: Recipe, crop: Crop) -> Model:
-    """The coarse model, whose path is relative to where data paths start."""
-    root = config.frozen.root if config.frozen else Path()
-    return Model.open(crop.coarse if crop.coarse.exists() else root / crop.coarse)
+    return Model.open(config.found(crop.coarse))
 
 
 class _Cropper:

@@ -1,15 +1,11 @@
-"""Models that see some of a case's channels, and cases that lack one."""
+"""Channels that models see, and cases that lack one."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-from kdseg_train.config import Recipe, parse
 from kdseg_train.data import Cases
 from kdseg_train.layouts import Case
 from kdseg_train.patches import StoredCase
-from kdseg_train.supervised import Target, model_card
 from napari_kdseg.errors import DataSetError, RecipeError
-from napari_kdseg.models.model import Model, ModelCard
 from napari_kdseg.volumes import formats
 
 
@@ -27,6 +23,30 @@ def channel_index(channels: Sequence[str], wanted: str | int) -> int:
         return channels.index(str(wanted))
     listed = ", ".join(f"{name} ({i})" for i, name in enumerate(channels))
     raise RecipeError(f"there is no channel {wanted!r}; the data has {listed}.")
+
+
+def check_modalities(cases: Cases, student: str | int) -> None:
+    """Refuse cases of which a teacher would see no more than its student.
+
+    Parameters
+    ----------
+    student
+        The channel that it sees, as `channel_index` takes it.
+
+    Raises
+    ------
+    DataSetError
+        As `check_channels`.
+    RecipeError
+        Where there is no such channel, or no other.
+    """
+    channel_index(cases.channels, student)
+    if len(cases.channels) < 2:
+        raise RecipeError(
+            f"the data has the channel {cases.channels[0]} alone, so that a teacher "
+            "would see no more than the student; give data of several modalities."
+        )
+    check_channels(cases)
 
 
 def check_channels(cases: Cases) -> None:
@@ -63,48 +83,6 @@ def check_images(stored: Sequence[StoredCase], channels: Sequence[str]) -> None:
                     f"{float(image.flat[0]):g}; complete it, or leave it out with "
                     "`exclude`."
                 )
-
-
-def card_for_channels(
-    config: Recipe,
-    cases: Cases,
-    target: Target,
-    picks: Sequence[int],
-    teachers: Sequence[Model] = (),
-) -> ModelCard:
-    """Card of a model that sees the picked channels alone.
-
-    Raises
-    ------
-    RecipeError
-        As `model_card`.
-    """
-    rules = config.preprocessing.intensity
-    if len(rules) > 1:
-        rules = tuple(rules[pick] for pick in picks)
-    seen = config.preprocessing.model_copy(update={"intensity": rules})
-    narrow = config.model_copy(update={"preprocessing": seen})
-    card = model_card(narrow, of_channels(cases, picks), target, teachers)
-    told = {"recipe": config.model_dump(mode="json", exclude={"frozen"})}
-    provenance = card.provenance.model_copy(update=told)
-    return card.model_copy(update={"provenance": provenance})
-
-
-def renamed(card: ModelCard, name: str) -> ModelCard:
-    """The same card with another name, checked like a name in a recipe.
-
-    Raises
-    ------
-    RecipeError
-        Where it is none.
-    """
-    values = card.model_dump() | {"name": name}
-    return parse(ModelCard, values, f"the model {name}")
-
-
-def of_channels(cases: Cases, picks: Sequence[int]) -> Cases:
-    """The same cases, told with the picked channels alone."""
-    return replace(cases, channels=tuple(cases.channels[pick] for pick in picks))
 
 
 def _count(case: Case) -> list[int]:

@@ -4,21 +4,18 @@ The plain method, and the stages that every other method is made of: gather the 
 train a network on labels, keep it as a model folder, test it.
 """
 
-import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib import metadata
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 
-from kdseg_train.config import Augmentation, Recipe, Training, parse
+from kdseg_train.config import Augmentation, Recipe, Training
 from kdseg_train.data import Cases, fingerprint, resolve
-from kdseg_train.loop import Stage, seeded
-from kdseg_train.loop import train as train_stage
+from kdseg_train.given_models import check_given_models
+from kdseg_train.layouts import Case
+from kdseg_train.loop import Stage
 from kdseg_train.losses import dice_and_cross_entropy
 from kdseg_train.patches import (
     Batch,
@@ -27,18 +24,11 @@ from kdseg_train.patches import (
     store_all,
 )
 from kdseg_train.scoring import scored, write_scores
+from kdseg_train.targets import Target, trained
 from napari_kdseg.errors import DataSetError
-from napari_kdseg.inference.forward import pick_device
-from napari_kdseg.models.model import (
-    Model,
-    ModelCard,
-    Provenance,
-    save_model,
-)
-from napari_kdseg.models.networks import build
+from napari_kdseg.models.model import Model
 from napari_kdseg.models.networks.network import SegmentationNetwork
 from napari_kdseg.runs.run import Run
-from napari_kdseg.volumes.labels import LabelSet
 
 TITLE = "Supervised training"
 
@@ -76,16 +66,6 @@ class Material:
     unlabelled: tuple[StoredCase, ...]
 
 
-@dataclass(frozen=True)
-class Target:
-    """What a stage makes: a model of some classes in a folder, in a role."""
-
-    classes: tuple[str, ...]
-    folder: Path
-    role: Literal["teacher", "student"]
-    stage: str
-
-
 def gather(
     run: Run, config: Recipe, change: Callable[[Cases], Cases] | None = None
 ) -> Material:
@@ -101,7 +81,8 @@ def gather(
     Raises
     ------
     DataSetError
-        Where the data has changed since the run was prepared.
+        Where the data has changed since the run was prepared, or a model that the
+        recipe names has learnt from test cases.
     """
     if config.frozen is None:
         raise DataSetError(
@@ -115,6 +96,7 @@ def gather(
             f"(fingerprint {found[:12]}, was {config.frozen.fingerprint[:12]}); start "
             "a new run, or put the data back."
         )
+    check_given_models(run, config, cases)
     if change is not None:
         cases = change(cases)
 
@@ -138,6 +120,14 @@ def gather(
     )
 
 
+def gaps(cases: Sequence[Case], classes: Sequence[str]) -> Iterator[tuple[Case, str]]:
+    """Cases that leave classes open, and these."""
+    for case in cases:
+        for name in classes:
+            if name not in case.annotated:
+                yield case, name
+
+
 def train_on_labels(
     run: Run, config: Recipe, material: Material, target: Target, settings: Training
 ) -> Model:
@@ -151,8 +141,6 @@ def train_on_labels(
     DataSetError
         Where no training case annotates the classes.
     """
-    if target.folder.exists():
-        return Model.open(target.folder)
     everything = material.cases.classes
     wanted = [everything.index(name) for name in target.classes]
 
@@ -162,26 +150,24 @@ def train_on_labels(
     stored = annotating(material.training)
     if not stored:
         raise DataSetError(f"no training case annotates {', '.join(target.classes)}.")
-    card = model_card(config, material.cases, target)
-    device = torch.device(pick_device(config.device))
-    network = new_network(config, material.cases, target).to(device)
     narrow = _narrowed(wanted, len(everything))
 
-    def objective(batch: Batch) -> dict[str, torch.Tensor]:
-        labels, annotated = narrow(batch)
-        logits = network(batch.image).float()
-        return dice_and_cross_entropy(logits, labels, annotated)
+    def stage(network: SegmentationNetwork, _: torch.device) -> Stage:
+        def objective(batch: Batch) -> dict[str, torch.Tensor]:
+            labels, annotated = narrow(batch)
+            logits = network(batch.image).float()
+            return dice_and_cross_entropy(logits, labels, annotated)
 
-    stage = Stage(
-        target.stage,
-        network,
-        objective,
-        Patches(stored, config, settings, target.stage, organs=wanted),
-        settings,
-        kept_apart(annotating(material.validation), config, settings, target.stage),
-    )
-    train_stage(stage, run, device)
-    return save_model(target.folder, card, network)
+        return Stage(
+            target.stage,
+            network,
+            objective,
+            Patches(stored, config, settings, target.stage, organs=wanted),
+            settings,
+            kept_apart(annotating(material.validation), config, settings, target.stage),
+        )
+
+    return trained(run, config, material.cases, target, stage)
 
 
 def kept_apart(
@@ -211,61 +197,6 @@ def _narrowed(
         return table.to(batch.labels.device)[batch.labels], batch.annotated[:, columns]
 
     return narrow
-
-
-def new_network(config: Recipe, cases: Cases, target: Target) -> SegmentationNetwork:
-    """Network of the recipe with freshly drawn weights."""
-    with seeded(config.seed, target.stage):
-        return build(
-            config.network_spec,
-            len(cases.channels),
-            len(target.classes) + 1,
-        )
-
-
-def model_card(
-    config: Recipe, cases: Cases, target: Target, teachers: Sequence[Model] = ()
-) -> ModelCard:
-    """Card of the model that a stage makes; made first, so that it fails first.
-
-    Raises
-    ------
-    RecipeError
-        Where the recipe asks for a model that cannot be.
-    """
-    values = {
-        "name": model_name(config, target),
-        "role": target.role,
-        "network": config.network_spec,
-        "channels": cases.channels,
-        "classes": LabelSet.from_names(cases.classes).subset(target.classes),
-        "preprocessing": config.preprocessing,
-        "tiling": {"tile_vox": config.patch_vox, "overlap": config.overlap, "batch": 4},
-        "provenance": Provenance(
-            method=config.method,
-            recipe=config.model_dump(mode="json", exclude={"frozen"}),
-            data_fingerprint=config.frozen.fingerprint if config.frozen else "",
-            teachers=tuple(teacher.fingerprint for teacher in teachers),
-            versions=_versions(),
-            created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        ),
-        "licence": config.licence or "not stated",
-        "description": config.description,
-    }
-    return parse(ModelCard, values, f"the model of stage {target.stage}")
-
-
-def model_name(config: Recipe, target: Target) -> str:
-    """Name of a model: the recipe's, with the organ where it is a teacher's."""
-    base = config.name or config.method
-    return base if target.role == "student" else f"{base}-{'-'.join(target.classes)}"
-
-
-def _versions() -> dict[str, str]:
-    names = ("napari-kdseg", "torch", "monai", "numpy")
-    return {"python": platform.python_version()} | {
-        name: metadata.version(name) for name in names
-    }
 
 
 # ---- testing ----

@@ -4,6 +4,7 @@ Each has ``TITLE``, ``Config`` (a recipe with the method's own settings) and
 ``train(run, config)``.
 """
 
+import contextlib
 import shutil
 from pathlib import Path
 from types import ModuleType
@@ -11,9 +12,9 @@ from typing import Any
 
 from kdseg_train import supervised
 from kdseg_train.config import Frozen, Recipe, parse
-from kdseg_train.data import fingerprint, resolve
+from kdseg_train.data import Cases, fingerprint, resolve
 from kdseg_train.methods import cross_teaching, kd_net, medaka, ms_kd
-from napari_kdseg.errors import RecipeError
+from napari_kdseg.errors import DataSetError, RecipeError
 from napari_kdseg.runs.run import Run
 
 METHODS: dict[str, ModuleType] = {
@@ -44,6 +45,7 @@ def prepare(values: dict[str, Any], where: str, root: Path) -> dict[str, Any]:
     """
     config = _config(values, where)
     cases = resolve(config, root)
+    _refuse_slices(config, cases)
     frozen = Frozen(
         root=root.resolve(),
         channels=cases.channels,
@@ -61,8 +63,13 @@ def fit(run: Run) -> None:
     """Train what a prepared run says."""
     config = _config(run.config, str(run.folder / "config.yaml"))
     METHODS[config.method].train(run, config)
-    # what is left is a copy of the data; the run needs it only to go on
-    shutil.rmtree(run.partial / "cases", ignore_errors=True)
+    # What is left is a copy of the data: needed only to go on, and then whole.
+    cases, doomed = run.partial / "cases", run.partial / "cases-no-more"
+    shutil.rmtree(doomed, ignore_errors=True)
+    with contextlib.suppress(OSError):  # Windows: where a file is still open
+        cases.rename(doomed)
+    for folder in (doomed, cases):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def describe(method: str | None = None) -> dict[str, Any]:
@@ -99,3 +106,16 @@ def _config(values: dict[str, Any], where: str) -> Recipe:
         )
     config: Recipe = parse(module_of(method).Config, values, where)
     return config
+
+
+def _refuse_slices(config: Recipe, cases: Cases) -> None:
+    """Most methods see whole volumes, or compare with whole labels."""
+    if getattr(module_of(config.method), "TAKES_SLICES", False):
+        return
+    for case in cases.training:
+        if case.slices:
+            raise DataSetError(
+                f"of {case.id} only {len(case.slices)} slices are labelled, and "
+                f"{config.method} needs whole labels; leave it out with `exclude`, "
+                "correct the whole scan, or take the method medaka."
+            )

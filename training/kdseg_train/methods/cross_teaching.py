@@ -27,21 +27,20 @@ not centres coincide, and of the augmentation elastic deformation, rotation abou
 other two axes and zoom along z are left out.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from kdseg_train.config import Augmentation, Recipe, Settings, Training, parse
+from kdseg_train.config import Augmentation, Recipe, Settings, Training, check_patch
 from kdseg_train.crops import Crop, cropped, paired
 from kdseg_train.data import Cases
-from kdseg_train.loop import Source, Stage, seeded
-from kdseg_train.loop import train as train_stage
+from kdseg_train.loop import Source, Stage
 from kdseg_train.losses import (
     focal_loss,
     mean_probability,
@@ -49,21 +48,14 @@ from kdseg_train.losses import (
     negative_dice,
     ramp_up,
 )
-from kdseg_train.patches import Batch, Patches, StoredCase
-from kdseg_train.supervised import (
-    Material,
-    Target,
-    gather,
-    kept_apart,
-    model_card,
-    test,
-)
+from kdseg_train.patches import Batch, Patches
+from kdseg_train.supervised import Material, gaps, gather, kept_apart, test
+from kdseg_train.targets import Networks, Target, trained_together
 from kdseg_train.teachers import frozen_network
-from napari_kdseg.errors import DataSetError, ModelError
-from napari_kdseg.inference.forward import pick_device
-from napari_kdseg.models.model import Model, ModelCard, save_model
-from napari_kdseg.models.networks import build
-from napari_kdseg.models.parameters import NetworkSpec, parameters_of
+from kdseg_train.turns import in_turn
+from napari_kdseg.errors import DataSetError
+from napari_kdseg.models.model import Model
+from napari_kdseg.models.parameters import NetworkSpec
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes.preprocessing import Intensity, Preprocessing
 
@@ -192,15 +184,7 @@ class Config(Recipe):
     @model_validator(mode="after")
     def _patch_fits_the_teachers(self) -> "Config":
         for spec in self.teacher_specs:
-            try:
-                divisor = parameters_of(spec).divisor
-            except ModelError as error:
-                raise ValueError(str(error)) from error
-            if any(size % divisor for size in self.patch_vox):
-                raise ValueError(
-                    f"patch_vox is {self.patch_vox}: the teachers take multiples of "
-                    f"{divisor}; change the patch or their number of stages"
-                )
+            check_patch(self.patch_vox, spec, "the teachers take")
         return self
 
     @property
@@ -212,20 +196,34 @@ class Config(Recipe):
             for spec in self.teachers
         )
 
+    @property
+    def in_words(self) -> str:
+        """Who learns what from whom, and which reading it is, for the log."""
+        how, order = self.teaching, "all three at once"
+        if self.freeze_teachers:
+            order = "teachers first (the authors' code trains all three at once)"
+        pseudo = " and of their mean" if how.student_pseudo_labels else ""
+        kinds = ", ".join(rule.kind for rule in self.preprocessing.intensity)
+        return (
+            f"{order}; labelled: -Dice + Focal + {how.labelled_distillation:g} KL; "
+            f"unlabelled: {how.consistency_weight:g} -Dice to hard labels of each other"
+            f"{pseudo} + {how.unlabelled_distillation:g} KL; KL(mean of teachers || "
+            f"student) at T {how.temperature:g}; ramps over {how.consistency_ramp:g} "
+            f"(hard labels) and {how.distillation_ramp:g} (KL) of the epochs; grey "
+            f"values by {kinds}"
+        )
 
-# ---- Weights and losses ----
+
+# ---- weights and losses ----
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of an epoch."""
+    """``w_c``, ``w_d`` and ``w_d'`` of an epoch."""
 
     consistency: float
-    """w_c."""
     labelled_kl: float
-    """w_d."""
     unlabelled_kl: float
-    """w_d'."""
 
 
 def weights_at(epoch: float, epochs: int, teaching: Teaching) -> Weights:
@@ -237,11 +235,6 @@ def weights_at(epoch: float, epochs: int, teaching: Teaching) -> Weights:
         teaching.labelled_distillation * second,
         teaching.unlabelled_distillation * first * second,
     )
-
-
-def is_labelled(batch: Batch) -> bool:
-    """Whether the patches of a batch have labels; it is all of them or none."""
-    return bool(batch.annotated.any())
 
 
 def supervised_terms(
@@ -266,7 +259,7 @@ def teacher_terms(
     teaching: Teaching,
 ) -> Terms:
     """What T1 and T2 learn: labels, or each what the other one sees."""
-    if is_labelled(batch):
+    if batch.annotated.any():  # else none of its patches has labels
         first, second = (
             supervised_terms(name, logits, batch, teaching)
             for name, logits in zip(TEACHERS, told, strict=True)
@@ -288,7 +281,7 @@ def student_terms(
 ) -> Terms:
     """What the student learns: labels or the teachers' argmax, and their mean."""
     divergence = mean_teacher_kl(told, logits, teaching.temperature)
-    if is_labelled(batch):
+    if batch.annotated.any():  # else none of its patches has labels
         terms = supervised_terms("student", logits, batch, teaching)
         return terms | {"labelled_kl": weights.labelled_kl * divergence}
     terms = {"unlabelled_kl": weights.unlabelled_kl * divergence}
@@ -300,45 +293,62 @@ def student_terms(
     return terms
 
 
-# ---- Patches in turn ----
+def objective(
+    networks: Networks, frozen: Sequence[nn.Module], batch: Batch, config: Config
+) -> Terms:
+    """What T1, T2 and S learn, those that are trained; S alone learns from labels.
+
+    Parameters
+    ----------
+    frozen
+        T1 and T2 where they are trained already.
+    """
+    answers = {name: net(batch.image).float() for name, net in networks.items()}
+    own = answers.pop("student", None)
+    told = list(answers.values())
+    with torch.no_grad():
+        told += [network(batch.image).float() for network in frozen]
+    training, teaching = config.training, config.teaching
+    epoch = batch.step // training.iterations_per_epoch
+    weights = weights_at(epoch, training.epochs, teaching)
+    terms = teacher_terms(told, batch, weights, teaching) if answers else {}
+    if own is None:
+        return terms
+    if not told:
+        return supervised_terms("student", own, batch, teaching)
+    return terms | student_terms(own, told, batch, weights, teaching)
 
 
-@dataclass(frozen=True)
-class InTurn:
-    """A labelled batch at even steps, an unlabelled one at odd steps."""
-
-    labelled: Source
-    unlabelled: Source
-
-    def batch(self, step: int) -> Batch:
-        """Batch of a step."""
-        source = self.unlabelled if step % 2 else self.labelled
-        return replace(source.batch(step // 2), step=step)
-
-
-# ---- The run ----
+# ---- training ----
 
 
 def train(run: Run, config: Config) -> None:
     """Train teachers and student, perhaps a baseline, then test all of them."""
-    material = gather(run, config, lambda cases: usable(run, config, cases))
-    job = Job(run, config, material)
-    models = job.in_two_phases() if config.freeze_teachers else job.all_at_once()
+    material = gather(run, config, partial(usable, run, config))
+    run.event("note", message=config.in_words)
+    classes, folder = material.cases.classes, run.folder / "teachers"
+    student = Target(classes, run.model_folder, "student", "student")
+    teachers = [
+        Target(classes, folder / name, "teacher", name, suffix=name, network=spec)
+        for name, spec in zip(TEACHERS, config.teacher_specs, strict=True)
+    ]
+    if config.freeze_teachers:
+        told = learn(run, config, material, "teachers", teachers)
+        models = [*learn(run, config, material, "student", [student], told), *told]
+    else:
+        every = [*teachers, student]
+        *told, own = learn(run, config, material, "cross-teaching", every)
+        models = [own, *told]
     if config.baseline:
-        models.append(job.baseline())
+        alone = replace(student, folder=run.folder / "baseline", suffix="baseline")
+        models += learn(run, config, material, "baseline", [alone])
     if config.crop is not None:
         models = paired(run, config, config.crop, models)
     test(run, config, models, material.cases)
 
 
 def usable(run: Run, config: Config, cases: Cases) -> Cases:
-    """The cases as they are trained on: cropped in a fine stage."""
-    check_cases(cases)
-    return cases if config.crop is None else cropped(run, config, config.crop, cases)
-
-
-def check_cases(cases: Cases) -> None:
-    """Refuse cases that cross teaching cannot use, before training starts.
+    """The cases as they are trained on: cropped in a fine stage.
 
     Raises
     ------
@@ -350,149 +360,40 @@ def check_cases(cases: Cases) -> None:
             "cross teaching needs unlabelled cases, where the teachers teach each "
             "other; name some under `unlabelled`."
         )
-    for case in (*cases.training, *cases.validation):
-        missing = [name for name in cases.classes if name not in case.annotated]
-        if missing:
-            raise DataSetError(
-                f"case {case.id} does not annotate {missing[0]!r}; cross teaching "
-                "needs every class in every labelled case. Move the case to "
-                "`unlabelled`, or choose other `classes`."
-            )
-
-
-class Job:
-    """The stages of one run."""
-
-    def __init__(self, run: Run, config: Config, material: Material) -> None:
-        self.run, self.config, self.material = run, config, material
-        self.device = torch.device(pick_device(config.device))
-        target = Target(material.cases.classes, run.model_folder, "student", "student")
-        self.card = model_card(config, material.cases, target)
-        self.teacher_folders = [run.folder / "teachers" / name for name in TEACHERS]
-
-    def all_at_once(self) -> list[Model]:
-        """S, T1 and T2 by one optimiser, as the authors do."""
-        if self.run.model_folder.exists():  # it is written last
-            return self._opened(self.run.model_folder, *self.teacher_folders)
-        networks = nn.ModuleDict(self._teachers() | {"student": self._student()})
-
-        def objective(batch: Batch) -> Terms:
-            *told, own = (network(batch.image).float() for network in networks.values())
-            how = (batch, self._weights(batch), self.config.teaching)
-            return teacher_terms(told, *how) | student_terms(own, told, *how)
-
-        self._train("cross-teaching", networks, objective)
-        teachers = [self._save_teacher(name, networks[name]) for name in TEACHERS]
-        return [self._save_student(networks["student"], teachers), *teachers]
-
-    def in_two_phases(self) -> list[Model]:
-        """T1 and T2 first, then S on the frozen teachers; a deviation."""
-        self.run.event(
-            "note",
-            message="freeze_teachers: the teachers are trained first and then kept as "
-            "they are; the authors' code trains all three networks at once.",
+    for case, name in gaps((*cases.training, *cases.validation), cases.classes):
+        raise DataSetError(
+            f"case {case.id} does not annotate {name!r}; cross teaching needs every "
+            "class in every labelled case. Move the case to `unlabelled`, or choose "
+            "other `classes`."
         )
-        teachers = self._teachers_first()
-        if self.run.model_folder.exists():
-            return [*self._opened(self.run.model_folder), *teachers]
-        frozen = [frozen_network(model, self.device) for model in teachers]
-        student = self._student()
+    return cases if config.crop is None else cropped(run, config, config.crop, cases)
 
-        def objective(batch: Batch) -> Terms:
-            with torch.no_grad():
-                told = [network(batch.image).float() for network in frozen]
-            own = student(batch.image).float()
-            weights = self._weights(batch)
-            return student_terms(own, told, batch, weights, self.config.teaching)
 
-        self._train("student", student, objective)
-        return [self._save_student(student, teachers), *teachers]
+def learn(
+    run: Run,
+    config: Config,
+    material: Material,
+    name: str,
+    targets: Sequence[Target],
+    teachers: Sequence[Model] = (),
+) -> list[Model]:
+    """Train some of T1, T2 and S from scratch, by one optimiser."""
+    settings = config.training
 
-    def _teachers_first(self) -> list[Model]:
-        if all(folder.exists() for folder in self.teacher_folders):
-            return self._opened(*self.teacher_folders)
-        networks = nn.ModuleDict(self._teachers())
+    def stage(networks: Networks, device: torch.device) -> Stage:
+        frozen = [frozen_network(model, device) for model in teachers]
+        network: nn.Module = nn.ModuleDict(dict(networks))
+        if len(networks) == 1:
+            network = networks["student"]
+        source: Source = Patches(material.training, config, settings, name)
+        if frozen or len(networks) > 1:  # else it is the baseline
+            source = in_turn(material, config, settings, name)
+        apart = kept_apart(material.validation, config, settings, name)
 
-        def objective(batch: Batch) -> Terms:
-            told = [network(batch.image).float() for network in networks.values()]
-            weights = self._weights(batch)
-            return teacher_terms(told, batch, weights, self.config.teaching)
+        def terms(batch: Batch) -> Terms:
+            return objective(networks, frozen, batch, config)
 
-        self._train("teachers", networks, objective)
-        return [self._save_teacher(name, networks[name]) for name in TEACHERS]
+        return Stage(name, network, terms, source, settings, apart)
 
-    def baseline(self) -> Model:
-        """The student on labelled cases alone, from the weights S began with."""
-        folder = self.run.folder / "baseline"
-        if folder.exists():
-            return Model.open(folder)
-        student = self._student()
-
-        def objective(batch: Batch) -> Terms:
-            logits = student(batch.image).float()
-            return supervised_terms("student", logits, batch, self.config.teaching)
-
-        labelled = self._patches("baseline", self.material.training)
-        self._train("baseline", student, objective, labelled)
-        return save_model(folder, self._card("baseline"), student)
-
-    def _train(
-        self,
-        name: str,
-        network: nn.Module,
-        objective: Callable[[Batch], Terms],
-        source: Source | None = None,
-    ) -> None:
-        config, material = self.config, self.material
-        in_turn = InTurn(
-            self._patches(f"{name}-labelled", material.training),
-            self._patches(f"{name}-unlabelled", material.unlabelled),
-        )
-        apart = kept_apart(material.validation, config, config.training, name)
-        stage = Stage(
-            name, network, objective, source or in_turn, config.training, apart
-        )
-        train_stage(stage, self.run, self.device)
-
-    def _patches(self, key: str, cases: Sequence[StoredCase]) -> Patches:
-        return Patches(cases, self.config, self.config.training, key)
-
-    def _weights(self, batch: Batch) -> Weights:
-        training = self.config.training
-        epoch = batch.step // training.iterations_per_epoch
-        return weights_at(epoch, training.epochs, self.config.teaching)
-
-    def _new(self, spec: NetworkSpec, name: str) -> nn.Module:
-        cases = self.material.cases
-        with seeded(self.config.seed, name):
-            network = build(spec, len(cases.channels), len(cases.classes) + 1)
-        return network.to(self.device)
-
-    def _teachers(self) -> dict[str, nn.Module]:
-        specs = zip(TEACHERS, self.config.teacher_specs, strict=True)
-        return {name: self._new(spec, name) for name, spec in specs}
-
-    def _student(self) -> nn.Module:
-        return self._new(self.config.network_spec, "student")
-
-    def _opened(self, *folders: Path) -> list[Model]:
-        return [Model.open(folder) for folder in folders]
-
-    def _card(self, name: str, **changes: Any) -> ModelCard:
-        values = self.card.model_dump() | changes
-        values["name"] = f"{self.card.name}-{name}"
-        return parse(ModelCard, values, f"the model {name}")
-
-    def _save_teacher(self, name: str, network: nn.Module) -> Model:
-        place = TEACHERS.index(name)
-        folder, spec = self.teacher_folders[place], self.config.teacher_specs[place]
-        if folder.exists():
-            return Model.open(folder)
-        changes = {"role": "teacher", "network": spec.model_dump()}
-        return save_model(folder, self._card(name, **changes), network)
-
-    def _save_student(self, network: nn.Module, teachers: Sequence[Model]) -> Model:
-        known = tuple(teacher.fingerprint for teacher in teachers)
-        source = self.card.provenance.model_copy(update={"teachers": known})
-        card = self.card.model_copy(update={"provenance": source})
-        return save_model(self.run.model_folder, card, network)
+    cases = material.cases
+    return trained_together(run, config, cases, targets, stage, teachers=teachers)

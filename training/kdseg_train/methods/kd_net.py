@@ -22,14 +22,10 @@ organs, the cross-entropy of each class against the rest over background too. Si
 channel a nested region; see `outputs` for how its student predicts like any other.
 """
 
-import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import Field, model_validator
@@ -37,33 +33,27 @@ from torch import Tensor
 
 from kdseg_train.config import Augmentation, Plateau, Recipe, Settings, Training
 from kdseg_train.data import Cases
-from kdseg_train.folds import Fold, divided
+from kdseg_train.folds import (
+    Fold,
+    Part,
+    divided,
+    keep_first,
+    scores_of_fold,
+    watches_validation,
+)
 from kdseg_train.loop import Objective, Stage
-from kdseg_train.loop import train as train_stage
 from kdseg_train.losses import binary_cross_entropy, one_hot, soft_dice, voxel_kl
-from kdseg_train.modalities import (
-    card_for_channels,
-    channel_index,
-    check_channels,
-    check_images,
-    of_channels,
-    renamed,
-)
+from kdseg_train.modalities import channel_index, check_images, check_modalities
 from kdseg_train.outputs import Output, chain_of, check_regions, nested_output
-from kdseg_train.patches import Batch, Patches, StoredCase
-from kdseg_train.scoring import Row, as_csv, read_csv, scored, write_scores
+from kdseg_train.patches import Batch, Patches
+from kdseg_train.scoring import Row, write_scores
 from kdseg_train.soft_labels import soft_from_model
-from kdseg_train.supervised import (
-    Target,
-    gather,
-    kept_apart,
-    new_network,
-)
-from kdseg_train.teachers import Bottled, frozen_network
-from napari_kdseg.atomic import publish_folder, temporary_beside, write_text_atomic
+from kdseg_train.supervised import gaps, gather, kept_apart
+from kdseg_train.targets import trained
+from kdseg_train.teachers import Bottled, bottled_answer, frozen_network
 from napari_kdseg.errors import DataSetError, RecipeError
-from napari_kdseg.inference.forward import pick_device
-from napari_kdseg.models.model import Model, NetworkSpec, save_model
+from napari_kdseg.models.model import Model, NetworkSpec
+from napari_kdseg.models.networks.network import SegmentationNetwork
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes.preprocessing import Intensity, Preprocessing
 
@@ -238,7 +228,7 @@ def kd_net_terms(
     What weighs 0 is not read.
     """
     weight, alpha = settings.imitation, settings.bottleneck_weight
-    logits, own = in_float32(student, batch.image[:, channel : channel + 1])
+    logits, own = bottled_answer(student, batch.image[:, channel : channel + 1])
     theirs: Tensor | None = None
     told: tuple[Tensor, Tensor] | None = None
     if batch.soft is not None:
@@ -246,7 +236,7 @@ def kd_net_terms(
         told = soft, one_hot(soft.argmax(dim=1), soft.shape[1])
     elif teacher is not None:
         with torch.no_grad():
-            answer, bottleneck = in_float32(teacher, batch.image)
+            answer, bottleneck = bottled_answer(teacher, batch.image)
             theirs = bottleneck.detach()
             soft = output.logs(answer, settings.temperature)[0].exp()
             told = soft, output.binarised(answer)
@@ -264,10 +254,29 @@ def kd_net_terms(
     return terms
 
 
-def in_float32(network: Bottled, image: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits and bottleneck of a network in float32, whatever it computed in."""
-    logits, bottleneck = network.with_bottleneck(image)
-    return logits.float(), bottleneck.float()
+def objective_of(
+    config: Config, cases: Cases, network: Bottled, part: Part, teacher: Bottled | None
+) -> Objective:
+    """L of eq. 5 for the student; L_GT for teacher and baseline."""
+    settings = config.distillation
+    output = output_of(config, cases.classes)
+    picks = list(part.channels)
+
+    def by_teacher(batch: Batch) -> dict[str, Tensor]:
+        return kd_net_terms(network, teacher, batch, picks[0], settings, output)
+
+    def by_labels(batch: Batch) -> dict[str, Tensor]:
+        logits, _ = bottled_answer(network, batch.image[:, picks])
+        return label_terms(output, logits, batch.labels, settings.dice_form)
+
+    return by_teacher if part.name == "student" else by_labels
+
+
+def output_of(config: Config, classes: Sequence[str]) -> Output:
+    """How the networks of a recipe put out classes or regions."""
+    if config.output == "softmax":
+        return Output()
+    return nested_output(config.regions, classes)
 
 
 # ---- training ----
@@ -283,23 +292,15 @@ def train(run: Run, config: Config) -> None:
     check_images(stored, material.cases.channels)
     run.event("note", message=config.in_words)
     folds = divided(material, config.folds, config.split.seed)
-    if config.folds > 1 and watches_validation(config) and not material.validation:
+    watches = watches_validation(config.training)
+    if config.folds > 1 and watches and not material.validation:
         run.warning(
             "the rate follows the loss on the cases that each fold holds out, as in "
             "the paper; set split.validation above 0 to leave them untouched."
         )
     rows = [row for fold in folds for row in train_fold(run, config, fold)]
-    write_scores(run, rows)
-    if not run.model_folder.exists():
-        copy = temporary_beside(run.model_folder)
-        shutil.copytree(run.folder / "folds" / "1" / "student", copy)
-        publish_folder(copy, run.model_folder)
-
-
-def watches_validation(config: Config) -> bool:
-    """Whether the rate follows the loss of cases kept apart."""
-    settings = config.training
-    return settings.schedule == "plateau" and settings.plateau.watch == "validation"
+    write_scores(run, rows, config.regions)
+    keep_first(run, "student")
 
 
 def checked(config: Config, cases: Cases) -> Cases:
@@ -313,23 +314,17 @@ def checked(config: Config, cases: Cases) -> Cases:
     RecipeError
         Where a setting does not suit the data.
     """
-    channel_index(cases.channels, config.student_channel)
-    if len(cases.channels) < 2:
-        raise RecipeError(
-            f"the data has the channel {cases.channels[0]} alone, so that a teacher "
-            "would see no more than the student; give data of several modalities."
+    check_modalities(cases, config.student_channel)
+    every = (*cases.training, *cases.validation, *cases.unlabelled)
+    for case, name in gaps(every, cases.classes):
+        raise DataSetError(
+            f"case {case.id} has no labels of {name}; KD-Net learns from cases with "
+            "labels of every class. Leave it out with `exclude`."
         )
-    check_channels(cases)
-    for case in (*cases.training, *cases.validation, *cases.unlabelled):
-        missing = [name for name in cases.classes if name not in case.annotated]
-        if missing:
-            raise DataSetError(
-                f"case {case.id} has no labels of {missing[0]}; KD-Net learns from "
-                "cases with labels of every class. Leave it out with `exclude`."
-            )
     check_regions(config.regions, cases.classes)
     output_of(config, cases.classes)
-    if config.folds == 1 and watches_validation(config) and not cases.validation:
+    watches = watches_validation(config.training)
+    if config.folds == 1 and watches and not cases.validation:
         raise RecipeError(
             "training.plateau.watch is validation and no case is kept for it; set "
             "split.validation above 0, or watch to training."
@@ -337,55 +332,17 @@ def checked(config: Config, cases: Cases) -> Cases:
     return cases
 
 
-@dataclass(frozen=True)
-class Part:
-    """One network of a fold.
-
-    Attributes
-    ----------
-    stage
-        Its name in events and checkpoints.
-    draws
-        Whose weights and patches it draws: student and baseline begin alike, and see
-        the same patches in the same order.
-    channels
-        Those it sees.
-    """
-
-    name: Literal["teacher", "baseline", "student"]
-    stage: str
-    draws: str
-    folder: Path
-    channels: tuple[int, ...]
-
-
 def train_fold(run: Run, config: Config, fold: Fold) -> list[Row]:
     """Train the networks of one fold and score them on its test cases."""
-    whole = config.folds == 1
-    folder = run.folder if whole else run.folder / "folds" / str(fold.number)
-    prefix = "" if whole else f"fold-{fold.number}-"
-    cases = fold.material.cases
-    every = tuple(range(len(cases.channels)))
-    one = (channel_index(cases.channels, config.student_channel),)
-    student = run.model_folder if whole else folder / "student"
-
-    def part(
-        name: Literal["teacher", "baseline", "student"], channels: tuple[int, ...]
-    ) -> Part:
-        drawn = "teacher" if name == "teacher" else "student"
-        place = student if name == "student" else folder / name
-        return Part(name, prefix + name, prefix + drawn, place, channels)
-
-    teacher = train_part(run, config, fold, part("teacher", every))
-    models = [train_part(run, config, fold, part("student", one), teacher), teacher]
+    channels = fold.material.cases.channels
+    every = tuple(range(len(channels)))
+    one = (channel_index(channels, config.student_channel),)
+    teacher = train_part(run, config, fold, fold.part(run, "teacher", every))
+    student = train_part(run, config, fold, fold.part(run, "student", one), teacher)
+    models = [student, teacher]
     if config.baseline:
-        models.append(train_part(run, config, fold, part("baseline", one)))
-    scores = run.partial / f"scores-{fold.number}.csv"
-    if cases.test and not scores.exists():
-        rows = scored(run, models, cases, config.device, config.regions)
-        rows = [{"fold": str(fold.number)} | row for row in rows]
-        write_text_atomic(scores, as_csv(rows))
-    return read_csv(scores) if cases.test else []
+        models.append(train_part(run, config, fold, fold.part(run, "baseline", one)))
+    return scores_of_fold(run, fold, models, config.device, config.regions)
 
 
 def train_part(
@@ -398,83 +355,32 @@ def train_part(
     RecipeError
         Where the network has no bottleneck to take out.
     """
-    if part.folder.exists():
-        return Model.open(part.folder)
-    cases, device = fold.material.cases, torch.device(pick_device(config.device))
-    role: Literal["teacher", "student"] = (
-        "teacher" if part.name == "teacher" else "student"
-    )
-    target = Target(cases.classes, part.folder, role, part.draws)
-    known = [teacher] if teacher is not None else []
-    card = card_for_channels(config, cases, target, part.channels, known)
-    base = config.name or config.method
-    name = base if part.name == "student" else f"{base}-{part.name}"
-    card = renamed(card, name)
-    network = new_network(config, of_channels(cases, part.channels), target).to(device)
-    if not isinstance(network, Bottled):
-        raise RecipeError(
-            f"the network {config.network.name} has no bottleneck to take out; KD-Net "
-            "needs one that has, such as unet."
-        )
-    frozen: Bottled | None = None
-    if teacher is not None and config.teachers_at == "online":
-        found = frozen_network(teacher, device)
-        assert isinstance(found, Bottled)  # it is of the same recipe
-        frozen = found
-    objective = objective_of(config, cases, network, part, frozen)
-    source, kept = patches_of(run, config, fold, part, teacher)
-    stage = Stage(part.stage, network, objective, source, config.training, kept)
-    train_stage(stage, run, device)
-    return save_model(part.folder, card, network)
+    cases, settings = fold.material.cases, config.training
+    shown, kept = fold.material.training, fold.kept_apart(settings)
 
+    def stage(network: SegmentationNetwork, device: torch.device) -> Stage:
+        if not isinstance(network, Bottled):
+            raise RecipeError(
+                f"the network {config.network.name} has no bottleneck to take out; "
+                "KD-Net needs one that has, such as unet."
+            )
+        frozen: Bottled | None = None
+        soft = soft_kept = None
+        if teacher is not None and config.teachers_at == "cached":
+            heat = config.distillation.temperature
+            soft, soft_kept = (
+                [(said,) for said in soft_from_model(run, of, teacher, heat, device)]
+                for of in (shown, kept)
+            )
+        elif teacher is not None:
+            asked = frozen_network(teacher, device)
+            assert isinstance(asked, Bottled)  # it is of the same recipe
+            frozen = asked
+        objective = objective_of(config, cases, network, part, frozen)
+        source = Patches(shown, config, settings, part.draws, soft=soft)
+        apart = kept_apart(kept, config, settings, part.draws, soft_kept)
+        return Stage(part.stage, network, objective, source, settings, apart)
 
-def patches_of(
-    run: Run, config: Config, fold: Fold, part: Part, teacher: Model | None
-) -> tuple[Patches, Patches | None]:
-    """Patches to learn from, and of cases kept apart; with cached answers if asked."""
-    shown, settings = fold.material.training, config.training
-    kept = fold.material.validation
-    if not kept and watches_validation(config):
-        kept = fold.held_out
-    soft = soft_kept = None
-    if teacher is not None and config.teachers_at == "cached":
-        soft = cached_answers(run, config, teacher, shown)
-        soft_kept = cached_answers(run, config, teacher, kept)
-    return (
-        Patches(shown, config, settings, part.draws, soft=soft),
-        kept_apart(kept, config, settings, part.draws, soft_kept),
-    )
-
-
-def objective_of(
-    config: Config, cases: Cases, network: Bottled, part: Part, teacher: Bottled | None
-) -> Objective:
-    """L of eq. 5 for the student; L_GT for teacher and baseline."""
-    settings = config.distillation
-    output = output_of(config, cases.classes)
-    picks = list(part.channels)
-
-    def by_teacher(batch: Batch) -> dict[str, Tensor]:
-        return kd_net_terms(network, teacher, batch, picks[0], settings, output)
-
-    def by_labels(batch: Batch) -> dict[str, Tensor]:
-        logits, _ = in_float32(network, batch.image[:, picks])
-        return label_terms(output, logits, batch.labels, settings.dice_form)
-
-    return by_teacher if part.name == "student" else by_labels
-
-
-def output_of(config: Config, classes: Sequence[str]) -> Output:
-    """How the networks of a recipe put out classes or regions."""
-    if config.output == "softmax":
-        return Output()
-    return nested_output(config.regions, classes)
-
-
-def cached_answers(
-    run: Run, config: Config, teacher: Model, stored: Sequence[StoredCase]
-) -> list[tuple[np.ndarray]]:
-    """``s`` for each case, from the disk where it was worked out before."""
-    device = torch.device(pick_device(config.device))
-    heat = config.distillation.temperature
-    return [(answer,) for answer in soft_from_model(run, stored, teacher, heat, device)]
+    target = part.target(cases.classes)
+    known = [] if teacher is None else [teacher]
+    return trained(run, config, cases, target, stage, teachers=known)

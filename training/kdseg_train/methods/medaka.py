@@ -32,54 +32,38 @@ so that the networks of all rows have been trained for as many.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdseg_train.accepted import (
-    Labelled,
-    QualitySettings,
-    accepted_slices,
-    check_quality,
-    given_classifier,
-    judged_by_people,
-    judged_by_truth,
-    own_classifier,
-    truth_of_unlabelled,
-)
-from kdseg_train.classifier import JudgedSlice
+from kdseg_train.accepted import Gate, accepted_slices, labelled_slices
 from kdseg_train.config import Recipe, Settings, Training
 from kdseg_train.data import Cases
-from kdseg_train.folds import divided
+from kdseg_train.folds import Fold
+from kdseg_train.judges import blind_folds, check_judge, judge_of, pseudo_labelled
 from kdseg_train.loop import Stage
-from kdseg_train.loop import train as train_stage
 from kdseg_train.patches import Batch
-from kdseg_train.slices import ChosenSlices, SlicePatches, predicted
-from kdseg_train.supervised import (
-    Material,
-    Target,
-    gather,
-    kept_apart,
-    model_card,
-    new_network,
-    test,
-)
-from kdseg_train.teachers import frozen_network
-from napari_kdseg.errors import DataSetError, ModelError
-from napari_kdseg.inference.forward import pick_device
-from napari_kdseg.models.model import Model, ModelCard, NetworkSpec, save_model
+from kdseg_train.quality_source import QualitySettings
+from kdseg_train.slices import ChosenSlices, SlicePatches
+from kdseg_train.supervised import Material, gaps, gather, kept_apart, test
+from kdseg_train.targets import Target, trained
+from kdseg_train.teachers import frozen_network, given_teacher
+from napari_kdseg.errors import DataSetError
+from napari_kdseg.models.model import Model, NetworkSpec
+from napari_kdseg.models.networks.network import SegmentationNetwork
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes.preprocessing import Preprocessing
 
 TITLE = "Medaka: self-training on slices that a quality classifier accepts"
+TAKES_SLICES = True
+"""Learns from cases of which some slices are labelled."""
 
 
 class TeacherTraining(Training):
@@ -204,284 +188,7 @@ class Config(Recipe):
         )
 
 
-def train(run: Run, config: Config) -> None:
-    """Train teacher, classifier and student as far as the recipe asks, then test."""
-    root = config.frozen.root if config.frozen else Path()
-    quality = config.quality.at(root)
-    config = config.model_copy(update={"quality": quality})
-    material = gather(run, config, lambda cases: checked(config, cases))
-    run.event("note", message=config.in_words)
-    teacher = teacher_of(run, config, material) if config.needs_teacher else None
-    learnt = [ChosenSlices.all_of(case) for case in material.training]  # X_L
-    if config.pseudo:
-        assert teacher is not None
-        pseudo = pseudo_labelled(run, config, material, teacher)
-        judge = classifier_of(run, config, material, pseudo)
-        learnt += accepted_slices(  # X_R
-            run, quality, judge, pseudo, config.preprocessing, device=config.device
-        )
-    student = train_student(run, config, material, learnt, teacher)
-    trained_here = [teacher] if teacher and config.teacher is None else []
-    test(run, config, [student, *trained_here], material.cases)
-
-
-def checked(config: Config, cases: Cases) -> Cases:
-    """Refuse cases, models and verdicts that cannot do, before anything is prepared.
-
-    Raises
-    ------
-    DataSetError
-        Where a labelled case lacks a class, or there is nothing to pseudo-label.
-    ModelError
-        As `given_teacher` and `check_quality`.
-    """
-    for case in (*cases.training, *cases.validation):
-        lacking = [name for name in cases.classes if name not in case.annotated]
-        if lacking:
-            raise DataSetError(
-                f"case {case.id} does not annotate {lacking[0]}; medaka needs every "
-                "class in every labelled case. Name the classes that all have under "
-                "`annotated`."
-            )
-    if config.teacher is not None and config.needs_teacher:
-        given_teacher(config, cases)
-    if config.pseudo:
-        if not cases.unlabelled:
-            raise DataSetError(
-                "there is no unlabelled case to take pseudo-labels from; name some "
-                "under `unlabelled`, or set pseudo: false."
-            )
-        check_quality(config.quality, cases)
-    return cases
-
-
-# ---- the teacher ----
-
-
-def teacher_of(run: Run, config: Config, material: Material) -> Model:
-    """``F_T``, given or trained on the labelled slices with cross-entropy alone."""
-    if config.teacher is not None:
-        return given_teacher(config, material.cases)
-    slices = [ChosenSlices.all_of(case) for case in material.training]
-    lesson = Lesson("teacher", run.folder / "teacher", slices, config.teacher_training)
-    return taught(run, config, material, lesson)
-
-
-def given_teacher(config: Config, cases: Cases) -> Model:
-    """Teacher that the recipe names.
-
-    Raises
-    ------
-    ModelError
-        Where it segments other classes, sees scans in another way, or is another
-        network than a student that starts from it.
-    """
-    assert config.teacher is not None
-    root = config.frozen.root if config.frozen else Path()
-    model = Model.open(root / config.teacher)
-    card = model.card
-    if card.classes.names != cases.classes:
-        raise ModelError(
-            f"{config.teacher} segments {', '.join(card.classes.names)}; the recipe "
-            f"has {', '.join(cases.classes)}. Both need the same classes in one order."
-        )
-    if card.preprocessing != config.preprocessing:
-        raise ModelError(
-            f"{config.teacher} expects other preprocessing than the recipe; teacher "
-            "and student need the same one."
-        )
-    wanted = card_of(config, cases, "student").network
-    if config.init == "teacher" and wanted != card.network:
-        raise ModelError(
-            f"{config.teacher} is another network than the recipe's; a student that "
-            "starts from it needs the same one, or set init: scratch."
-        )
-    return model
-
-
-# ---- pseudo-labels and their quality ----
-
-
-def pseudo_labelled(
-    run: Run, config: Config, material: Material, teacher: Model
-) -> list[Labelled]:
-    """``X_U, Y_U``: every unlabelled case with the best class of the teacher."""
-    pairs = zip(material.cases.unlabelled, material.unlabelled, strict=True)
-    found = []
-    for number, (case, stored) in enumerate(pairs, start=1):
-        labels = predicted(run, teacher, stored, config.device, "labels.npy")
-        stored.set_places(np.asarray(labels))
-        known = replace(stored, annotated=(True,) * len(material.cases.classes))
-        found.append(Labelled(case, known, labels))
-        run.progress(number, len(material.unlabelled), stage="pseudo-labels")
-        run.check_stop()
-    return found
-
-
-def classifier_of(
-    run: Run, config: Config, material: Material, pseudo: Sequence[Labelled]
-) -> Model | None:
-    """The Quality Classifier, given or trained; none where all slices are accepted."""
-    if config.quality.source == "model":
-        return given_classifier(config.quality, material.cases)
-    if config.quality.source == "none":
-        return None
-    return own_classifier(
-        run,
-        config.quality,
-        card_of(config, material.cases, "quality"),
-        lambda: judged_slices(run, config, material, pseudo),
-        seed=config.seed,
-        device=torch.device(pick_device(config.device)),
-    )
-
-
-def judged_slices(
-    run: Run, config: Config, material: Material, pseudo: Sequence[Labelled]
-) -> list[JudgedSlice]:
-    """Slices and verdicts that the run's own classifier learns from."""
-    quality, cases, how = config.quality, material.cases, config.preprocessing
-    if quality.source == "reviews":
-        return judged_by_people(run, quality, cases, how)
-    if quality.source == "simulated":
-        truths = truth_of_unlabelled(quality, cases, how)
-        return judged_by_truth(run, quality, pseudo, truths, how, config.seed)
-    blind = out_of_fold(run, config, material)
-    known = [partial(np.load, one.stored.folder / "labels.npy") for one in blind]
-    return judged_by_truth(run, quality, blind, known, how, config.seed)
-
-
-def out_of_fold(run: Run, config: Config, material: Material) -> list[Labelled]:
-    """Labelled cases as teachers see them that were not trained on them."""
-    found = []
-    for fold in divided(material, config.quality.folds, config.seed):
-        name = f"fold-{fold.number}"
-        teacher = taught(
-            run,
-            config,
-            fold.material,
-            Lesson(
-                name,
-                run.folder / "folds" / name,
-                [ChosenSlices.all_of(case) for case in fold.material.training],
-                config.teacher_training,
-            ),
-        )
-        for case, stored in zip(fold.material.cases.test, fold.held_out, strict=True):
-            labels = predicted(run, teacher, stored, config.device, "out-of-fold.npy")
-            found.append(Labelled(case, stored, labels))
-    return found
-
-
-# ---- the student ----
-
-
-def train_student(
-    run: Run,
-    config: Config,
-    material: Material,
-    learnt: Sequence[ChosenSlices],
-    teacher: Model | None,
-) -> Model:
-    """``F_S``, trained on ``X_C`` with eq. 4."""
-    distils = config.distillation.alpha > 0
-    lesson = Lesson(
-        "student",
-        run.model_folder,
-        learnt,
-        config.student_training,
-        told_by=teacher if distils else None,
-        start=teacher if config.init == "teacher" else None,
-        teachers=() if teacher is None else (teacher,),
-    )
-    return taught(run, config, material, lesson)
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """A network to be trained: on what, for how long, by whom.
-
-    Attributes
-    ----------
-    stage
-        Its name, and part of the key that samples are drawn from.
-    told_by
-        The teacher whose soft answers are distilled.
-    start
-        Whose weights it starts from.
-    teachers
-        Who is named on its card.
-    """
-
-    stage: str
-    folder: Path
-    slices: Sequence[ChosenSlices]
-    settings: Training
-    told_by: Model | None = None
-    start: Model | None = None
-    teachers: tuple[Model, ...] = ()
-
-
-def taught(run: Run, config: Config, material: Material, lesson: Lesson) -> Model:
-    """Train a network and keep it; one that is there already is taken."""
-    if lesson.folder.exists():
-        return Model.open(lesson.folder)
-    cases, settings = material.cases, lesson.settings
-    device = torch.device(pick_device(config.device))
-    card = card_of(config, cases, lesson.stage, lesson.teachers)
-    target = Target(cases.classes, lesson.folder, "student", lesson.stage)
-    network = new_network(config, cases, target).to(device)
-    if lesson.start is not None:
-        network.load_state_dict(lesson.start.network(str(device)).state_dict())
-    teacher = frozen_network(lesson.told_by, device) if lesson.told_by else None
-
-    def objective(batch: Batch) -> dict[str, Tensor]:
-        return student_terms(network, teacher, batch, config.distillation)
-
-    source = SlicePatches(lesson.slices, config, settings, lesson.stage)
-    run.metric(stage=lesson.stage, slices=source.count)
-    apart = kept_apart(material.validation, config, settings, lesson.stage)
-    stage = Stage(lesson.stage, network, objective, source, settings, apart)
-    train_stage(stage, run, device)
-    return save_model(lesson.folder, card, network)
-
-
-def card_of(
-    config: Config, cases: Cases, stage: str, teachers: Sequence[Model] = ()
-) -> ModelCard:
-    """Card of the network of a stage; the student's has the name of the recipe."""
-    target = Target(cases.classes, Path(), "student", stage)
-    card = model_card(config, cases, target, teachers)
-    if stage == "student":
-        return card
-    return card.model_copy(update={"name": f"{card.name}-{stage}", "role": "teacher"})
-
-
-# ---- losses ----
-
-
-def student_terms(
-    student: nn.Module,
-    teacher: nn.Module | None,
-    batch: Batch,
-    settings: Distillation,
-) -> dict[str, Float[Tensor, ""]]:
-    """Eq. 4, term by term: ``(1 - alpha) L_seg`` and ``alpha L_KD``.
-
-    Without a teacher it is ``L_seg``: so the teacher is trained, and a student at
-    ``alpha = 0``. At ``alpha = 1`` no label is read.
-    """
-    logits = student(batch.image).float()
-    if teacher is None:
-        return {"cross_entropy": segmentation_loss(logits, batch.labels)}
-    alpha = settings.alpha
-    with torch.no_grad():
-        told = teacher(batch.image).float()
-    terms = {"distillation": alpha * distillation_loss(logits, told, settings)}
-    if alpha < 1:
-        labelled = segmentation_loss(logits, batch.labels)
-        terms["cross_entropy"] = (1 - alpha) * labelled
-    return terms
+# ---- equations 1 to 4 ----
 
 
 def segmentation_loss(
@@ -508,3 +215,168 @@ def distillation_loss(
         first, second = (told, own)
     divergence = (first.exp() * (first - second)).sum(dim=1).mean()
     return divergence * tau**2 if settings.tau_squared else divergence
+
+
+def student_terms(
+    student: nn.Module,
+    teacher: nn.Module | None,
+    batch: Batch,
+    settings: Distillation,
+) -> dict[str, Float[Tensor, ""]]:
+    """Eq. 4, term by term: ``(1 - alpha) L_seg`` and ``alpha L_KD``.
+
+    Without a teacher it is ``L_seg``: so the teacher is trained, and a student at
+    ``alpha = 0``. At ``alpha = 1`` no label is read.
+    """
+    logits = student(batch.image).float()
+    if teacher is None:
+        return {"cross_entropy": segmentation_loss(logits, batch.labels)}
+    alpha = settings.alpha
+    with torch.no_grad():
+        told = teacher(batch.image).float()
+    terms = {"distillation": alpha * distillation_loss(logits, told, settings)}
+    if alpha < 1:
+        labelled = segmentation_loss(logits, batch.labels)
+        terms["cross_entropy"] = (1 - alpha) * labelled
+    return terms
+
+
+# ---- training ----
+
+
+def train(run: Run, config: Config) -> None:
+    """Train teacher, classifier and student as far as the recipe asks, then test."""
+    quality = config.quality.found_by(config)
+    config = config.model_copy(update={"quality": quality})
+    material = gather(run, config, partial(checked, config))
+    run.event("note", message=config.in_words)
+    if config.pseudo:
+        blind_folds(quality, material, config.seed)  # fails before a teacher is trained
+    teacher = teacher_of(run, config, material) if config.needs_teacher else None
+    learnt = labelled(config, material)  # X_L
+    if config.pseudo:
+        assert teacher is not None
+        pseudo = pseudo_labelled(run, config, material, teacher)  # X_U, Y_U
+        blind = partial(train_blind, run, config)
+        judge = judge_of(run, config, quality, material, pseudo, blind)
+        gate, how = Gate(quality, judge, material.cases), config.preprocessing
+        learnt += accepted_slices(run, gate, pseudo, how, device=config.device)  # X_R
+    student = train_student(run, config, material, learnt, teacher)
+    trained_here = [teacher] if teacher and config.teacher is None else []
+    test(run, config, [student, *trained_here], material.cases)
+
+
+def checked(config: Config, cases: Cases) -> Cases:
+    """Refuse cases, models and verdicts that cannot do, before anything is prepared.
+
+    Raises
+    ------
+    DataSetError
+        Where a labelled case lacks a class, or there is nothing to pseudo-label.
+    ModelError
+        As `given_teacher` and `check_judge`.
+    """
+    for case, name in gaps((*cases.training, *cases.validation), cases.classes):
+        raise DataSetError(
+            f"case {case.id} does not annotate {name}; medaka needs every class in "
+            "every labelled case. Name the classes that all have under `annotated`."
+        )
+    teacher = named_teacher(config, cases)
+    if config.pseudo:
+        if not cases.unlabelled:
+            raise DataSetError(
+                "there is no unlabelled case to take pseudo-labels from; name some "
+                "under `unlabelled`, or set pseudo: false."
+            )
+        check_judge(config, config.quality, cases, teacher)
+    return cases
+
+
+def teacher_of(run: Run, config: Config, material: Material) -> Model:
+    """``F_T``, given or trained."""
+    given = named_teacher(config, material.cases)
+    return given or train_teacher(run, config, material, run.folder / "teacher")
+
+
+def named_teacher(config: Config, cases: Cases) -> Model | None:
+    """``F_T`` that the recipe names, where it has a use for one."""
+    if config.teacher is None or not config.needs_teacher:
+        return None
+    starts = config.init == "teacher"
+    return given_teacher(config, config.teacher, cases.classes, to_start_from=starts)
+
+
+def train_teacher(run: Run, config: Config, material: Material, folder: Path) -> Model:
+    """Train a teacher on the labelled slices with cross-entropy alone."""
+    name = folder.name
+    target = Target(material.cases.classes, folder, "teacher", name, suffix=name)
+    lesson = Lesson(labelled(config, material), config.teacher_training)
+    return taught(run, config, material, target, lesson)
+
+
+def train_blind(run: Run, config: Config, fold: Fold) -> Model:
+    """Train a teacher that never sees what a fold holds out."""
+    folder = run.folder / "folds" / f"fold-{fold.number}"
+    return train_teacher(run, config, fold.material, folder)
+
+
+def labelled(config: Config, material: Material) -> list[ChosenSlices]:
+    """``X_L``: the labelled slices."""
+    cases = material.cases.training
+    return labelled_slices(cases, material.training, config.preprocessing)
+
+
+def train_student(
+    run: Run,
+    config: Config,
+    material: Material,
+    learnt: Sequence[ChosenSlices],
+    teacher: Model | None,
+) -> Model:
+    """``F_S``, trained on ``X_C`` with eq. 4."""
+    target = Target(material.cases.classes, run.model_folder, "student", "student")
+    lesson = Lesson(
+        learnt,
+        config.student_training,
+        told_by=teacher if config.distillation.alpha > 0 else None,
+        start=teacher if config.init == "teacher" else None,
+        teachers=() if teacher is None else (teacher,),
+    )
+    return taught(run, config, material, target, lesson)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a network learns from, for how long, and from whom."""
+
+    slices: Sequence[ChosenSlices]
+    settings: Training
+    told_by: Model | None = None
+    """Whose soft answers are distilled."""
+    start: Model | None = None
+    """Whose weights it starts from."""
+    teachers: tuple[Model, ...] = ()
+    """Who is named on its card."""
+
+
+def taught(
+    run: Run, config: Config, material: Material, target: Target, lesson: Lesson
+) -> Model:
+    """Train a network and keep it; one that is there already is taken."""
+
+    def stage(network: SegmentationNetwork, device: torch.device) -> Stage:
+        settings, name = lesson.settings, target.stage
+        if lesson.start is not None:
+            network.load_state_dict(lesson.start.network(str(device)).state_dict())
+        teacher = frozen_network(lesson.told_by, device) if lesson.told_by else None
+
+        def objective(batch: Batch) -> dict[str, Tensor]:
+            return student_terms(network, teacher, batch, config.distillation)
+
+        source = SlicePatches(lesson.slices, config, settings, name)
+        run.metric(stage=name, slices=source.count)
+        apart = kept_apart(material.validation, config, settings, name)
+        return Stage(name, network, objective, source, settings, apart)
+
+    cases, teachers = material.cases, lesson.teachers
+    return trained(run, config, cases, target, stage, teachers=teachers)

@@ -29,33 +29,23 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
+from kdseg_train import soft_labels
 from kdseg_train.config import Recipe, Settings, Training
 from kdseg_train.data import Cases
 from kdseg_train.loop import Stage
-from kdseg_train.loop import train as train_stage
 from kdseg_train.losses import dice_and_cross_entropy, voxel_kl
 from kdseg_train.patches import Batch, Patches
 from kdseg_train.pseudo_labels import mark_foreground
-from kdseg_train.soft_labels import (
-    Teacher,
-    check_predictions,
-    mark_foreground_from_soft,
-    soft_from,
+from kdseg_train.supervised import Material, gather, kept_apart, test, train_on_labels
+from kdseg_train.targets import Target, new_network, trained
+from kdseg_train.teachers import (
+    Tapped,
+    answer,
+    check_widths,
+    frozen_network,
+    given_by_class,
 )
-from kdseg_train.supervised import (
-    Material,
-    Target,
-    gather,
-    kept_apart,
-    model_card,
-    new_network,
-    test,
-    train_on_labels,
-)
-from kdseg_train.teachers import Tapped, answer, frozen_network
-from napari_kdseg.errors import ModelError, RecipeError
-from napari_kdseg.inference.forward import pick_device
-from napari_kdseg.models.model import CARD, Model, save_model
+from napari_kdseg.models.model import Model
 from napari_kdseg.models.networks.network import SegmentationNetwork
 from napari_kdseg.runs.run import Run
 
@@ -96,6 +86,11 @@ class Distillation(Settings):
         description="what counts as foreground when the student's patches are drawn",
     )
 
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Where features are compared; nowhere where they weigh nothing."""
+        return self.feature_levels if self.feature_weight > 0 else ()
+
 
 class Config(Recipe):
     """Teachers are trained on their organ's labels, the student on the teachers."""
@@ -126,203 +121,28 @@ class Config(Recipe):
             )
         return self
 
-
-def train(run: Run, config: Config) -> None:
-    """Train the teachers, then the student, then test all of them."""
-    material = gather(run, config)
-    for organ in config.teachers:
-        if organ not in material.cases.classes:
-            raise RecipeError(
-                f"teachers names {organ!r}, which no case annotates; the classes are "
-                f"{', '.join(material.cases.classes)}."
-            )
-    check_given(config, material.cases)  # before the others train for hours
-    teachers = [
-        teacher_of(run, config, material, organ) for organ in material.cases.classes
-    ]
-    student = train_student(run, config, material, teachers)
-    models = [teacher for teacher in teachers if isinstance(teacher, Model)]
-    test(run, config, [student, *models], material.cases)
-
-
-def teacher_of(run: Run, config: Config, material: Material, organ: str) -> Teacher:
-    """Teacher of one organ, given or trained: ``L = Dice + CE`` on its own cases.
-
-    Raises
-    ------
-    ModelError
-        As `given_teacher`.
-    """
-    if organ in config.teachers:
-        return given_teacher(config, organ)
-    target = Target(
-        (organ,), run.folder / "teachers" / organ, "teacher", f"teacher-{organ}"
-    )
-    settings = config.teacher_training or config.training
-    return train_on_labels(run, config, material, target, settings)
-
-
-def given_teacher(config: Config, organ: str) -> Teacher:
-    """Teacher that the recipe names, relative to where data paths start.
-
-    Raises
-    ------
-    ModelError
-        Where it does not know the organ alone, or sees scans in another way.
-    """
-    root = config.frozen.root if config.frozen else Path()
-    folder = config.teachers[organ]
-    folder = folder if folder.exists() else root / folder
-    if config.teachers_at == "cached" and not (folder / CARD).exists():
-        return folder
-    model = Model.open(folder)
-    if model.card.classes.names != (organ,):
-        raise ModelError(
-            f"{folder} segments {', '.join(model.card.classes.names)}; the teacher "
-            f"of {organ} must segment {organ} alone."
+    @property
+    def in_words(self) -> str:
+        """What the student learns, by which reading of the paper, for the log."""
+        told, training = self.distillation, self.training
+        terms = f"organs + {told.background_weight:g} background"
+        if told.levels:
+            levels = ", ".join(str(level) for level in told.levels)
+            terms += f" + {told.feature_weight:g} features of level {levels}"
+            terms += f" (regions by {told.mask_downsampling})"
+        if told.label_weight > 0:
+            terms += f" + {told.label_weight:g} labels (not in the paper)"
+        words = (
+            f"student: {terms}, KL(teacher || student); normaliser {told.normaliser} "
+            f"(printed: all), overlap {told.overlap} (printed: sum); teachers "
+            f"{self.teachers_at}, foreground from {told.foreground_from}"
         )
-    if model.card.preprocessing != config.preprocessing:
-        raise ModelError(
-            f"teacher {model.card.name} expects other preprocessing than the student's "
-            "recipe; online distillation needs the same one."
-        )
-    return model
+        if training.schedule == "plateau":
+            words += f"; on a plateau the rate falls to {training.plateau.factor:.0%}"
+        return words
 
 
-def train_student(
-    run: Run, config: Config, material: Material, teachers: Sequence[Teacher]
-) -> Model:
-    """Train the student on the union of all cases, with the teachers frozen."""
-    cases = material.cases
-    target = Target(cases.classes, run.model_folder, "student", "student")
-    if target.folder.exists():
-        return Model.open(target.folder)
-    models = [teacher for teacher in teachers if isinstance(teacher, Model)]
-    card = model_card(config, cases, target, models)
-    device = torch.device(pick_device(config.device))
-    student = new_network(config, cases, target).to(device)
-    stored = [*material.training, *material.unlabelled]
-    frozen: list[SegmentationNetwork] = []
-    told = told_apart = None
-    if config.teachers_at == "cached":
-        by_organ = dict(zip(cases.classes, teachers, strict=True))
-        asked = partial(soft_from, run, by_organ, config.preprocessing, device)
-        told = asked([*cases.training, *cases.unlabelled], stored)
-        told_apart = asked(cases.validation, material.validation)
-    else:
-        frozen = [frozen_network(model, device) for model in models]
-        check_teachers(config, student, models, frozen)
-    if config.distillation.foreground_from == "teachers" and told is not None:
-        mark_foreground_from_soft(stored, told)
-    elif config.distillation.foreground_from == "teachers":
-        mark_foreground(run, config, stored, frozen, device)
-
-    def objective(batch: Batch) -> dict[str, Tensor]:
-        return distillation_terms(student, frozen, batch, config.distillation)
-
-    stage = Stage(
-        target.stage,
-        student,
-        objective,
-        Patches(stored, config, config.training, target.stage, soft=told),
-        config.training,
-        kept_apart(
-            material.validation, config, config.training, target.stage, told_apart
-        ),
-    )
-    train_stage(stage, run, device)
-    return save_model(target.folder, card, student)
-
-
-def check_given(config: Config, cases: Cases) -> None:
-    """Refuse given teachers that cannot teach, and levels that the student lacks.
-
-    Raises
-    ------
-    DataSetError
-        As `check_predictions`.
-    ModelError
-        As `given_teacher` and `check_teachers`.
-    """
-    models = []
-    for organ in sorted(config.teachers, key=cases.classes.index):
-        teacher = given_teacher(config, organ)
-        if isinstance(teacher, Model):
-            models.append(teacher)
-        else:
-            asked = [*cases.training, *cases.unlabelled, *cases.validation]
-            check_predictions(teacher, asked)
-    student = new_network(config, cases, Target(cases.classes, Path(), "student", ""))
-    if config.distillation.feature_weight > 0:
-        for level in config.distillation.feature_levels:
-            student.feature_channels(level)
-    frozen = [frozen_network(model, torch.device("cpu")) for model in models]
-    check_teachers(config, student, models, frozen)
-
-
-def check_teachers(
-    config: Config,
-    student: SegmentationNetwork,
-    teachers: list[Model],
-    frozen: list[SegmentationNetwork],
-) -> None:
-    """Refuse teachers that the student cannot learn from, before training starts.
-
-    Raises
-    ------
-    ModelError
-        Where feature widths differ and features are distilled.
-    """
-    for model, network in zip(teachers, frozen, strict=True):
-        for level in config.distillation.feature_levels:
-            if config.distillation.feature_weight == 0:
-                continue
-            theirs, own = (
-                network.feature_channels(level),
-                student.feature_channels(level),
-            )
-            if theirs != own:
-                raise ModelError(
-                    f"teacher {model.card.name} has {theirs} features at level {level}"
-                    f", the student {own}; feature-wise supervision needs as many: "
-                    "set network.width alike, or distillation.feature_weight to 0."
-                )
-
-
-def distillation_terms(
-    student: Tapped,
-    teachers: Sequence[Tapped],
-    batch: Batch,
-    settings: Distillation,
-) -> dict[str, Float[Tensor, ""]]:
-    """Eq. 8, term by term: Σ_k L^k_logit, λ1 L^B_logit, λ2 Σ_k L^{k,l}_feature."""
-    levels = settings.feature_levels if settings.feature_weight > 0 else ()
-    if batch.soft is not None:
-        told, prob = [], batch.soft
-    else:
-        with torch.no_grad():
-            told = [answer(teacher, batch.image, levels) for teacher in teachers]
-            prob = torch.stack([logits.softmax(dim=1) for logits, _ in told], dim=1)
-    logits, features = answer(student, batch.image, levels)
-    regions = organ_regions(prob)
-    taught = resolve_overlap(regions, prob[:, :, 1], settings.overlap)
-    log_prob = logits.log_softmax(dim=1)
-    terms = {
-        "organs": organ_loss(prob, log_prob, taught, settings.normaliser),
-        "background": settings.background_weight
-        * background_loss(
-            prob, log_prob, true_background(regions), settings.normaliser
-        ),
-    }
-    if levels:
-        terms["features"] = settings.feature_weight * sum_features(
-            [found for _, found in told], features, taught, settings
-        )
-    if settings.label_weight > 0:
-        supervised = dice_and_cross_entropy(logits, batch.labels, batch.annotated)
-        for name, term in supervised.items():
-            terms[f"label_{name}"] = settings.label_weight * term
-    return terms
+# ---- equations 2 to 8 ----
 
 
 def organ_regions(prob: Float[Tensor, "B K 2 *S"]) -> Bool[Tensor, "B K *S"]:
@@ -361,34 +181,27 @@ def in_student_classes(
 
 
 def organ_loss(
-    prob: Float[Tensor, "B K 2 *S"],
+    told: Sequence[Float[Tensor, "B C *S"]],
     log_prob: Float[Tensor, "B C *S"],
     taught: Bool[Tensor, "B K *S"],
     normaliser: str,
 ) -> Float[Tensor, ""]:
     """``Σ_k L^k_logit`` of eq. 4: the student follows teacher k in its organ."""
-    organs = prob.shape[1]
     terms = [
-        over_region(
-            voxel_kl(in_student_classes(prob[:, k], k, organs), log_prob),
-            taught[:, k],
-            normaliser,
-        )
-        for k in range(organs)
+        over_region(voxel_kl(prob, log_prob), taught[:, k], normaliser)
+        for k, prob in enumerate(told)
     ]
     return torch.stack(terms).sum()
 
 
 def background_loss(
-    prob: Float[Tensor, "B K 2 *S"],
+    told: Sequence[Float[Tensor, "B C *S"]],
     log_prob: Float[Tensor, "B C *S"],
     region: Bool[Tensor, "B ..."],
     normaliser: str,
 ) -> Float[Tensor, ""]:
     """``L^B_logit`` of eqs. 5 and 6: in true background all teachers speak at once."""
-    organs = prob.shape[1]
-    moved = [in_student_classes(prob[:, k], k, organs) for k in range(organs)]
-    mean = torch.stack(moved).mean(dim=0)
+    mean = torch.stack([*told]).mean(dim=0)
     return over_region(voxel_kl(mean, log_prob), region, normaliser)
 
 
@@ -441,10 +254,8 @@ def downsampled(
     elif rule == "majority":
         small = mean(mask, factor)
     else:
-        small = mask
-        for axis in range(2, mask.ndim):
-            index = torch.arange(0, mask.shape[axis], factor, device=mask.device)
-            small = small.index_select(axis, index)
+        small = mask[..., ::factor, ::factor]
+        small = small[:, :, ::factor] if mask.ndim == 5 else small
     return small[:, 0] > 0.5
 
 
@@ -455,3 +266,133 @@ def over_region(
     total = torch.where(region, values, torch.zeros_like(values)).sum()
     count = region.sum().clamp(min=1) if normaliser == "region" else values.numel()
     return total / count
+
+
+def distillation_terms(
+    student: Tapped,
+    teachers: Sequence[Tapped],
+    batch: Batch,
+    settings: Distillation,
+) -> dict[str, Float[Tensor, ""]]:
+    """Eq. 8, term by term: Σ_k L^k_logit, λ1 L^B_logit, λ2 Σ_k L^{k,l}_feature."""
+    levels, normaliser = settings.levels, settings.normaliser
+    if batch.soft is not None:
+        answers, prob = [], batch.soft
+    else:
+        with torch.no_grad():
+            answers = [answer(teacher, batch.image, levels) for teacher in teachers]
+            prob = torch.stack([logits.softmax(dim=1) for logits, _ in answers], dim=1)
+    logits, features = answer(student, batch.image, levels)
+    log_prob = logits.log_softmax(dim=1)
+    organs = prob.shape[1]
+    told = [in_student_classes(prob[:, k], k, organs) for k in range(organs)]
+    regions = organ_regions(prob)
+    taught = resolve_overlap(regions, prob[:, :, 1], settings.overlap)
+    background = background_loss(told, log_prob, true_background(regions), normaliser)
+    terms = {
+        "organs": organ_loss(told, log_prob, taught, normaliser),
+        "background": settings.background_weight * background,
+    }
+    if levels:
+        terms["features"] = settings.feature_weight * sum_features(
+            [found for _, found in answers], features, taught, settings
+        )
+    if settings.label_weight > 0:
+        supervised = dice_and_cross_entropy(logits, batch.labels, batch.annotated)
+        for name, term in supervised.items():
+            terms[f"label_{name}"] = settings.label_weight * term
+    return terms
+
+
+# ---- training ----
+
+
+def train(run: Run, config: Config) -> None:
+    """Train the teachers, then the student, then test all of them."""
+    material = gather(run, config, partial(checked, config))
+    run.event("note", message=config.in_words)
+    organs = material.cases.classes
+    known = given(config, organs)
+    teachers = [
+        known[organ] if organ in known else train_teacher(run, config, material, organ)
+        for organ in organs
+    ]
+    student = train_student(run, config, material, teachers)
+    models = [teacher for teacher in teachers if isinstance(teacher, Model)]
+    test(run, config, [student, *models], material.cases)
+
+
+def checked(config: Config, cases: Cases) -> Cases:
+    """Refuse given teachers that cannot teach, before the others train for hours.
+
+    Raises
+    ------
+    DataSetError
+        As `soft_labels.check_predictions`.
+    ModelError, RecipeError
+        As `given_by_class` and `check_widths`.
+    """
+    teachers = given(config, cases.classes).values()
+    for teacher in teachers:
+        if isinstance(teacher, Path):
+            asked = [*cases.training, *cases.unlabelled, *cases.validation]
+            soft_labels.check_predictions(teacher, asked)
+    student = new_network(config, cases, Target(cases.classes, Path(), "student", ""))
+    models = [teacher for teacher in teachers if isinstance(teacher, Model)]
+    check_widths(student, models, config.distillation.levels)
+    return cases
+
+
+def given(config: Config, organs: Sequence[str]) -> dict[str, soft_labels.Teacher]:
+    """Teachers that the recipe names: models, or folders of predictions."""
+    cached = config.teachers_at == "cached"
+    return given_by_class(config, config.teachers, organs, predictions=cached)
+
+
+def train_teacher(run: Run, config: Config, material: Material, organ: str) -> Model:
+    """Train the teacher of one organ on its own cases: ``L = Dice + CE``."""
+    folder = run.folder / "teachers" / organ
+    target = Target((organ,), folder, "teacher", f"teacher-{organ}", suffix=organ)
+    settings = config.teacher_training or config.training
+    return train_on_labels(run, config, material, target, settings)
+
+
+def train_student(
+    run: Run,
+    config: Config,
+    material: Material,
+    teachers: Sequence[soft_labels.Teacher],
+) -> Model:
+    """Train the student on the union of all cases, with the teachers frozen."""
+    cases, settings = material.cases, config.training
+    target = Target(cases.classes, run.model_folder, "student", "student")
+    models = [teacher for teacher in teachers if isinstance(teacher, Model)]
+
+    def stage(student: SegmentationNetwork, device: torch.device) -> Stage:
+        stored = [*material.training, *material.unlabelled]
+        frozen: list[SegmentationNetwork] = []
+        told = told_apart = None
+        if config.teachers_at == "cached":
+            by_organ = dict(zip(cases.classes, teachers, strict=True))
+            how = (config.preprocessing, device)
+            asked = partial(soft_labels.soft_from, run, by_organ, *how)
+            told = asked([*cases.training, *cases.unlabelled], stored)
+            told_apart = asked(cases.validation, material.validation)
+        else:
+            frozen = [frozen_network(model, device) for model in models]
+        if config.distillation.foreground_from == "teachers":
+            if told is None:
+                mark_foreground(run, config, stored, frozen, device)
+            else:
+                soft_labels.mark_foreground_from_soft(stored, told)
+
+        def objective(batch: Batch) -> dict[str, Tensor]:
+            return distillation_terms(student, frozen, batch, config.distillation)
+
+        source = Patches(stored, config, settings, target.stage, soft=told)
+        apart = kept_apart(
+            material.validation, config, settings, target.stage, told_apart
+        )
+        return Stage(target.stage, student, objective, source, settings, apart)
+
+    return trained(run, config, cases, target, stage, teachers=models)
