@@ -12,6 +12,8 @@
     ├── ModelError           a model folder that cannot be trusted, or does not fit
     ├── ProjectError         a folder that is no project, or cannot be changed so
     ├── RunError             a run folder in the wrong state
+    ├── ReviewError          verdicts that cannot be kept or read
+    │   └── DamagedStoreError  a store of verdicts that is no longer whole
     └── StopRequested        exit code 3: somebody asked the run to stop
 
 Every message is one sentence, or two: which thing, the value found, the rule, and
@@ -61,6 +63,14 @@ class ProjectError(KdsegError):
 
 class RunError(KdsegError):
     """A run folder in the wrong state for what was asked."""
+
+
+class ReviewError(KdsegError):
+    """Verdicts that cannot be kept or read, or a store that cannot be opened."""
+
+
+class DamagedStoreError(ReviewError):
+    """A store of verdicts that is no longer whole; `review.recovery` can mend it."""
 
 
 class StopRequested(KdsegError):  # noqa: N818 - an order, not an error

@@ -51,6 +51,10 @@ _CHECKSUM_BYTES = 4
 _BLOSC_HEADER_BYTES = 16
 _THREADS = min(4, os.cpu_count() or 1)
 _FEW_CHUNKS = 3
+_SMALL_BYTES = 4096
+_MOST_ALIKE = 256
+_alike: dict[tuple[bytes, tuple[int, ...], str], np.ndarray] = {}
+"""Chunks of one value, as stored, of arrays in such chunks and of such a type."""
 
 # numcodecs' global threads are for callers with one thread; we have several.
 blosc.use_threads = False
@@ -300,6 +304,12 @@ class Chunks:
             if self.complete:
                 raise ValueError(f"the chunk {file} is missing") from error
             return None
+        # A chunk of one value is small, and is the same as many others: of labels most
+        # are, and such a slice takes a third of the time.
+        key = (stored, self.chunks, self.dtype.str)
+        known = _alike.get(key) if len(stored) <= _SMALL_BYTES else None
+        if known is not None:
+            return np.broadcast_to(known, self.chunks)
         body = stored[:-_CHECKSUM_BYTES]
         found = int.from_bytes(stored[-_CHECKSUM_BYTES:], "little")
         if len(stored) < _CHECKSUM_BYTES or google_crc32c.value(body) != found:
@@ -309,8 +319,11 @@ class Chunks:
         expected = prod(self.chunks) * self.dtype.itemsize
         if sizes.size != 4 or (sizes[1], sizes[3]) != (expected, len(body)):
             raise ValueError(f"the chunk {file} does not have {expected} bytes")
-        decoded = blosc.decompress(body)
-        return np.frombuffer(decoded, self.dtype).reshape(self.chunks)
+        chunk = np.frombuffer(blosc.decompress(body), self.dtype)
+        is_small = len(stored) <= _SMALL_BYTES and len(_alike) < _MOST_ALIKE
+        if is_small and (chunk == chunk[0]).all():
+            _alike[key] = chunk[:1].copy()
+        return chunk.reshape(self.chunks)
 
 
 def brief(error: Exception) -> str:

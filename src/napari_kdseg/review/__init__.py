@@ -1,0 +1,1 @@
+"""Judging predictions by the slice: verdicts, their store, the queue, corrections."""
