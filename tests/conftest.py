@@ -11,6 +11,7 @@ install_import_hook(  # every shape and type in an annotation is checked
         "napari_kdseg.models",
         "napari_kdseg.inference",
         "napari_kdseg.measure",
+        "napari_kdseg.review",
         "kdseg_train",
     ],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",

@@ -247,3 +247,21 @@ def test_every_weight_of_the_network_learns() -> None:
     network = QualityNetwork(2, in_channels=1, out_channels=3, width=4)
     network(torch.rand(2, 3, 64, 64)).square().sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in network.parameters())
+
+
+# ---- precision ----
+
+
+def test_bfloat16_moves_p_good_by_little(model: Model) -> None:
+    volume, labels = scan()
+    exact = QualityClassifier.of(model, "cpu").score(volume, labels, 0)
+    fast = QualityClassifier.of(model, "cpu", "bfloat16").score(volume, labels, 0)
+    assert not np.array_equal(exact, fast)
+    assert fast == pytest.approx(exact, abs=0.02)
+
+
+def test_automatic_precision_is_exact_on_a_processor(model: Model) -> None:
+    volume, labels = scan()
+    exact = QualityClassifier.of(model, "cpu").score(volume, labels, 0)
+    same = QualityClassifier.of(model, "cpu", "auto").score(volume, labels, 0)
+    assert np.array_equal(exact, same)

@@ -486,9 +486,11 @@ def test_a_model_is_trained_on_a_made_sample(call: Any, tmp_path: Path) -> None:
     training = ("--set", steps[0], "--set", steps[1])
     network = ("--set", "network.parameters.width=4", "--set", "device=cpu")
     words = (recipe, "--out", tmp_path / "run", *training, *network)
-    status, _, said = call("fit", *words)
+    status, out, said = call("fit", *words)
     assert status == 0, said
     assert (tmp_path / "run/model/model.yaml").exists()
+    assert "volumes" in out
+    assert "pooled" in out
     assert call("fit", *words)[0] == 2
     assert call("fit", *words, "--resume")[0] == 0
 

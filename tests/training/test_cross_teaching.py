@@ -23,10 +23,11 @@ from kdseg_train.losses import (
     voxel_kl,
 )
 from kdseg_train.methods import cross_teaching, fit, prepare
-from kdseg_train.methods.cross_teaching import Config, InTurn, Teaching, weights_at
+from kdseg_train.methods.cross_teaching import Config, Teaching, weights_at
 from kdseg_train.new import new_recipe
 from kdseg_train.patches import Batch
 from kdseg_train.samples import write_sample
+from kdseg_train.turns import InTurn
 from napari_kdseg.errors import DataSetError, ModelError, RecipeError, StopRequested
 from napari_kdseg.models.model import Model
 from napari_kdseg.models.networks import build
@@ -419,6 +420,32 @@ def test_a_group_given_in_part_keeps_the_authors_other_values() -> None:
     assert training.gradient_clip is None
 
 
+def test_the_log_says_which_reading_of_the_code_ran() -> None:
+    values = {"method": "cross-teaching", "data": [{"path": "x"}]}
+    assert parse(Config, values, "r").in_words == (
+        "all three at once; labelled: -Dice + Focal + 10 KL; unlabelled: 0.1 -Dice to "
+        "hard labels of each other and of their mean + 10 KL; KL(mean of teachers || "
+        "student) at T 1; ramps over 1 (hard labels) and 1 (KL) of the epochs; grey "
+        "values by window_zscore"
+    )
+    teaching = {"student_pseudo_labels": False, "consistency_ramp": 0.5}
+    grey = {"intensity": [{"kind": "percentile"}]}
+    other = parse(
+        Config,
+        {
+            **values,
+            "freeze_teachers": True,
+            "teaching": teaching,
+            "preprocessing": grey,
+        },
+        "r",
+    ).in_words
+    assert other.startswith("teachers first (the authors' code trains all three")
+    assert "0.1 -Dice to hard labels of each other + 10 KL" in other
+    assert "ramps over 0.5 (hard labels)" in other
+    assert other.endswith("grey values by percentile")
+
+
 def test_the_student_is_smaller_than_its_teachers_and_answers_alike() -> None:
     config = parse(Config, {"method": "cross-teaching", "data": [{"path": "x"}]}, "s")
     with torch.device("meta"):
@@ -525,6 +552,11 @@ def test_the_curves_of_all_terms_are_in_the_run(coarse: Run) -> None:
     metrics = [e for e in events if e["event"] == "metric"]
     of_all = [e for e in metrics if e.get("stage") == "cross-teaching"]
     assert {"t1_dice", "t2_cross", "student_pseudo", "unlabelled_kl"} <= set(of_all[0])
+
+
+def test_the_run_says_which_reading_of_the_code_it_is(coarse: Run) -> None:
+    (note,) = [e["message"] for e in coarse.events()[0] if e["event"] == "note"]
+    assert note.startswith("all three at once; labelled: -Dice + Focal + 10 KL")
 
 
 def test_a_run_stopped_on_its_way_resumes_to_the_same_weights(

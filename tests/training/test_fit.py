@@ -75,6 +75,15 @@ def test_ms_kd_leaves_teachers_a_student_and_their_scores(
     }
 
 
+def test_ms_kd_says_in_the_run_which_reading_of_the_paper_it_is(
+    samples: Path, tmp_path: Path
+) -> None:
+    short = {**SHORT, "epochs": 1, "iterations_per_epoch": 1}
+    run = trained(recipe("ms-kd", training=short, test=[]), samples, tmp_path / "run")
+    (note,) = [e["message"] for e in run.events()[0] if e["event"] == "note"]
+    assert "normaliser all (printed: all), overlap sum (printed: sum)" in note
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["teacher-liver", "student"])
 def test_thirty_steps_lower_the_loss(samples: Path, tmp_path: Path, stage: str) -> None:

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from kdseg_train.config import find_recipe, load_recipe, parse
 from kdseg_train.data import Cases
+from kdseg_train.folds import Part
 from kdseg_train.layouts import Case
 from kdseg_train.losses import binary_cross_entropy, soft_dice
 from kdseg_train.methods import kd_net
-from kdseg_train.methods.kd_net import Config, Distillation, Part
+from kdseg_train.methods.kd_net import Config, Distillation
 from kdseg_train.outputs import Output, chain_of, check_regions
 from kdseg_train.patches import Batch
 from napari_kdseg.errors import DataSetError, RecipeError

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kdseg_train.config import parse
 from kdseg_train.methods import ms_kd
-from kdseg_train.methods.ms_kd import Distillation
+from kdseg_train.methods.ms_kd import Config, Distillation
 from kdseg_train.patches import Batch
 
 
@@ -336,3 +337,35 @@ def test_the_paper_s_numbers_are_the_defaults() -> None:
     assert (settings.background_weight, settings.feature_weight) == (1, 10)
     assert settings.feature_levels == (1,)
     assert (settings.overlap, settings.normaliser) == ("sum", "all")
+
+
+def words(**values: object) -> str:
+    given = {"method": "ms-kd", "data": [{"path": "x"}], **values}
+    return parse(Config, given, "r").in_words
+
+
+def test_the_log_says_which_reading_of_the_paper_ran() -> None:
+    assert words() == (
+        "student: organs + 1 background + 10 features of level 1 (regions by nearest), "
+        "KL(teacher || student); normaliser all (printed: all), overlap sum "
+        "(printed: sum); teachers online, foreground from teachers; on a plateau the "
+        "rate falls to 20%"
+    )
+
+
+def test_the_log_says_where_a_run_leaves_the_print() -> None:
+    told = {
+        "feature_weight": 0,
+        "overlap": "ignore",
+        "normaliser": "region",
+        "label_weight": 0.5,
+        "foreground_from": "labels",
+    }
+    training = {"plateau": {"factor": 0.8}}
+    assert words(distillation=told, training=training, teachers_at="cached") == (
+        "student: organs + 1 background + 0.5 labels (not in the paper), "
+        "KL(teacher || student); normaliser region (printed: all), overlap ignore "
+        "(printed: sum); teachers cached, foreground from labels; on a plateau the "
+        "rate falls to 80%"
+    )
+    assert "plateau" not in words(training={"schedule": "poly"})

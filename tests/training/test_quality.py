@@ -12,17 +12,20 @@ import torch
 from scipy.optimize import minimize
 
 from kdseg_train import cli
-from kdseg_train.calibration import at_precision, auroc, calibrate, platt, youden
+from kdseg_train.by_scan import Judgements, Plan, folds, parts, planned
+from kdseg_train.calibration import at_precision, calibrate, p_good, platt, youden
 from kdseg_train.calibration import table as rows_of
 from kdseg_train.classifier import (
-    ClassifierSettings,
     JudgedSlice,
     JudgedSource,
     balanced_cross_entropy,
-    divided,
 )
+from kdseg_train.classifier_settings import ClassifierSettings
 from kdseg_train.quality import FitConfig, fit
-from kdseg_train.verdicts import (
+from napari_kdseg.errors import DataSetError, StopRequested
+from napari_kdseg.inference.quality import Judged
+from napari_kdseg.models.model import Model
+from napari_kdseg.review.verdicts import (
     Verdict,
     drawn,
     read_verdicts,
@@ -30,9 +33,6 @@ from kdseg_train.verdicts import (
     slice_dice,
     write_verdicts,
 )
-from napari_kdseg.errors import DataSetError, StopRequested
-from napari_kdseg.inference.quality import Judged
-from napari_kdseg.models.model import Model
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes.formats import write_labels, write_volume
 from napari_kdseg.volumes.labels import LabelSet
@@ -170,14 +170,6 @@ def test_extreme_answers_have_a_finite_loss_and_gradient() -> None:
 # ---- how good it is ----
 
 
-def test_auroc_is_worked_out_by_hand() -> None:
-    # pairs (good, bad): .35 > .1, .35 < .4, .8 > .1, .8 > .4 -> 3 of 4
-    score, good = np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1], bool)
-    assert auroc(score, good) == pytest.approx(0.75)
-    assert auroc(np.ones(4), good) == pytest.approx(0.5)
-    assert math.isnan(auroc(score, np.ones(4, bool)))
-
-
 def judged_numbers(count: int = 4000) -> tuple[np.ndarray, np.ndarray]:
     """Answers that mean P(good) = 1 / (1 + exp(-(2 z - 1)))."""
     generator = np.random.default_rng(0)
@@ -216,7 +208,8 @@ def test_answers_the_wrong_way_round_are_not_turned() -> None:
 
 def test_calibrated_numbers_are_shares() -> None:
     answer, good = judged_numbers()
-    _, prob = calibrate(5 * answer + 3, good, "youden", 0.9)
+    seen = 5 * answer + 3
+    prob = p_good(calibrate(seen, good, "youden", 0.9), seen)
     for low in (0.1, 0.4, 0.7):
         there = (prob >= low) & (prob < low + 0.2)
         assert good[there].mean() == pytest.approx(prob[there].mean(), abs=0.05)
@@ -243,7 +236,12 @@ def test_the_threshold_of_a_precision_is_the_lowest(
 def test_a_precision_that_nothing_reaches_gives_the_best_there_is() -> None:
     threshold, chosen = at_precision(PROB, ~GOOD & (PROB < 0.5), 0.99)
     assert threshold == pytest.approx(0.1)
-    assert "0.333 on validation slices, 0.99 was asked" in chosen
+    assert "0.333 where 0.99 was asked" in chosen
+
+
+def test_a_calibration_says_what_it_was_chosen_on() -> None:
+    found = calibrate(*judged_numbers(200), "precision", 0.7, "out-of-fold")
+    assert found.chosen.endswith("where 0.7 was asked, on out-of-fold slices")
 
 
 def test_the_table_has_every_measure() -> None:
@@ -270,20 +268,93 @@ def slices_of(cases: str, size: int = 32) -> list[JudgedSlice]:
     return made
 
 
-def test_no_scan_is_in_both_parts_and_both_parts_have_both_verdicts() -> None:
+def judgements(cases: str) -> Judgements:
+    slices = slices_of(cases)
+    return Judgements([one.case for one in slices], [one.good for one in slices])
+
+
+def scans_of(judged: Judgements, places: list[int]) -> set[str]:
+    return {judged.scans[place] for place in places}
+
+
+def test_no_scan_is_in_two_parts_and_all_have_both_verdicts() -> None:
+    judged = judgements("AbcdEfgHi")
     for seed in range(5):
-        training, validation = divided(slices_of("AbcdEfgh"), 0.25, seed)
-        assert {one.case for one in training} & {one.case for one in validation} == (
-            set()
-        )
-        assert len(training) + len(validation) == 10
-        assert {one.good for one in training} == {one.good for one in validation}
+        found = parts(judged, [0.25, 0.2], seed)
+        assert found is not None
+        scans = [scans_of(judged, part) for part in found]
+        assert [len(one) for one in scans] == [5, 2, 2]
+        assert set.union(*scans) == set(judged.names)
+        assert sum(map(len, found)) == len(judged.good)
+        assert all(judged.both(part) for part in found)
 
 
-@pytest.mark.parametrize("cases", ["A", "Abcd"])
-def test_too_few_scans_with_good_slices_are_refused(cases: str) -> None:
-    with pytest.raises(DataSetError, match="judge slices of more scans"):
-        divided(slices_of(cases), 0.25, 0)
+def test_every_slice_is_left_out_once_and_the_others_have_both_verdicts() -> None:
+    judged = judgements("AbcdE")
+    for seed in range(5):
+        found = folds(judged, 3, seed)
+        assert found is not None
+        assert sorted(place for part in found for place in part) == list(range(7))
+        for part in found:
+            others = sorted(set(range(7)) - set(part))
+            assert judged.both(others)
+            assert not scans_of(judged, part) & scans_of(judged, others)
+
+
+def test_folds_have_about_as_many_slices() -> None:
+    scans = ["large"] * 60 + ["middle"] * 30 + ["small"] * 20 + ["tiny"] * 10
+    judged = Judgements(scans, [number % 2 == 0 for number in range(120)])
+    for seed in range(5):
+        found = folds(judged, 2, seed)
+        assert found is not None
+        assert max(map(len, found)) <= 90
+
+
+@pytest.mark.parametrize(
+    ("cases", "count", "kept"),
+    [("ABC", None, 0), ("ABCDEFGHIJ", None, 2), ("ABC", 0, 1), ("ABCDEFGHIJ", 2, 0)],
+)
+def test_scans_are_divided_once_where_there_are_enough_or_it_is_asked(
+    cases: str, count: int | None, kept: int
+) -> None:
+    judged = judgements(cases)
+    plan = planned(judged, 0.25, 0.2, count, 0)
+    assert len(scans_of(judged, plan.test)) == kept
+    if kept:
+        every = sorted([*plan.training, *plan.calibration, *plan.test])
+        assert every == list(range(len(judged.good)))
+        assert plan.folds == []
+    else:
+        everything = list(range(len(judged.good)))
+        assert plan == Plan(everything, everything, [], plan.folds)
+
+
+def test_nothing_is_kept_for_a_test_that_nobody_wants() -> None:
+    plan = planned(judgements("ABCDEFGHIJ"), 0.25, 0, 0, 0)
+    assert plan.test == []
+    assert len(plan.training) + len(plan.calibration) == 20
+
+
+def test_parts_that_lack_a_verdict_are_cross_fitted_instead() -> None:
+    plan = planned(judgements("ABcdefghij"), 0.25, 0.2, 0, 0)
+    assert len(plan.folds) == 3
+
+
+@pytest.mark.parametrize(("cases", "scans"), [("A", "1 scan"), ("Abcd", "4 scans")])
+def test_too_few_scans_with_good_slices_are_refused(cases: str, scans: str) -> None:
+    with pytest.raises(DataSetError, match=f"of {scans} cannot .* of more scans"):
+        planned(judgements(cases), 0.25, 0.2, None, 0)
+
+
+def test_few_slices_take_few_steps_and_a_fold_takes_its_share() -> None:
+    settings = ClassifierSettings(passes=30)
+    steps = settings.training
+    assert (steps.epochs, steps.iterations_per_epoch, steps.batch) == (20, 25, 16)
+    assert settings.steps_for(1000).steps == 500
+    assert settings.steps_for(667, 667 / 1000).steps == 325
+    assert settings.steps_for(120).steps == 225  # 30 times 120 slices, 16 a step
+    assert settings.steps_for(2).steps == 25
+    assert ClassifierSettings().steps_for(2).steps == 500
 
 
 def test_a_batch_of_a_step_is_always_the_same() -> None:
@@ -292,7 +363,7 @@ def test_a_batch_of_a_step_is_always_the_same() -> None:
     sources[0].batch(0)
     first, second = (source.batch(3) for source in sources)
     assert torch.equal(first.image, second.image)
-    assert first.image.shape == (32, 3, 32, 32)
+    assert first.image.shape == (16, 3, 32, 32)
     masks = first.image[:, 1:]
     assert set(masks.unique().tolist()) == {0, 1}
     assert masks.sum(dim=1).max() == 1
@@ -401,8 +472,19 @@ def test_from_verdicts_to_accepted_slices(
     assert model.card.role == "quality-classifier"
     assert model.card.classes.names == ("disc",)
     with (tmp_path / "run" / "metrics.csv").open(encoding="utf-8") as file:
-        measures = {row["measure"] for row in csv.DictReader(file)}
-    assert measures == {"auroc", "brier", "precision", "recall", "share_good"}
+        numbers = list(csv.DictReader(file))
+    assert {row["measure"] for row in numbers} == (
+        {"auroc", "brier", "precision", "recall", "share_good"}
+    )
+    assert {row["part"] for row in numbers} == {"out-of-fold"}
+    with (tmp_path / "run" / "validation.csv").open(encoding="utf-8") as file:
+        held_out = list(csv.DictReader(file))
+    assert list(held_out[0]) == ["case", "axis", "index", "good", "p_good", "part"]
+    assert len(held_out) == 4 * 7
+    assert all((row["good"] == "1") == (int(row["index"]) % 2 == 1) for row in held_out)
+    assert model.card.provenance.metrics["measured_on"] == "out-of-fold"
+    assert model.card.calibration is not None
+    assert model.card.calibration.chosen.endswith("on out-of-fold slices")
 
     scored = tmp_path / "scores.csv"
     words = ("--model", model.folder, "--image", material / "images")
@@ -479,7 +561,8 @@ def on(case: str, index: int, digest: str = "") -> list[Verdict]:
 
 def test_verdicts_on_other_labels_are_refused(material: Path, tmp_path: Path) -> None:
     verdicts = on("scan_0", 1, "f" * 64)
-    refused(material, tmp_path, verdicts, "no prediction of case scan_0 with the hash")
+    says = r"0 good and 1 bad slices.* 1 verdicts are left out.* 1 of scan_0, labels ff"
+    refused(material, tmp_path, verdicts, says)
 
 
 def test_verdicts_beyond_the_scan_are_refused(material: Path, tmp_path: Path) -> None:
@@ -489,17 +572,8 @@ def test_verdicts_beyond_the_scan_are_refused(material: Path, tmp_path: Path) ->
 def test_verdicts_on_an_unknown_scan_are_refused(
     material: Path, tmp_path: Path
 ) -> None:
-    refused(material, tmp_path, on("scan_9", 1), "no scan 'scan_9'")
-
-
-def test_verdicts_on_two_predictions_of_a_case_are_refused(
-    material: Path, tmp_path: Path
-) -> None:
-    verdicts = [
-        *on("scan_0", 1, "a" * 64),
-        Verdict("scan_0", 0, 2, "bad", "human", "b"),
-    ]
-    refused(material, tmp_path, verdicts, "judges two predictions of case scan_0")
+    says = "0 good and 1 bad slices.* left out.* slice 1 of scan_9, labels unknown"
+    refused(material, tmp_path, on("scan_9", 1), says)
 
 
 def test_verdicts_of_one_kind_are_refused_before_there_is_a_run(

@@ -1,315 +1,83 @@
-"""Which slices of a run's own predictions are good enough to learn from.
+"""Which slices of a run's cases a student learns from.
 
-The Quality Classifier of a run comes from people's verdicts, from an existing model,
-or, marked as not in the paper, from verdicts by known truth.
+The labelled ones, and those of its own predictions that are good enough: as people said
+or, where nobody did, as the Quality Classifier says.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
-import torch
-from jaxtyping import Integer
-from pydantic import Field
 
-from kdseg_train.classifier import (
-    ClassifierSettings,
-    JudgedSlice,
-    Purpose,
-    train_classifier,
-)
 from kdseg_train.data import Cases
-from kdseg_train.layouts import Case, read_data_set
-from kdseg_train.patches import StoredCase, read_case_labels
-from kdseg_train.publish import labels_hash
-from kdseg_train.quality import (
-    BAD_BELOW,
-    Files,
-    judged_slices,
-    settled_verdicts,
-    simulated,
-    write_scores,
-)
+from kdseg_train.layouts import Case
+from kdseg_train.patches import StoredCase
+from kdseg_train.quality import VERDICTS
+from kdseg_train.quality_source import Labelled, QualitySettings, judged_subjects
+from kdseg_train.scores import write_scores
 from kdseg_train.slices import ChosenSlices, kept_array, p_good, stored_slices
-from kdseg_train.verdicts import Verdict, drawn, write_verdicts
-from napari_kdseg.errors import DataSetError, ModelError
-from napari_kdseg.inference.quality import QualityClassifier, stretched
-from napari_kdseg.models.model import Model, ModelCard
+from napari_kdseg.errors import DataSetError
+from napari_kdseg.inference.quality import QualityClassifier
+from napari_kdseg.models.model import Model
+from napari_kdseg.review.opinions import decided
+from napari_kdseg.review.verdicts import Place, current, read_verdicts, write_verdicts
 from napari_kdseg.runs.run import Run
-from napari_kdseg.volumes import formats
-from napari_kdseg.volumes.labels import LabelSet
-from napari_kdseg.volumes.preprocessing import Preprocessing, prepare_labels
-
-
-class QualitySettings(ClassifierSettings):
-    """Where the Quality Classifier comes from, and what it accepts."""
-
-    source: Literal["none", "reviews", "model", "simulated", "proxy"] = Field(
-        "reviews",
-        description="none: every slice is accepted; reviews: people's verdicts, as in "
-        "the paper; model: a classifier there is; not in the paper: simulated: "
-        "verdicts from the known truth of unlabelled scans, in place of people's; "
-        "proxy: verdicts from the labels on predictions of teachers that did not see "
-        "them",
-    )
-    reviews: Path | None = Field(None, description="reviews: the verdicts, CSV")
-    labels: Path | None = Field(
-        None, description="reviews: folder of the predictions that were judged"
-    )
-    model: Path | None = Field(None, description="model: folder of the classifier")
-    reference: Path | None = Field(
-        None, description="simulated: data set with the truth of the unlabelled scans"
-    )
-    slices: int = Field(
-        1000,
-        ge=2,
-        description="simulated and proxy: so many are judged, at random; the paper's "
-        "people judged about as many",
-    )
-    bad_below: float = Field(
-        BAD_BELOW,
-        gt=0,
-        le=1,
-        description="simulated and proxy: slices with a lower Dice are bad",
-    )
-    folds: int = Field(3, ge=2, description="proxy: teachers, each blind to one part")
-    threshold: float | None = Field(
-        None,
-        ge=0,
-        description="slices with at least this P(good) are accepted: 0 keeps all, "
-        "above 1 none; none: the classifier's own",
-    )
-
-    def missing(self) -> str | None:
-        """Name the first setting that the source needs and that is not given."""
-        needed = {
-            "reviews": ("reviews", "labels"),
-            "model": ("model",),
-            "simulated": ("reference",),
-        }
-        names = needed.get(self.source, ())
-        return next((name for name in names if getattr(self, name) is None), None)
-
-    def at(self, root: Path) -> "QualitySettings":
-        """The same with paths that start from a folder where they are relative."""
-        names = ("reviews", "labels", "model", "reference")
-        paths = {name: getattr(self, name) for name in names}
-        return self.model_copy(
-            update={name: root / path for name, path in paths.items() if path}
-        )
+from napari_kdseg.volumes.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """A case and what a network sees in it."""
+class Gate:
+    """What decides which slices a student learns from.
 
-    case: Case
-    stored: StoredCase
-    labels: Integer[np.ndarray, "Z Y X"]
-    """Class indices, as prepared."""
+    Attributes
+    ----------
+    model
+        The classifier; None: every slice is accepted.
+    cases
+        Of the run: slices of these that are labelled need no pseudo-labels.
+    """
+
+    settings: QualitySettings
+    model: Model | None
+    cases: Cases
 
 
-def check_quality(settings: QualitySettings, cases: Cases) -> None:
-    """Refuse what a classifier could not learn from, before anything is trained.
+def labelled_slices(
+    cases: Sequence[Case], stored: Sequence[StoredCase], preprocessing: Preprocessing
+) -> list[ChosenSlices]:
+    """``X_L``: all slices of labelled cases, of some only those that are labelled.
 
     Raises
     ------
     DataSetError
-        Where verdicts are missing or all alike, or speak about scans that are kept
-        apart or unknown; where truth is missing.
-    ModelError
-        Where the model given is no quality-classifier of these classes.
+        Where the labelled slices of a case lie along another axis than the network's.
     """
-    if settings.source == "reviews":
-        _check_reviews(settings, cases)
-    if settings.source == "simulated":
-        _truth_cases(settings, cases)
-    if settings.source == "model":
-        given_classifier(settings, cases)
+    return [
+        _labelled_of(case, own, preprocessing)
+        if case.slices
+        else ChosenSlices.all_of(own)
+        for case, own in zip(cases, stored, strict=True)
+    ]
 
 
-def given_classifier(settings: QualitySettings, cases: Cases) -> Model:
-    """Open the classifier that the recipe names.
-
-    Raises
-    ------
-    ModelError
-        Where it is none, or judges other classes or channels.
-    """
-    assert settings.model is not None
-    model = Model.open(settings.model)
-    card = model.card
-    if card.calibration is None:
-        raise ModelError(
-            f"{settings.model} is a {card.role}; quality.model must be a "
-            "quality-classifier, as kdseg-train quality fit makes it."
-        )
-    if card.classes.names != cases.classes or len(card.channels) != len(cases.channels):
-        raise ModelError(
-            f"{settings.model} judges {', '.join(card.classes.names)} in "
-            f"{len(card.channels)} channels; the recipe has "
-            f"{', '.join(cases.classes)} in {len(cases.channels)}. Train a classifier "
-            "of these, or set quality.source to another one."
-        )
-    return model
-
-
-def _check_reviews(settings: QualitySettings, cases: Cases) -> None:
-    assert settings.reviews is not None
-    good, _ = settled_verdicts(settings.reviews)
-    known = {case.id for case in (*cases.training, *cases.unlabelled)}
-    apart = {case.id for case in (*cases.validation, *cases.test)}
-    for case in sorted({place[0] for place in good}):
-        if case in apart and case not in known:
-            raise DataSetError(
-                f"{settings.reviews} has verdicts on {case}, which is kept for "
-                "validation or testing; a classifier must not learn from it. Leave "
-                "them out."
-            )
-        if case not in known:
-            raise DataSetError(
-                f"{settings.reviews} has verdicts on {case}, which is no case of this "
-                "recipe; add it to unlabelled, or leave its verdicts out."
-            )
-
-
-def _truth_cases(settings: QualitySettings, cases: Cases) -> list[Case]:
-    """Cases of the reference, in the order of the unlabelled ones."""
-    assert settings.reference is not None
-    known = {
-        case.id: case
-        for case in read_data_set(settings.reference).cases
-        if set(cases.classes) <= set(case.annotated)
-    }
-    for case in cases.unlabelled:
-        if case.id not in known:
-            raise DataSetError(
-                f"{settings.reference} has no case {case.id!r} with labels of "
-                f"{', '.join(cases.classes)}; simulated verdicts need the truth of "
-                "every unlabelled case."
-            )
-    return [known[case.id] for case in cases.unlabelled]
-
-
-# ---- verdicts ----
-
-
-def judged_by_people(
-    run: Run, settings: QualitySettings, cases: Cases, preprocessing: Preprocessing
-) -> list[JudgedSlice]:
-    """Slices that people judged, cut from the predictions they looked at."""
-    assert settings.reviews is not None
-    assert settings.labels is not None
-    known = {case.id: case for case in (*cases.training, *cases.unlabelled)}
-    classes = LabelSet.from_names(cases.classes)
-    files = Files(known, settings.labels, classes, preprocessing)
-    verdicts = settled_verdicts(settings.reviews)
-    return judged_slices(verdicts, files, settings.size_vox, run.check_stop)
-
-
-def truth_of_unlabelled(
-    settings: QualitySettings, cases: Cases, preprocessing: Preprocessing
-) -> list[Callable[[], np.ndarray]]:
-    """How to read the truth of each unlabelled case, as class indices, prepared."""
-
-    def reader(case: Case) -> Callable[[], np.ndarray]:
-        def read() -> np.ndarray:
-            volume = formats.read_volume(case.images[0])
-            indices = read_case_labels(case, cases.classes, volume)
-            return prepare_labels(indices, volume.grid, preprocessing)[0]
-
-        return read
-
-    return [reader(case) for case in _truth_cases(settings, cases)]
-
-
-def judged_by_truth(
-    run: Run,
-    settings: QualitySettings,
-    predicted: Sequence[Labelled],
-    truths: Sequence[Callable[[], np.ndarray]],
-    preprocessing: Preprocessing,
-    seed: int,
-) -> list[JudgedSlice]:
-    """Judge slices by their Dice with the truth; ``RUN/verdicts.csv`` says how."""
-    words: dict[tuple[str, int], bool] = {}
-    for number, (one, truth) in enumerate(zip(predicted, truths, strict=True)):
-        run.check_stop()
-        found = simulated(truth(), np.asarray(one.labels), 0, settings.bad_below)
-        words |= {(str(number), z): word == "good" for z, word in found}
-        run.progress(number + 1, len(predicted), stage="judge")
-    good = sum(words.values())
-    if good in (0, len(words)):
+def _labelled_of(
+    case: Case, stored: StoredCase, preprocessing: Preprocessing
+) -> ChosenSlices:
+    axis, index = stored_slices(case, preprocessing)
+    there = [place[1] for place in case.slices if place[0] == axis]
+    if not there:
         raise DataSetError(
-            f"{good} of {len(words)} predicted slices have a Dice of at least "
-            f"{settings.bad_below:g} with the truth; a classifier needs good and bad "
-            f"ones. {'Lower' if good == 0 else 'Raise'} quality.bad_below, or train "
-            f"the teacher {'longer' if good == 0 else 'shorter'}."
+            f"the labelled slices of {case.id} lie along axis {case.slices[0][0]} of "
+            f"the stored scan, and this recipe learns slices along axis {axis}. "
+            "Correct slices along that axis, or leave the case out."
         )
-    places = list(drawn(list(words), settings.slices, seed))
-    judged, verdicts = [], []
-    for number in sorted({int(name) for name, _ in places}):
-        one = predicted[number]
-        axis, index = stored_slices(one.case, preprocessing)
-        digest = labels_hash(one.labels)
-        for z in (z for name, z in places if name == str(number)):
-            is_good = words[str(number), z]
-            size = (settings.size_vox, settings.size_vox)
-            seen = stretched(one.stored.image[:, z], one.labels[z], size)
-            judged.append(JudgedSlice(one.stored.folder.name, seen, is_good))
-            word: Literal["good", "bad"] = "good" if is_good else "bad"
-            verdict = Verdict(
-                one.case.id, axis, int(index[z]), word, "simulated", digest, "truth"
-            )
-            verdicts.append(verdict)
-    write_verdicts(run.folder / "verdicts.csv", verdicts)
-    return judged
-
-
-def own_classifier(
-    run: Run,
-    settings: QualitySettings,
-    card: ModelCard,
-    judged: Callable[[], list[JudgedSlice]],
-    *,
-    seed: int,
-    device: torch.device,
-) -> Model:
-    """Train the run's own classifier as ``RUN/quality``; one there is is taken.
-
-    Parameters
-    ----------
-    card
-        Of the segmentation: classes, channels and preprocessing are taken from it.
-    judged
-        Gives the slices to learn from.
-    """
-    folder = run.folder / "quality"
-    if folder.exists():
-        return Model.open(folder)
-    purpose = Purpose(
-        folder=folder,
-        metrics=run.folder / "quality.csv",
-        name=card.name,
-        channels=card.channels,
-        classes=card.classes,
-        preprocessing=card.preprocessing,
-        provenance=card.provenance,
-        licence=card.licence,
-    )
-    return train_classifier(run, judged(), purpose, settings, seed=seed, device=device)
-
-
-# ---- what is accepted ----
+    return ChosenSlices(stored, np.flatnonzero(np.isin(index, there)))
 
 
 def accepted_slices(
     run: Run,
-    settings: QualitySettings,
-    model: Model | None,
+    gate: Gate,
     pseudo: Sequence[Labelled],
     preprocessing: Preprocessing,
     *,
@@ -317,12 +85,15 @@ def accepted_slices(
 ) -> list[ChosenSlices]:
     """``X_R``: slices with enough P(good), all without a classifier.
 
+    What people said of a slice comes first. Slices that are labelled are left out.
     ``RUN/scores.csv`` has P(good) of each slice, as axis and index of the stored scan.
     """
-    if model is None:
-        return [ChosenSlices.all_of(one.stored) for one in pseudo]
-    classifier = QualityClassifier.of(model, device)
-    threshold = settings.threshold
+    words = dict.fromkeys(_labelled_places(gate.cases), False)
+    if gate.model is None:
+        return [_chosen(one, None, words, preprocessing) for one in pseudo]
+    words = _people_said(run, gate) | words
+    classifier = QualityClassifier.of(gate.model, device)
+    threshold = gate.settings.threshold
     if threshold is None:
         threshold = classifier.calibration.threshold
     rows: list[tuple[str, int, int, float]] = []
@@ -337,7 +108,7 @@ def accepted_slices(
             (one.case.id, axis, int(i), float(p))
             for i, p in zip(index, prob, strict=True)
         ]
-        chosen.append(ChosenSlices(one.stored, np.flatnonzero(prob >= threshold)))
+        chosen.append(_chosen(one, prob >= threshold, words, preprocessing))
         run.progress(number, len(pseudo), stage="score")
     write_scores(run.folder / "scores.csv", rows)
     run.metric(
@@ -345,5 +116,49 @@ def accepted_slices(
         slices=len(rows),
         accepted=sum(len(part.z) for part in chosen),
         threshold=threshold,
+        judged_by_people=len(words),
     )
     return chosen
+
+
+def _chosen(
+    one: Labelled,
+    accepted: np.ndarray | None,
+    words: Mapping[Place, bool],
+    preprocessing: Preprocessing,
+) -> ChosenSlices:
+    """Accepted slices of a case; all for None; where somebody said, as they said."""
+    if accepted is None and not words:
+        return ChosenSlices.all_of(one.stored)
+    axis, index = stored_slices(one.case, preprocessing)
+    every = np.ones(len(index), bool) if accepted is None else accepted
+    said = [words.get((one.case.id, axis, int(place))) for place in index]
+    kept = [
+        bool(own) if word is None else word
+        for own, word in zip(every, said, strict=True)
+    ]
+    return ChosenSlices(one.stored, np.flatnonzero(kept))
+
+
+def _labelled_places(cases: Cases) -> list[Place]:
+    return [(case.id, *place) for case in cases.training for place in case.slices]
+
+
+def _people_said(run: Run, gate: Gate) -> dict[Place, bool]:
+    """What reviewers agree on, on the labels that the teacher's predictions have now.
+
+    ``RUN/verdicts.csv`` has the verdicts, as they were when they were first read.
+    """
+    settings = gate.settings
+    if settings.source != "model" or settings.reviews is None:
+        return {}
+    frozen = run.folder / VERDICTS
+    if not frozen.exists():
+        known = judged_subjects(settings, gate.cases)
+        rows = [
+            one
+            for one in current(read_verdicts(settings.reviews))
+            if one.case in known and one.labels_hash == known[one.case].labels_hash
+        ]
+        write_verdicts(frozen, rows)
+    return decided(read_verdicts(frozen))

@@ -1,6 +1,7 @@
-"""How well a classifier tells good from bad, and what its numbers mean.
+"""From a network's answers to P(good) and a threshold, and a table of how good it is.
 
-All on slices that it was not trained on. Good is the class that is looked for.
+All on slices that it was not trained on. Good is the class that is looked for. The
+curves themselves are in `napari_kdseg.review.curves`, which a viewer shares.
 """
 
 import math
@@ -11,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from napari_kdseg.models.card import Calibration
+from napari_kdseg.review.curves import auroc, reliability
 
 Rule = Literal["youden", "precision"]
 Numbers = Float[np.ndarray, " N"]
@@ -18,20 +20,6 @@ Truth = Bool[np.ndarray, " N"]
 
 NEWTON_STEPS = 100
 LEAST_SLOPE = 1e-3
-BINS = 10
-
-
-def auroc(score: Numbers, good: Truth) -> float:
-    """Probability that a good slice scores above a bad one, a tie counting half.
-
-    NaN where there is only one kind.
-    """
-    if not good.any() or good.all():
-        return math.nan
-    bad = np.sort(score[~good])
-    below = np.searchsorted(bad, score[good], "left")
-    not_above = np.searchsorted(bad, score[good], "right")
-    return float((below + not_above).mean() / 2 / len(bad))
 
 
 def platt(answer: Numbers, good: Truth) -> tuple[float, float]:
@@ -61,21 +49,42 @@ def platt(answer: Numbers, good: Truth) -> tuple[float, float]:
 
 
 def calibrate(
-    answer: Numbers, good: Truth, rule: Rule, precision: float
-) -> tuple[Calibration, Numbers]:
-    """Fit the curve and choose the threshold; also P(good) of each slice."""
+    answer: Numbers,
+    good: Truth,
+    rule: Rule,
+    precision: float,
+    part: str = "validation",
+) -> Calibration:
+    """Fit the curve and choose the threshold, both on the same slices.
+
+    Parameters
+    ----------
+    answer, good
+        What the network says of each slice, and what people say.
+    rule, precision
+        How the threshold is chosen.
+    part
+        What these slices are, for the sentence that says so.
+    """
     slope, intercept = platt(answer, good)
-    prob = _logistic(slope * answer + intercept)
+    prob = p_good(Calibration(slope=slope, intercept=intercept), answer)
     if rule == "youden":
         threshold, chosen = youden(prob, good)
     else:
         threshold, chosen = at_precision(prob, good, precision)
     # rounded down, so that the slice it was taken from stays accepted
     threshold = math.floor(threshold * 1e6) / 1e6
-    calibration = Calibration(
-        slope=slope, intercept=intercept, threshold=threshold, chosen=chosen
+    return Calibration(
+        slope=slope,
+        intercept=intercept,
+        threshold=threshold,
+        chosen=f"{chosen} on {part} slices",
     )
-    return calibration, prob
+
+
+def p_good(calibration: Calibration, answer: Numbers) -> Numbers:
+    """P(good) of slices from what the network says of them."""
+    return _logistic(calibration.slope * answer + calibration.intercept)
 
 
 def youden(prob: Numbers, good: Truth) -> tuple[float, str]:
@@ -83,8 +92,7 @@ def youden(prob: Numbers, good: Truth) -> tuple[float, str]:
     levels = np.unique(prob)[::-1]  # from above: of equals, the surest is taken
     gains = [(prob[good] >= t).mean() - (prob[~good] >= t).mean() for t in levels]
     best = int(np.argmax(np.round(gains, 9)))
-    text = f"largest Youden index on validation slices, {gains[best]:.3f}"
-    return float(levels[best]), text
+    return float(levels[best]), f"largest Youden index, {gains[best]:.3f},"
 
 
 def at_precision(prob: Numbers, good: Truth, wanted: float) -> tuple[float, str]:
@@ -96,7 +104,7 @@ def at_precision(prob: Numbers, good: Truth, wanted: float) -> tuple[float, str]
     shares = np.array([good[prob >= t].mean() for t in levels])
     enough = np.flatnonzero(shares >= wanted)
     best = int(enough[0]) if len(enough) else int(np.argmax(shares))
-    text = f"precision {shares[best]:.3f} on validation slices, {wanted:g} was asked"
+    text = f"precision {shares[best]:.3f} where {wanted:g} was asked,"
     return float(levels[best]), text
 
 
@@ -116,11 +124,13 @@ def table(prob: Numbers, good: Truth) -> list[dict[str, str]]:
             _row("precision", threshold, _mean(good[kept]), int(kept.sum())),
             _row("recall", threshold, _mean(kept[good]), int(good.sum())),
         ]
-    bins = np.minimum((prob * BINS).astype(int), BINS - 1)
-    for number in np.unique(bins):
-        there = bins == number
-        at = float(prob[there].mean())
-        rows.append(_row("share_good", at, _mean(good[there]), int(there.sum())))
+    bins = reliability(prob, good)
+    rows += [
+        _row("share_good", at, share, int(slices))
+        for at, share, slices in zip(
+            bins.score, bins.share_good, bins.slices, strict=True
+        )
+    ]
     return rows
 
 

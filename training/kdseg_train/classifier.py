@@ -1,93 +1,52 @@
 """Training the Quality Classifier on judged slices.
 
-Cross-entropy with both verdicts weighing the same in all, however rare one is; scans
-are divided, never slices; the answer is calibrated and the threshold chosen on the
-scans kept apart.
+Cross-entropy with both verdicts weighing the same in all, however rare one is; the
+answer is calibrated, and the threshold chosen, on scans that no training has seen:
+
+- with scans enough these are divided once: some to train, some to calibrate, and some,
+  the test, that nothing was fitted to;
+- with fewer, cross-fitting: each of some networks is trained without a part of the
+  scans and answers for the slices of these. What they answer calibrates one network
+  more, which is trained on all slices and kept.
 """
 
 import csv
 import io
-import random
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import Field, field_validator
-from torch import Tensor
+from pydantic import JsonValue
+from torch import Tensor, nn
 from torch.nn import functional
 
 from kdseg_train.augment import Sample, augmented
-from kdseg_train.calibration import Rule, calibrate, table
-from kdseg_train.config import Augmentation, Settings, Training
+from kdseg_train.by_scan import Judgements, Plan, planned
+from kdseg_train.calibration import calibrate, p_good, table
+from kdseg_train.classifier_settings import ClassifierSettings
+from kdseg_train.config import Augmentation
 from kdseg_train.loop import Stage, seeded
 from kdseg_train.loop import train as train_stage
 from kdseg_train.patches import Batch
-from kdseg_train.verdicts import check_both
 from napari_kdseg.atomic import write_text_atomic
-from napari_kdseg.errors import DataSetError
 from napari_kdseg.inference.quality import Judged, classifier_input
 from napari_kdseg.models.card import Calibration, ModelCard, Provenance, Tiling
 from napari_kdseg.models.model import Model, save_model
 from napari_kdseg.models.networks import build_classifier
 from napari_kdseg.models.parameters import NetworkSpec
+from napari_kdseg.review.curves import auroc
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes.labels import LabelSet
 from napari_kdseg.volumes.preprocessing import Preprocessing
 
 NETWORK = "resnet18-quality"
 STAGE = "quality"
-SPLITS_TRIED = 1000
 SLICES_AT_ONCE = 32
-
-
-class ClassifierTraining(Training):
-    """Steps of the Quality Classifier; the paper gives none of these numbers."""
-
-    epochs: int = Field(20, ge=1)
-    iterations_per_epoch: int = Field(50, ge=1)
-    batch: int = Field(32, ge=1)
-    weight_decay: float = Field(1e-4, ge=0)
-    amsgrad: bool = Field(default=False, description="of adam")
-    schedule: Literal["plateau", "poly", "constant"] = "poly"
-
-
-class ClassifierSettings(Settings):
-    """The Quality Classifier; the paper names its input and nothing else."""
-
-    size_vox: int = Field(
-        128, ge=32, description="slices are stretched to this many pixels, y and x"
-    )
-    width: int = Field(
-        64, ge=1, description="channels of the first stage; 64: ResNet-18"
-    )
-    validation: float = Field(
-        0.25,
-        gt=0,
-        lt=1,
-        description="share of the scans, at least one, for calibration and threshold",
-    )
-    threshold_rule: Rule = Field(
-        "youden",
-        description="youden: most good accepted less bad accepted; precision: lowest "
-        "threshold from which on so many accepted slices are good",
-    )
-    precision: float = Field(
-        0.95, gt=0, le=1, description="share of good slices that the rule asks for"
-    )
-    augmentation: Augmentation = Augmentation()
-    training: ClassifierTraining = ClassifierTraining()
-
-    @field_validator("size_vox")
-    @classmethod
-    def _halved_five_times(cls, size: int) -> int:
-        if size % 32:
-            raise ValueError("size_vox is a multiple of 32, as 96, 128 or 160")
-        return size
+HELD_OUT_COLUMNS = ("case", "axis", "index", "good", "p_good", "part")
 
 
 @dataclass(frozen=True)
@@ -97,6 +56,9 @@ class JudgedSlice:
     case: str
     seen: Judged
     good: bool
+    axis: int = 0
+    """Of the stored scan."""
+    index: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,10 +71,13 @@ class Purpose:
         Of the model; taken as it is where it exists.
     metrics
         The table of how good it is.
+    held_out
+        The table of the slices that it was measured on.
     """
 
     folder: Path
     metrics: Path
+    held_out: Path
     name: str
     channels: tuple[str, ...]
     classes: LabelSet
@@ -130,7 +95,7 @@ def train_classifier(
     seed: int,
     device: torch.device,
 ) -> Model:
-    """Train on some scans, calibrate on the others, keep as a model folder.
+    """Train, calibrate on scans that were not trained on, keep as a model folder.
 
     Raises
     ------
@@ -138,52 +103,173 @@ def train_classifier(
         Where the slices cannot be divided by scan so that both parts have good and
         bad ones.
     """
-    card = _card(purpose, settings)
-    training, validation = divided(slices, settings.validation, seed)
-    organs = len(purpose.classes.classes)
-    with seeded(seed, STAGE):
-        network = build_classifier(
-            card.network, len(purpose.channels), purpose.classes.count
-        ).to(device)
-    share = sum(one.good for one in training) / len(training)
+    judged = Judgements([one.case for one in slices], [one.good for one in slices])
+    shares = settings.validation, settings.test
+    plan = planned(judged, *shares, settings.cross_fitting, seed)
+    lesson = _Lesson(run, slices, purpose, settings, seed, device)
+    answers = np.full(len(slices), np.nan)
+    for number, left_out in enumerate(plan.folds, start=1):
+        kept = sorted(set(plan.training) - set(left_out))
+        stage = f"{STAGE}-fold-{number}-of-{len(plan.folds)}"
+        network = lesson.taught(stage, kept, left_out, len(kept) / len(slices))
+        answers[left_out] = lesson.answers(network, left_out)
+    apart = [] if plan.folds else plan.calibration
+    network = lesson.taught(STAGE, plan.training, apart)
+    answers[[*apart, *plan.test]] = lesson.answers(network, [*apart, *plan.test])
+    held_out = _HeldOut.of(slices, plan, answers, settings)
+    held_out.write(purpose)
+    brief = held_out.in_brief
+    run.metric(stage=STAGE, **brief, slices=len(slices), good=sum(judged.good))
+    card = _card(purpose, settings).model_copy(
+        update={
+            "calibration": held_out.calibration,
+            "provenance": purpose.provenance.model_copy(
+                update={"metrics": {**purpose.provenance.metrics, **brief}}
+            ),
+        }
+    )
+    return save_model(purpose.folder, card, network)
 
-    def objective(batch: Batch) -> dict[str, Tensor]:
+
+@dataclass(frozen=True)
+class _Lesson:
+    """What networks of one classifier have in common."""
+
+    run: Run
+    slices: Sequence[JudgedSlice]
+    purpose: Purpose
+    settings: ClassifierSettings
+    seed: int
+    device: torch.device
+
+    def taught(
+        self, stage: str, places: list[int], apart: list[int], share: float = 1.0
+    ) -> nn.Module:
+        """Train a network on some slices for a share of the steps, others watching."""
+        training = [self.slices[place] for place in places]
+        organs = len(self.purpose.classes.classes)
+        with seeded(self.seed, STAGE):
+            network = build_classifier(
+                _card(self.purpose, self.settings).network,
+                len(self.purpose.channels),
+                organs + 1,
+            ).to(self.device)
+        good = sum(one.good for one in training) / len(training)
+
+        def objective(batch: Batch) -> dict[str, Tensor]:
+            return {
+                "cross_entropy": balanced_cross_entropy(
+                    network(batch.image).float(), batch.labels.float(), good
+                )
+            }
+
+        steps = self.settings.steps_for(len(training), share)
+        source = JudgedSource(training, organs, self.settings, self.seed)
+        self.run.metric(stage=stage, slices=len(training), steps=steps.steps)
+        train_stage(
+            Stage(stage, network, objective, source, steps, self._watching(apart)),
+            self.run,
+            self.device,
+        )
+        return network
+
+    def _watching(self, apart: list[int]) -> "JudgedSource | None":
+        if not apart:
+            return None
+        plain = {"augmentation": Augmentation(probability=0)}
+        return JudgedSource(
+            [self.slices[place] for place in apart],
+            len(self.purpose.classes.classes),
+            self.settings.model_copy(update=plain),
+            self.seed,
+        )
+
+    @torch.inference_mode()
+    def answers(self, network: nn.Module, places: list[int]) -> np.ndarray:
+        """What a network says of some slices, before calibration."""
+        network.eval()
+        organs = len(self.purpose.classes.classes)
+        found = []
+        for start in range(0, len(places), SLICES_AT_ONCE):
+            chosen = places[start : start + SLICES_AT_ONCE]
+            part = [self.slices[place].seen for place in chosen]
+            image = torch.from_numpy(np.stack([one.image for one in part]))
+            labels = torch.from_numpy(np.stack([one.labels for one in part]))
+            answer = network(classifier_input(image, labels, organs).to(self.device))
+            found.append(answer.double().cpu().numpy())
+        return np.concatenate(found) if found else np.empty(0)
+
+
+@dataclass(frozen=True)
+class _HeldOut:
+    """What was said of slices whose scans were not trained on."""
+
+    slices: Sequence[JudgedSlice]
+    prob: np.ndarray
+    parts: Mapping[str, list[int]]
+    """Places of slices: ``test``, and ``validation`` or ``out-of-fold``."""
+    calibration: Calibration
+
+    @classmethod
+    def of(
+        cls,
+        slices: Sequence[JudgedSlice],
+        plan: Plan,
+        answers: np.ndarray,
+        settings: ClassifierSettings,
+    ) -> "_HeldOut":
+        """Calibrate, and take the answers as P(good)."""
+        part = "out-of-fold" if plan.folds else "validation"
+        good = np.array([one.good for one in slices])
+        calibration = calibrate(
+            answers[plan.calibration],
+            good[plan.calibration],
+            settings.threshold_rule,
+            settings.precision,
+            part,
+        )
+        parts = {"test": plan.test} if plan.test else {}
+        parts |= {part: plan.calibration}
+        return cls(slices, p_good(calibration, answers), parts, calibration)
+
+    @property
+    def in_brief(self) -> dict[str, JsonValue]:
+        """The numbers that people ask for first, of the part that says most."""
+        part, places = next(iter(self.parts.items()))
+        judged = [self.slices[place] for place in places]
         return {
-            "cross_entropy": balanced_cross_entropy(
-                network(batch.image).float(), batch.labels.float(), share
-            )
+            "auroc": round(auroc(self.prob[places], self._good(places)), 6),
+            "measured_on": part,
+            "measured_slices": len(judged),
+            "measured_scans": len({one.case for one in judged}),
+            "threshold": self.calibration.threshold,
+            "chosen": self.calibration.chosen,
         }
 
-    plain = settings.model_copy(update={"augmentation": Augmentation(probability=0)})
-    train_stage(
-        Stage(
-            STAGE,
-            network,
-            objective,
-            JudgedSource(training, organs, settings, seed),
-            settings.training,
-            JudgedSource(validation, organs, plain, seed),
-        ),
-        run,
-        device,
-    )
-    answer = _answers(network, validation, organs, device)
-    good = np.array([one.good for one in validation])
-    calibration, prob = calibrate(
-        answer, good, settings.threshold_rule, settings.precision
-    )
-    rows = table(prob, good)
-    _write(purpose.metrics, rows)
-    run.metric(
-        stage=STAGE,
-        auroc=float(rows[0]["value"]),
-        threshold=calibration.threshold,
-        chosen=calibration.chosen,
-        slices=len(slices),
-        good=sum(one.good for one in slices),
-    )
-    finished = card.model_copy(update={"calibration": calibration})
-    return save_model(purpose.folder, finished, network)
+    def write(self, purpose: Purpose) -> None:
+        """Write the table of numbers, and that of the slices they come from."""
+        rows = []
+        for part, places in self.parts.items():
+            found = table(self.prob[places], self._good(places))
+            rows += [{**row, "part": part} for row in found]
+        _write(purpose.metrics, rows)
+        _write(
+            purpose.held_out,
+            [
+                self._row(place, part)
+                for part, places in self.parts.items()
+                for place in places
+            ],
+        )
+
+    def _good(self, places: list[int]) -> np.ndarray:
+        return np.array([self.slices[place].good for place in places], dtype=bool)
+
+    def _row(self, place: int, part: str) -> dict[str, str]:
+        one = self.slices[place]
+        values = (one.case, one.axis, one.index, int(one.good))
+        texts = (*map(str, values), f"{self.prob[place]:.6f}", part)
+        return dict(zip(HELD_OUT_COLUMNS, texts, strict=True))
 
 
 def balanced_cross_entropy(
@@ -195,38 +281,6 @@ def balanced_cross_entropy(
     """
     weight = torch.where(good > 0.5, 0.5 / share_good, 0.5 / (1 - share_good))
     return functional.binary_cross_entropy_with_logits(answer, good, weight)
-
-
-def divided(
-    slices: Sequence[JudgedSlice], validation: float, seed: int
-) -> tuple[list[JudgedSlice], list[JudgedSlice]]:
-    """Training and validation slices, divided by scan; both have good and bad ones.
-
-    The scans are shuffled until that is so.
-
-    Raises
-    ------
-    DataSetError
-        Where no such division was found.
-    """
-    check_both([one.good for one in slices], "what was judged")
-    cases = sorted({one.case for one in slices})
-    kept = max(1, round(validation * len(cases)))
-    rng = random.Random(seed)
-    for _ in range(SPLITS_TRIED):
-        rng.shuffle(cases)
-        apart = set(cases[:kept])
-        parts = (
-            [one for one in slices if one.case not in apart],
-            [one for one in slices if one.case in apart],
-        )
-        if all(len({one.good for one in part}) == 2 for part in parts):
-            return parts
-    raise DataSetError(
-        f"{len(slices)} judged slices of {len(cases)} scans cannot be divided by scan "
-        f"with {kept} for validation so that both parts hold good and bad slices; "
-        "judge slices of more scans."
-    )
 
 
 class JudgedSource:
@@ -269,25 +323,6 @@ class JudgedSource:
         )
         darkest = float(one.seen.image.min())
         return augmented(sample, self.augmentation, rng, pad_value=darkest), one.good
-
-
-@torch.inference_mode()
-def _answers(
-    network: torch.nn.Module,
-    slices: Sequence[JudgedSlice],
-    organs: int,
-    device: torch.device,
-) -> np.ndarray:
-    """What the network says of each slice, before calibration."""
-    network.eval()
-    found = []
-    for start in range(0, len(slices), SLICES_AT_ONCE):
-        part = [one.seen for one in slices[start : start + SLICES_AT_ONCE]]
-        image = torch.from_numpy(np.stack([one.image for one in part]))
-        labels = torch.from_numpy(np.stack([one.labels for one in part]))
-        answer = network(classifier_input(image, labels, organs).to(device))
-        found.append(answer.double().cpu().numpy())
-    return np.concatenate(found)
 
 
 def _card(purpose: Purpose, settings: ClassifierSettings) -> ModelCard:

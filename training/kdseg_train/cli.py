@@ -218,7 +218,9 @@ def evaluate(
     prediction: Annotated[
         Path, typer.Option(help="OUT of predict, or a folder of labels.")
     ],
-    out: Annotated[Path, typer.Option(help="The table, CSV; replaced.")],
+    out: Annotated[
+        Path, typer.Option(help="The table, CSV; its summary beside it; replaced.")
+    ],
     nsd_tolerance_mm: Annotated[
         float, typer.Option(min=0, help="Surfaces this close agree, in mm.")
     ] = 1.0,

@@ -2,9 +2,11 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from napari_kdseg.errors import UsageError
 
 # Whatever else a command needs is imported inside it: --help must answer at once.
 
@@ -26,18 +28,42 @@ Resume = Annotated[
 ]
 
 
+Reviews = Annotated[
+    str, typer.Option(help="Verdicts: CSV, SQLite file or URL of a database.")
+]
+
+
+Images = Annotated[
+    Path | None,
+    typer.Option(
+        help="Data set or folder of scans; else where the labels say they were."
+    ),
+]
+ProjectFolder = Annotated[
+    Path | None,
+    typer.Option("--project", help="Project; in place of scans, labels and verdicts."),
+]
+Segmentation = Annotated[
+    str | None,
+    typer.Option(
+        help="Folder or name of the model that made the labels; its scaling is used."
+    ),
+]
+LabelsOrNone = Annotated[
+    Path | None, typer.Option(help="OUT of predict, or a folder of label files.")
+]
+
+
 @app.command()
 def fit(
-    reviews: Annotated[Path, typer.Option(help="Verdicts, CSV.")],
-    images: Annotated[
-        Path, typer.Option("--images", "--project", help="Data set or folder of scans.")
-    ],
-    labels: Labels,
     out: Annotated[Path, typer.Option(help="Run folder; the model will be in it.")],
-    segmentation: Annotated[
-        Path | None,
-        typer.Option(help="Model that made the labels; its scaling is used."),
+    reviews: Annotated[
+        str | None, typer.Option(help="Verdicts: CSV, SQLite file or URL.")
     ] = None,
+    images: Images = None,
+    labels: LabelsOrNone = None,
+    project: ProjectFolder = None,
+    segmentation: Segmentation = None,
     device: Device = "auto",
     resume: Resume = False,
     set_: Annotated[
@@ -48,19 +74,19 @@ def fit(
     """Train a classifier on verdicts."""
     from kdseg_train.config import apply_override, parse
     from kdseg_train.follow import prepare_and_execute
-    from kdseg_train.quality import FitConfig, settled_verdicts
+    from kdseg_train.quality import FitConfig, what_was_judged
 
     values = {
-        "reviews": reviews.absolute(),
-        "images": images.absolute(),
-        "labels": labels.absolute(),
-        "segmentation": None if segmentation is None else segmentation.absolute(),
+        "reviews": _reviews(reviews, project),
+        **_places(images, labels, project),
+        **_model(segmentation),
         "device": device,
     }
     for override in set_ or ():
         apply_override(values, override)
     config = parse(FitConfig, values, "quality fit")
-    settled_verdicts(config.reviews)  # refused before there is a run
+    if not resume:
+        what_was_judged(config)  # refused before there is a run
     prepare_and_execute(out, config.model_dump(mode="json"), resume=resume)
     _say(f"The classifier is in {out / 'model'}, how good it is in metrics.csv.")
 
@@ -68,29 +94,56 @@ def fit(
 @app.command()
 def score(
     model: Annotated[Path, typer.Option(help="Folder of a quality classifier.")],
-    image: Annotated[Path, typer.Option(help="Data set or folder of scans.")],
-    labels: Labels,
     out: Annotated[Path, typer.Option(help="The table, CSV; replaced.")],
-    axis: Axis = 0,
+    image: Images = None,
+    labels: LabelsOrNone = None,
+    project: ProjectFolder = None,
+    segmentation: Segmentation = None,
+    axis: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=0, max=2, help="Slices along this axis; 0 unless given, also twice."
+        ),
+    ] = None,
+    keep_in: Annotated[
+        Path | None,
+        typer.Option(
+            "--keep-in",
+            help="Folder that keeps what is done scan by scan, to go on from there.",
+        ),
+    ] = None,
     device: Device = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto, float32, bfloat16 or float16.")
+    ] = "auto",
 ) -> None:
     """Give every slice its P(good): case, axis, index, p_good."""
     from kdseg_train.config import parse
     from kdseg_train.follow import counting
-    from kdseg_train.quality import ScoreConfig
-    from kdseg_train.quality import score as judge
+    from kdseg_train.scores import ScoreConfig, Watch, scored, write_scores
 
     values = {
-        "model": model,
-        "image": image,
-        "labels": labels,
-        "out": out,
-        "axis": axis,
+        "model": model.absolute(),
+        **_places(image, labels, project),
+        "predicted_by": _model(segmentation)["predicted_by"],
+        "axes": tuple(axis or (0,)),
+        "scores": keep_in,
         "device": device,
+        "precision": precision,
     }
-    with counting("cases") as count:
-        slices = judge(parse(ScoreConfig, values, "quality score"), count)
-    _say(f"{out} has {slices} slices.")
+
+    class Shown(Watch):
+        def scans(self, done: int, total: int, case: str) -> None:
+            count(done, total)
+
+        def warn(self, text: str) -> None:
+            _say(text)
+
+    with counting("scans") as count:
+        found = scored(parse(ScoreConfig, values, "quality score"), Shown())
+        rows = [row for one in found for row in one.rows]
+    write_scores(out, rows)
+    _say(f"{out} has {len(rows)} slices.")
 
 
 @app.command("filter")
@@ -102,7 +155,7 @@ def keep(
     out: Annotated[Path, typer.Option(help="The table, CSV; replaced.")],
 ) -> None:
     """Keep the slices that are good enough."""
-    from kdseg_train.quality import filter_scores
+    from kdseg_train.scores import filter_scores
 
     kept, total = filter_scores(scores, threshold, out)
     _say(f"{out} has {kept} of {total} slices.")
@@ -112,7 +165,12 @@ def keep(
 def simulate(
     reference: Annotated[Path, typer.Option(help="The truth: data set or labels.")],
     labels: Labels,
-    out: Annotated[Path, typer.Option(help="The verdicts, CSV; replaced.")],
+    out: Annotated[
+        str,
+        typer.Option(
+            help="The verdicts: CSV, replaced; SQLite file or URL of a database, added."
+        ),
+    ],
     axis: Axis = 0,
     bad_below: Annotated[
         float, typer.Option(min=0, max=1, help="Slices with a lower Dice are bad.")
@@ -142,6 +200,121 @@ def simulate(
     good = sum(one.verdict == "good" for one in verdicts)
     bad = len(verdicts) - good
     _say(f"{out} has {len(verdicts)} simulated verdicts: {good} good, {bad} bad.")
+
+
+@app.command("agreement")
+def agree(reviews: Reviews) -> None:
+    """Say how far reviewers agree, and on which slices they do not."""
+    from kdseg_train.follow import print_table
+    from napari_kdseg.review.agreement import agreement
+    from napari_kdseg.review.verdicts import read_verdicts
+
+    found = agreement(read_verdicts(reviews))
+    counts: list[dict[str, str | float]] = [
+        {"reviewer": name, **words} for name, words in found.reviewers.items()
+    ]
+    pairs: list[dict[str, str | float]] = [
+        {
+            "reviewers": f"{pair.first}, {pair.second}",
+            "both judged": pair.slices,
+            "said the same": pair.same,
+            "Cohen's kappa": pair.kappa,
+        }
+        for pair in found.pairs
+    ]
+    disputes: list[dict[str, str | float]] = [
+        {
+            "disputed": one.place[0],
+            "axis": one.place[1],
+            "index": one.place[2],
+            "labels": one.labels_hash[:12],
+            "good for": ", ".join(one.good),
+            "bad for": ", ".join(one.bad),
+        }
+        for one in found.disputes
+    ]
+    for rows in (counts, pairs, disputes):
+        print_table(rows, "")
+    sys.stdout.write("\n".join(found.sentences()) + "\n")
+
+
+@app.command("export")
+def export(
+    reviews: Reviews,
+    out: Annotated[Path, typer.Option(help="The table, CSV; replaced.")],
+) -> None:
+    """Write all rows of a store as CSV, take-backs among them."""
+    from napari_kdseg.review.verdicts import read_verdicts, write_verdicts
+
+    rows = read_verdicts(reviews)
+    write_verdicts(out, rows)
+    _say(f"{out} has {len(rows)} rows.")
+
+
+@app.command("import")
+def import_(
+    table: Annotated[str, typer.Argument(help="CSV, SQLite file or URL.")],
+    reviews: Annotated[str, typer.Option(help="Store: SQLite file or URL.")],
+) -> None:
+    """Add rows to a store; people's are marked as imported."""
+    from napari_kdseg.review.store import Store, imported
+    from napari_kdseg.review.verdicts import read_verdicts
+
+    rows = imported(read_verdicts(table))
+    store = Store.open(reviews)
+    try:
+        new = store.add(rows)
+    finally:
+        store.close()
+    _say(f"{reviews} has {new} new rows; {len(rows) - new} were there already.")
+
+
+@app.command()
+def mend(store: Annotated[Path, typer.Argument(help="Damaged SQLite file.")]) -> None:
+    """Make a damaged store whole, from its copy and what can still be read."""
+    from napari_kdseg.review.recovery import mend as make_whole
+
+    _say(make_whole(store))
+
+
+def _places(
+    images: Path | None, labels: Path | None, project: Path | None
+) -> dict[str, Path | None]:
+    """Where scans and labels are; a project says where its own are."""
+    if project is not None and labels is None:
+        labels = project / "predictions"
+    if labels is None:
+        raise UsageError("nothing says which labels are meant; give --labels.")
+    place = images or project
+    return {
+        "images": None if place is None else place.absolute(),
+        "labels": labels.absolute(),
+    }
+
+
+def _reviews(reviews: str | None, project: Path | None) -> str:
+    if reviews is not None:
+        return _absolute(reviews)
+    if project is None:
+        raise UsageError("nothing says where the verdicts are; give --reviews.")
+    return str((project / "review" / "verdicts.sqlite").absolute())
+
+
+def _model(segmentation: str | None) -> dict[str, Any]:
+    """A folder is opened; anything else is the name of a model."""
+    if segmentation is None:
+        return {"predicted_by": "", "segmentation": None}
+    folder = Path(segmentation)
+    if not folder.is_dir():
+        return {"predicted_by": segmentation, "segmentation": None}
+    from napari_kdseg.models.model import Model
+
+    name = Model.open(folder).card.name
+    return {"predicted_by": name, "segmentation": folder.absolute()}
+
+
+def _absolute(where: str) -> str:
+    return where if "://" in where else str(Path(where).absolute())
 
 
 def _say(sentence: str) -> None:

@@ -56,10 +56,17 @@ def _quality_fit(run: Run) -> None:
     fit(run)
 
 
+def _quality_score(run: Run) -> None:
+    from kdseg_train.scores import score
+
+    score(run)
+
+
 COMMANDS: dict[str, Callable[[Run], None]] = {
     "fit": _fit,
     "predict": _predict,
     "evaluate": _evaluate,
     "convert": _convert,
     "quality-fit": _quality_fit,
+    "quality-score": _quality_score,
 }

@@ -1,6 +1,7 @@
 """A run executed in this terminal: progress on standard error, Ctrl+C as a wish."""
 
 import contextlib
+import math
 import signal
 import sys
 import threading
@@ -9,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -19,6 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from napari_kdseg.errors import UsageError
 from napari_kdseg.runs.run import Run
@@ -29,15 +32,19 @@ Count = Callable[[int, int], None]
 
 
 def execute_and_show(run: Run) -> None:
-    """Execute a run here while its events are shown.
+    """Execute a run here while its events are shown; then print its scores, if any.
 
     The first Ctrl+C, or a request to terminate, asks the run to stop in good order;
     the second Ctrl+C ends it at once.
     """
     from kdseg_train.execute import execute
+    from kdseg_train.summary import read_summary
 
     with showing(run), stopping_on_signals(run):
         execute(run)
+    found = read_summary(run.folder / "metrics.csv")
+    if found is not None:
+        print_table(*found)
 
 
 def prepare_and_execute(folder: Path, config: dict[str, Any], *, resume: bool) -> None:
@@ -157,20 +164,35 @@ class _Shown:
 
 
 def print_table(rows: Sequence[Mapping[str, str | float]], caption: str) -> None:
-    """Print rows that share their keys on standard output."""
-    table = Table(caption=caption, caption_justify="left")
-    for key, value in rows[0].items():
-        side: Literal["left", "right"] = "left" if isinstance(value, str) else "right"
-        table.add_column(key, justify=side, overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(key, row[key]) for key in rows[0]))
-    Console().print(table, markup=False)
+    """Print rows that share their keys on standard output, a table a model."""
+    console = Console()
+    for model in dict.fromkeys(str(row.get("model", "")) for row in rows):
+        table = Table(
+            title=Text(model) if model else None,
+            title_justify="left",
+            box=SIMPLE_HEAD,
+            show_edge=False,
+            pad_edge=False,
+            collapse_padding=True,
+        )
+        own = [row for row in rows if str(row.get("model", "")) == model]
+        keys = [key for key in own[0] if key != "model"]
+        for key in keys:
+            side: Literal["left", "right"]
+            side = "left" if isinstance(own[0][key], str) else "right"
+            table.add_column(key, justify=side, overflow="fold")
+        for row in own:
+            table.add_row(*(Text(_cell(key, row[key])) for key in keys))
+        console.print(table, "")
+    console.print(caption, markup=False, highlight=False)
 
 
 def _cell(key: str, value: str | float) -> str:
     if not isinstance(value, float):
         return str(value)
-    return f"{value:.1f}" if key.endswith("_mm") else f"{value:.3f}"
+    if math.isnan(value):
+        return ""
+    return f"{value:.3g}" if key.endswith("_mm") else f"{value:.3f}"
 
 
 def _progress() -> Progress:

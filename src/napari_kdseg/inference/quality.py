@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_kdseg.errors import GridError, ModelError, StopRequested
-from napari_kdseg.inference.forward import pick_device
+from napari_kdseg.inference.forward import pick_device, pick_precision
 from napari_kdseg.models.card import ModelCard
 from napari_kdseg.models.model import Model
 from napari_kdseg.volumes.intensity import fit_intensity
@@ -70,6 +70,10 @@ class QualityClassifier:
         Its network, in evaluation mode, on the device.
     device
         Where the network is.
+    precision
+        ``float32``, ``bfloat16``, ``float16``, or ``auto``: float16 on a GPU, else
+        float32. bfloat16 is faster on processors with avx512_bf16 or AMX; it keeps
+        three digits, so that P(good) moves by some thousandths.
 
     Examples
     --------
@@ -77,7 +81,13 @@ class QualityClassifier:
     >>> p_good = classifier.score(volume, labels, axis=0)
     """
 
-    def __init__(self, card: ModelCard, network: nn.Module, device: str) -> None:
+    def __init__(
+        self,
+        card: ModelCard,
+        network: nn.Module,
+        device: str,
+        precision: str = "float32",
+    ) -> None:
         if card.calibration is None:
             raise ModelError(
                 f"{card.name} is a {card.role}; slices are judged by a "
@@ -86,11 +96,15 @@ class QualityClassifier:
         self.card = card
         self.calibration = card.calibration
         self.size = card.tiling.tile_vox
-        self._network = network
+        # Stored channels last, convolutions of a processor are a third faster.
+        self._network: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs do not know it
         self._device = device
+        self._type = pick_precision(precision, device)
 
     @classmethod
-    def of(cls, model: Model, device: str = "auto") -> "QualityClassifier":
+    def of(
+        cls, model: Model, device: str = "auto", precision: str = "float32"
+    ) -> "QualityClassifier":
         """Load the network of a model.
 
         Raises
@@ -101,17 +115,18 @@ class QualityClassifier:
             When there is no such device.
         """
         place = pick_device(device)
-        return cls(model.card, model.network(place), place)
+        return cls(model.card, model.network(place), place, precision)
 
     def judge(self, slices: Sequence[Judged]) -> Float[np.ndarray, " N"]:
         """P(good) of some slices, 0 to 1."""
         image = torch.from_numpy(np.stack([one.image for one in slices]))
         labels = torch.from_numpy(np.stack([one.labels for one in slices]))
         organs = self.card.classes.count - 1
-        with torch.inference_mode():
-            answer = self._network(
-                classifier_input(image, labels, organs).to(self._device)
-            )
+        seen = classifier_input(image, labels, organs).to(
+            self._device, memory_format=torch.channels_last
+        )
+        with torch.inference_mode(), self._autocast():
+            answer = self._network(seen)
         if not bool(answer.isfinite().all()):
             raise ModelError(
                 f"{self.card.name} gives values that are no numbers; its weights or "
@@ -123,10 +138,17 @@ class QualityClassifier:
         found: np.ndarray = prob.numpy()
         return found
 
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(
+            torch.device(self._device).type,
+            dtype=self._type,
+            enabled=self._type != torch.float32,
+        )
+
     def score(
         self,
         volume: Volume,
-        labels: Integer[np.ndarray, "Z Y X"],
+        labels: VoxelArray,
         axis: int,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Float[np.ndarray, " N"]:
@@ -137,7 +159,8 @@ class QualityClassifier:
         volume
             The scan; read by slabs.
         labels
-            Class indices on its grid: 0, and 1 for the first class of the card.
+            Class indices (z, y, x) on its grid: 0, and 1 for the first class of the
+            card; read by slabs, too.
         axis
             0, 1 or 2: z, y or x as stored.
         should_stop

@@ -180,7 +180,7 @@ class Worker:
             return
         job.news = tuple(events)
         for event in events:
-            _take(job, event)
+            take(job, event)
         self.changed.emit(job)
 
     def _bury(self) -> None:
@@ -249,8 +249,8 @@ def _option(key: str, value: Any) -> list[str]:
     return [name, str(value)]
 
 
-def _take(job: Job, event: dict[str, Any]) -> None:
-    """What one event says about the state of a job."""
+def take(job: Job, event: dict[str, Any]) -> None:
+    """Note what one event says about the state of a job."""
     match event:
         case {"event": "started" | "resumed"}:
             job.state = "running"

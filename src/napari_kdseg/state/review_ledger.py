@@ -1,0 +1,274 @@
+"""Verdicts as a sitting goes on: what counts, what was done last, how fast it goes."""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from napari_kdseg.errors import ProjectError
+from napari_kdseg.review.queue import BAD, GOOD, UNSURE
+from napari_kdseg.review.sittings import Sitting
+from napari_kdseg.review.store import Store
+from napari_kdseg.review.verdicts import About, Verdict, Word
+
+PACE_OVER_S = 180.0
+"""Over which time back from the last verdict the pace is taken."""
+
+Key = tuple[str, int, int, str]
+"""Case, axis and index of a slice, and the hash of the labels."""
+
+_CODES: dict[Word, int] = {"good": GOOD, "bad": BAD, "unsure": UNSURE}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How far a review is."""
+
+    good: int = 0
+    bad: int = 0
+    unsure: int = 0
+    judged: int = 0
+    """Slices with a verdict, among those that the filter shows."""
+    total: int = 0
+    """Slices that the filter shows, judged or not."""
+    pace_per_min: float = 0.0
+    """Verdicts a minute, lately; 0 where not known."""
+    left_s: float | None = None
+    """Seconds for what is not judged, at this pace; None where not known."""
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What people say of one slice, as numbers."""
+
+    mine: int = 0
+    others: int = 0
+    dispute: float = 0.0
+    """Share of those who disagree with the most."""
+
+
+class Ledger:
+    """The verdicts of a store, and one reviewer's sitting.
+
+    Parameters
+    ----------
+    clock
+        Seconds that only grow.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._store: Store | None = None
+        self._sitting: Sitting | None = None
+        self._seen = 0
+        self._slices: dict[Key, dict[str, Verdict]] = {}
+        self._tallies: Counter[tuple[str, str]] = Counter()
+        self._history: list[tuple[Verdict, ...]] = []
+        self._times: deque[tuple[float, int]] = deque()
+        self.reviewer = ""
+
+    # ---- The store ----
+
+    @property
+    def is_open(self) -> bool:
+        """Whether verdicts are read from anywhere."""
+        return self._store is not None
+
+    @property
+    def sits(self) -> bool:
+        """Whether verdicts can be given."""
+        return self._sitting is not None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know about the store."""
+        return () if self._store is None else tuple(self._store.notes)
+
+    def look_at(self, rows: Iterable[Verdict]) -> None:
+        """Take rows of a store that cannot be opened for writing."""
+        self._take_in(rows)
+
+    def open(self, where: Path | str, project: str) -> None:
+        """Open a store, and read what is in it.
+
+        Raises
+        ------
+        ReviewError
+            Where it is damaged, of a newer version or out of reach.
+        """
+        self._store = Store.open(where, project)
+        self.news()
+
+    def begin(self, reviewer: str, known: Callable[[Verdict], bool]) -> None:
+        """Begin a sitting; what this reviewer did before can be taken back in it.
+
+        Parameters
+        ----------
+        reviewer
+            Who judges.
+        known
+            Whether the labels that a verdict is about are here.
+
+        Raises
+        ------
+        ReviewError
+            Where the store cannot be written to.
+        """
+        assert self._store is not None
+        self._sitting = self._store.sit(reviewer)
+        self.reviewer = reviewer
+        mine = [
+            said[reviewer]
+            for said in self._slices.values()
+            if reviewer in said
+            and said[reviewer].kind == "verdict"
+            and known(said[reviewer])
+        ]
+        mine.sort(key=lambda one: (one.sitting, one.seq))
+        self._history = [(one,) for one in mine]
+        self._times.clear()
+
+    def close(self) -> None:
+        """End the sitting and close the store."""
+        if self._store is not None:
+            self._store.close()
+        self._store = self._sitting = None
+
+    def news(self) -> list[Key]:
+        """Read what is new in the store; gives the slices that it is about."""
+        if self._store is None:
+            return []
+        rows, self._seen = self._store.rows(self._seen)
+        return self._take_in(rows)
+
+    # ---- A sitting ----
+
+    def judge(
+        self,
+        words: Sequence[tuple[About, Word]],
+        seconds: float | None = None,
+        comment: str = "",
+    ) -> list[Key]:
+        """Write verdicts down, all of them or none; gives the slices.
+
+        Raises
+        ------
+        ReviewError
+            Where they cannot be written.
+        """
+        sitting = self._at_table()
+        if len(words) == 1:
+            about, word = words[0]
+            made = [sitting.judge(about, word, seconds, comment)]
+        else:
+            made = sitting.judge_all(list(words), seconds)
+        self._history.append(tuple(made))
+        self._times.append((self._clock(), len(made)))
+        return self._take_in(made)
+
+    def take_back(self) -> tuple[Verdict, ...]:
+        """Take back what was done last; gives these verdicts, none where there is none.
+
+        Raises
+        ------
+        ReviewError
+            Where that cannot be written.
+        """
+        sitting = self._at_table()
+        if not self._history:
+            return ()
+        last = self._history[-1]
+        # All at once: of a page that was judged, all is taken back or nothing is.
+        rows = [replace(one, kind="take-back", seconds=None) for one in last]
+        self._take_in(sitting.enter(rows))
+        self._history.pop()
+        if self._times:
+            self._times.pop()
+        return last
+
+    # ---- What counts ----
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """All that count: of a reviewer the newest on a slice of a prediction."""
+        return tuple(
+            verdict
+            for said in self._slices.values()
+            for verdict in said.values()
+            if verdict.kind == "verdict"
+        )
+
+    @property
+    def tallies(self) -> Mapping[tuple[str, str], int]:
+        """How many verdicts count, by case and hash of the labels."""
+        return self._tallies
+
+    def said_of(self, key: Key) -> Mapping[str, Verdict]:
+        """What counts of one slice, by reviewer."""
+        said = self._slices.get(key, {})
+        return {name: one for name, one in said.items() if one.kind == "verdict"}
+
+    def verdict(self, key: Key) -> Verdict | None:
+        """The reviewer's own verdict on a slice, else the newest of others."""
+        said = self.said_of(key)
+        if self.reviewer in said:
+            return said[self.reviewer]
+        return max(said.values(), key=lambda one: (one.sitting, one.seq), default=None)
+
+    def opinion(self, key: Key) -> Opinion:
+        """What people say of a slice, as numbers."""
+        said = self.said_of(key)
+        words = {name: one.verdict for name, one in said.items()}
+        good = sum(word == "good" for word in words.values())
+        bad = sum(word == "bad" for word in words.values())
+        mine = words.pop(self.reviewer, None)
+        return Opinion(
+            0 if mine is None else _CODES[mine],
+            _most(words.values()),
+            min(good, bad) / (good + bad) if good + bad else 0.0,
+        )
+
+    @property
+    def pace_per_min(self) -> float:
+        """Verdicts a minute, over the last minutes in which there were any."""
+        while self._times and self._times[-1][0] - self._times[0][0] > PACE_OVER_S:
+            self._times.popleft()
+        took = self._times[-1][0] - self._times[0][0] if self._times else 0.0
+        if took <= 0:
+            return 0.0
+        # The first took its time before it was noted.
+        return 60.0 * sum(count for _, count in list(self._times)[1:]) / took
+
+    # ---- Private ----
+
+    def _at_table(self) -> Sitting:
+        if self._sitting is None:
+            raise ProjectError(
+                "Nobody judges yet; a verdict has a reviewer. Write your name, and "
+                "press Begin."
+            )
+        return self._sitting
+
+    def _take_in(self, rows: Iterable[Verdict]) -> list[Key]:
+        touched: list[Key] = []
+        for row in rows:
+            key = (*row.place, row.labels_hash)
+            said = self._slices.setdefault(key, {})
+            known = said.get(row.reviewer)
+            if known is None or (row.sitting, row.seq) >= (known.sitting, known.seq):
+                said[row.reviewer] = row
+                touched.append(key)
+                counted = known is not None and known.kind == "verdict"
+                counts = row.kind == "verdict"
+                self._tallies[row.case, row.labels_hash] += counts - counted
+        return touched
+
+
+def _most(words: Iterable[Word]) -> int:
+    """What most say; unsure where as many say one as the other; 0 where nobody."""
+    given = list(words)
+    votes = given.count("good") - given.count("bad")
+    if not given:
+        return 0
+    return UNSURE if votes == 0 else GOOD if votes > 0 else BAD
