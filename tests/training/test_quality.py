@@ -349,12 +349,12 @@ def test_too_few_scans_with_good_slices_are_refused(cases: str, scans: str) -> N
 def test_few_slices_take_few_steps_and_a_fold_takes_its_share() -> None:
     settings = ClassifierSettings(passes=30)
     steps = settings.training
-    assert (steps.epochs, steps.iterations_per_epoch, steps.batch) == (20, 25, 16)
-    assert settings.steps_for(1000).steps == 500
-    assert settings.steps_for(667, 667 / 1000).steps == 325
-    assert settings.steps_for(120).steps == 225  # 30 times 120 slices, 16 a step
-    assert settings.steps_for(2).steps == 25
-    assert ClassifierSettings().steps_for(2).steps == 500
+    assert (steps.epochs, steps.iterations_per_epoch, steps.batch) == (20, 50, 16)
+    assert settings.steps_for(1000).steps == 1000
+    assert settings.steps_for(667, 667 / 1000 / 2).steps == 350
+    assert settings.steps_for(120).steps == 200  # 30 times 120 slices, 16 a step
+    assert settings.steps_for(2).steps == 50
+    assert ClassifierSettings().steps_for(2).steps == 1000
 
 
 def test_a_batch_of_a_step_is_always_the_same() -> None:

@@ -46,6 +46,8 @@ from napari_kdseg.volumes.preprocessing import Preprocessing
 NETWORK = "resnet18-quality"
 STAGE = "quality"
 SLICES_AT_ONCE = 32
+CROSS_FITTED = 0.5
+"""Share of the steps that networks take where several are trained."""
 HELD_OUT_COLUMNS = ("case", "axis", "index", "good", "p_good", "part")
 
 
@@ -111,10 +113,12 @@ def train_classifier(
     for number, left_out in enumerate(plan.folds, start=1):
         kept = sorted(set(plan.training) - set(left_out))
         stage = f"{STAGE}-fold-{number}-of-{len(plan.folds)}"
-        network = lesson.taught(stage, kept, left_out, len(kept) / len(slices))
+        share = CROSS_FITTED * len(kept) / len(slices)
+        network = lesson.taught(stage, kept, left_out, share)
         answers[left_out] = lesson.answers(network, left_out)
     apart = [] if plan.folds else plan.calibration
-    network = lesson.taught(STAGE, plan.training, apart)
+    share = CROSS_FITTED if plan.folds else 1.0
+    network = lesson.taught(STAGE, plan.training, apart, share)
     answers[[*apart, *plan.test]] = lesson.answers(network, [*apart, *plan.test])
     held_out = _HeldOut.of(slices, plan, answers, settings)
     held_out.write(purpose)
@@ -143,7 +147,7 @@ class _Lesson:
     device: torch.device
 
     def taught(
-        self, stage: str, places: list[int], apart: list[int], share: float = 1.0
+        self, stage: str, places: list[int], apart: list[int], share: float
     ) -> nn.Module:
         """Train a network on some slices for a share of the steps, others watching."""
         training = [self.slices[place] for place in places]
@@ -154,6 +158,8 @@ class _Lesson:
                 len(self.purpose.channels),
                 organs + 1,
             ).to(self.device)
+            # Stored so, convolutions of a processor learn a quarter faster.
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # unknown to torch's stubs
         good = sum(one.good for one in training) / len(training)
 
         def objective(batch: Batch) -> dict[str, Tensor]:
@@ -165,7 +171,7 @@ class _Lesson:
 
         steps = self.settings.steps_for(len(training), share)
         source = JudgedSource(training, organs, self.settings, self.seed)
-        self.run.metric(stage=stage, slices=len(training), steps=steps.steps)
+        self.run.metric(stage=stage, learns_from=len(training), steps=steps.steps)
         train_stage(
             Stage(stage, network, objective, source, steps, self._watching(apart)),
             self.run,

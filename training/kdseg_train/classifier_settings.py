@@ -13,11 +13,23 @@ class ClassifierTraining(Training):
     """Steps of the Quality Classifier; the paper gives none of these numbers."""
 
     epochs: int = Field(20, ge=1)
-    iterations_per_epoch: int = Field(25, ge=1)
+    iterations_per_epoch: int = Field(50, ge=1)
     batch: int = Field(16, ge=1)
-    weight_decay: float = Field(1e-4, ge=0)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
     amsgrad: bool = Field(default=False, description="of adam")
     schedule: Literal["plateau", "poly", "constant"] = "poly"
+
+
+class ClassifierAugmentation(Augmentation):
+    """Stronger than for a segmentation: a thousand slices are soon known by heart."""
+
+    probability: float = Field(0.7, ge=0, le=1, description="of each kind of change")
+    rotation_degrees: float = Field(30.0, ge=0, le=180, description="in the slice")
+    scale: float = Field(0.3, ge=0, lt=1, description="largest zoom, 0.3 = 30 %")
+    noise: float = Field(0.1, ge=0, description="largest standard deviation of noise")
+    contrast: float = Field(0.3, ge=0, lt=1, description="largest change of contrast")
+    brightness: float = Field(0.3, ge=0, description="largest shift of brightness")
 
 
 class ClassifierSettings(Settings):
@@ -46,8 +58,8 @@ class ClassifierSettings(Settings):
         None,
         ge=0,
         description="0: scans are divided once; 2 or more: cross-fitting with so many "
-        f"parts, which takes about as many times as long; none: {FOLDS} where there "
-        f"are fewer scans than {SCANS_TO_DIVIDE}, else 0",
+        "parts, each network for half of the steps; none: "
+        f"{FOLDS} where there are fewer scans than {SCANS_TO_DIVIDE}, else 0",
     )
     passes: float | None = Field(
         None,
@@ -63,7 +75,7 @@ class ClassifierSettings(Settings):
     precision: float = Field(
         0.95, gt=0, le=1, description="share of good slices that the rule asks for"
     )
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = ClassifierAugmentation()
     training: ClassifierTraining = ClassifierTraining()
 
     @field_validator("size_vox")

@@ -57,8 +57,10 @@ def roc(score: Numbers, good: Truth) -> Roc:
     levels = np.unique(score)[::-1]
     return Roc(
         threshold=np.concatenate([[math.inf], levels]),
-        bad_accepted=_share(np.concatenate([[0], accepted - right]), (~good).sum()),
-        good_accepted=_share(np.concatenate([[0], right]), good.sum()),
+        bad_accepted=_share(
+            np.concatenate([[0], accepted - right]), int((~good).sum())
+        ),
+        good_accepted=_share(np.concatenate([[0], right]), int(good.sum())),
     )
 
 
@@ -81,7 +83,7 @@ def precision_recall(score: Numbers, good: Truth) -> PrecisionRecall:
     return PrecisionRecall(
         threshold=np.unique(score),
         precision=(right / np.maximum(accepted, 1))[::-1],
-        recall=_share(right[::-1], good.sum()),
+        recall=_share(right[::-1], int(good.sum())),
     )
 
 

@@ -86,7 +86,7 @@ class ScoredSlices:
     def accepted(self, threshold: float) -> tuple[int, int]:
         """Count the slices that are accepted, and those that could be."""
         machine, good, judged = self._counted()
-        accepted = int(accepted_by_threshold(machine, np.array([threshold]))[0])
+        accepted = int(accepted_by_threshold(machine, np.array([threshold], float))[0])
         return accepted + good, len(machine) + judged
 
     def curve(self) -> tuple[np.ndarray, np.ndarray]:
