@@ -69,6 +69,7 @@ test-slow: install-dev libraries
 
 screenshots: install-dev libraries
 	xvfb-run -a -s "-screen 0 1600x1000x24" $(BIN)/python docs/screenshots.py
+	xvfb-run -a -s "-screen 0 1600x1000x24" $(BIN)/python docs/review_pictures.py
 
 clean:
 	rm -rf $(VENV) demo dist build
