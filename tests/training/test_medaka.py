@@ -569,7 +569,7 @@ def test_pseudo_labels_are_the_teacher_s_best_class(
     values = {"teacher": teacher, "quality": {"source": "none"}, "test": []}
     run = done(run_of(fish, tmp_path / "run", **values))
     network = Model.open(Path(teacher)).network("cpu")
-    folder = run.partial / "cases" / "0003-fish_004"
+    folder = run.partial / "cases-no-more" / "0003-fish_004"
     image = torch.from_numpy(np.load(folder / "image.npy").astype(np.float32))
     with torch.inference_mode():
         best = network(image.movedim(1, 0)).argmax(dim=1)  # one window a slice

@@ -62,9 +62,7 @@ class QualitySettings(ClassifierSettings):
         None, description="folder of the predictions that `reviews` are about"
     )
     predicted_by: str = Field(
-        "",
-        description="name or fingerprint of the model that made them, where several "
-        "did",
+        "", description="name or fingerprint of their model, where there are several"
     )
     model: Path | None = Field(None, description="model: folder of the classifier")
     reference: Path | None = Field(
@@ -84,17 +82,10 @@ class QualitySettings(ClassifierSettings):
     )
     folds: int = Field(3, ge=2, description="proxy: teachers, each blind to one part")
     test: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="share of the scans that nothing is fitted to, to measure the "
-        "classifier on",
+        0.0, ge=0, lt=1, description="share of the scans that only measure"
     )
     cross_fitting: int | None = Field(
-        0,
-        ge=0,
-        description="0: the classifier's scans are divided once; 2 or more: "
-        "cross-fitting with so many parts; none: as there are scans enough or not",
+        0, ge=0, description="parts; 0: scans are divided once; none: as suits them"
     )
     threshold: float | None = Field(
         None,
