@@ -394,6 +394,7 @@ def test_a_training_that_outlived_its_viewer_is_taken_up(
     other.open_folder(project)
     again = Grading(other, Scores(), Trains(project))
     poll_until(again, lambda: again.scored == (120, 120))
+    assert again.has_classifier
     again.close()
     other.close()
 

@@ -9,7 +9,7 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 from typing import cast
 
@@ -220,10 +220,15 @@ def _begin(connection: Connection) -> None:
 
 
 def _begin_alone(raw: sqlite3.Connection) -> None:
+    _when_free(lambda: raw.execute("BEGIN IMMEDIATE"))
+
+
+def _when_free(call: Callable[[], object]) -> None:
+    """Do something as soon as no other process is in the way."""
     until = time.monotonic() + BUSY_S
     while True:
         try:
-            raw.execute("BEGIN IMMEDIATE")
+            call()
             return
         except sqlite3.OperationalError as error:
             busy = sqlite_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -261,18 +266,12 @@ def set_journal(file: Path) -> str:
 
 
 def _switch(connection: sqlite3.Connection, wanted: str) -> None:
+    def switch() -> None:
+        if connection.execute("PRAGMA journal_mode").fetchone()[0] != wanted:
+            connection.execute(f"PRAGMA journal_mode = {wanted}")
+
     # Of several who switch at once one is refused at once, whatever the waiting time.
-    until = time.monotonic() + BUSY_S
-    while True:
-        try:
-            if connection.execute("PRAGMA journal_mode").fetchone()[0] != wanted:
-                connection.execute(f"PRAGMA journal_mode = {wanted}")
-            return
-        except sqlite3.OperationalError as error:
-            busy = sqlite_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-            if not busy or time.monotonic() > until:
-                raise
-        time.sleep(_RETRY_S)
+    _when_free(switch)
 
 
 def shared_drive(path: Path) -> str:
