@@ -14,7 +14,7 @@ from kdseg_train.layouts import Case
 from kdseg_train.methods import fit, prepare
 from kdseg_train.modalities import check_images
 from kdseg_train.new import new_recipe
-from kdseg_train.patches import StoredCase
+from kdseg_train.prepared import StoredCase
 from kdseg_train.samples import write_sample
 from kdseg_train.scoring import read_csv
 from kdseg_train.supervised import Material

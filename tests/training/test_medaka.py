@@ -16,7 +16,8 @@ from kdseg_train.data import Cases, resolve
 from kdseg_train.methods import fit, medaka, prepare
 from kdseg_train.methods.medaka import Config, Distillation
 from kdseg_train.new import new_recipe
-from kdseg_train.patches import Batch, StoredCase
+from kdseg_train.patches import Batch
+from kdseg_train.prepared import StoredCase
 from kdseg_train.quality import SimulateConfig, simulate
 from kdseg_train.samples import write_sample
 from kdseg_train.slices import ChosenSlices, SlicePatches, stored_slices

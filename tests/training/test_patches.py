@@ -9,7 +9,8 @@ import torch
 
 from kdseg_train.config import Recipe, Training
 from kdseg_train.layouts import Case
-from kdseg_train.patches import Patches, StoredCase, store
+from kdseg_train.patches import Patches
+from kdseg_train.prepared import StoredCase, store
 from napari_kdseg.errors import GridError, LabelError
 from napari_kdseg.volumes.formats import write_labels, write_volume
 from napari_kdseg.volumes.preprocessing import Intensity, Preprocessing

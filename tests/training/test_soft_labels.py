@@ -13,7 +13,8 @@ from kdseg_train.config import Recipe, Training, parse
 from kdseg_train.layouts import Case, read_data_set
 from kdseg_train.methods import fit, ms_kd, prepare
 from kdseg_train.methods.ms_kd import Distillation
-from kdseg_train.patches import Patches, StoredCase, floored, store
+from kdseg_train.patches import Patches, floored
+from kdseg_train.prepared import StoredCase, store
 from kdseg_train.samples import write_partial_sample
 from kdseg_train.soft_labels import (
     check_predictions,

@@ -22,7 +22,8 @@ import torch
 
 from kdseg_train.config import Augmentation, DataEntry, Recipe, Training
 from kdseg_train.methods import module_of
-from kdseg_train.patches import Batch, Patches, StoredCase
+from kdseg_train.patches import Batch, Patches
+from kdseg_train.prepared import StoredCase
 from napari_kdseg.models.networks import build
 from napari_kdseg.models.networks.network import SegmentationNetwork
 from napari_kdseg.models.parameters import NetworkSpec

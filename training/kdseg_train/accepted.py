@@ -12,7 +12,7 @@ import numpy as np
 
 from kdseg_train.data import Cases
 from kdseg_train.layouts import Case
-from kdseg_train.patches import StoredCase
+from kdseg_train.prepared import StoredCase
 from kdseg_train.quality import VERDICTS
 from kdseg_train.quality_source import Labelled, QualitySettings, judged_subjects
 from kdseg_train.scores import write_scores

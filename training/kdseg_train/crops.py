@@ -16,7 +16,7 @@ from pydantic import Field
 from kdseg_train.config import Recipe, Settings
 from kdseg_train.data import Cases
 from kdseg_train.layouts import Case
-from kdseg_train.patches import read_case, read_case_labels
+from kdseg_train.prepared import read_case, read_case_labels
 from napari_kdseg.errors import ModelError
 from napari_kdseg.inference.coarse_to_fine import box_around, box_in_source, find_box
 from napari_kdseg.inference.settings import Settings as Prediction

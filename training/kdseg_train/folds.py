@@ -16,7 +16,7 @@ import numpy as np
 from kdseg_train.config import Training
 from kdseg_train.data import content, few, shown_in
 from kdseg_train.layouts import Case
-from kdseg_train.patches import StoredCase
+from kdseg_train.prepared import StoredCase
 from kdseg_train.scoring import Regions, Row, as_csv, read_csv, scored
 from kdseg_train.supervised import Material
 from kdseg_train.targets import Target

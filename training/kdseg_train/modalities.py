@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from kdseg_train.data import Cases
 from kdseg_train.layouts import Case
-from kdseg_train.patches import StoredCase
+from kdseg_train.prepared import StoredCase
 from napari_kdseg.errors import DataSetError, RecipeError
 from napari_kdseg.volumes import formats
 

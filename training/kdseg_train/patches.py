@@ -1,73 +1,24 @@
 """Training patches, drawn from a counter.
 
-Cases are prepared once (oriented, resampled, normalised) and kept on disk, uncompressed
-and memory-mapped, so a patch costs what it touches. Sample ``index`` of a stage is the
-same whenever it is asked for: case, place and augmentation come from a generator keyed
-by ``(seed, stage, index)``, so a resumed run needs no state of its loader.
+Sample ``index`` of a stage is the same whenever it is asked for: case, place and
+augmentation come from a generator keyed by ``(seed, stage, index)``, so a resumed run
+needs no state of its loader. Cases lie prepared on disk; see `kdseg_train.prepared`.
 """
 
-import json
-import shutil
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Integer, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from kdseg_train.augment import Sample, augmented
 from kdseg_train.config import Recipe, Training
-from kdseg_train.layouts import Case
-from napari_kdseg.errors import LabelError
-from napari_kdseg.volumes import formats
-from napari_kdseg.volumes.channels import stacked
-from napari_kdseg.volumes.preprocessing import (
-    Preprocessing,
-    prepare,
-    prepare_labels,
-)
-from napari_kdseg.volumes.volume import Volume, check_same_grid
+from kdseg_train.prepared import StoredCase
 
-PLACES_PER_CLASS = 4000
 LARGEST_BYTE = 255
-LARGEST_HALF = 256.0  # beyond it half precision is coarser than an eighth
-
-
-@dataclass(frozen=True)
-class StoredCase:
-    """A prepared case on disk: half-precision image, class indices, places of organs.
-
-    Half precision halves the disk; on values of -1 to 1 its error is below 0.0005, a
-    third of a Hounsfield unit in the paper's window. Images with values beyond 256 keep
-    single precision.
-    """
-
-    id: str
-    folder: Path
-    annotated: tuple[bool, ...]
-
-    @property
-    def image(self) -> np.ndarray:
-        """Memory-mapped voxels, C Z Y X."""
-        return _mapped(self.folder / "image.npy")
-
-    @property
-    def labels(self) -> np.ndarray | None:
-        """Memory-mapped class indices, Z Y X, or nothing where there is no label."""
-        path = self.folder / "labels.npy"
-        return _mapped(path) if path.exists() else None
-
-    @property
-    def places(self) -> np.ndarray:
-        """Some voxels of each class: rows of class index, z, y, x."""
-        return _mapped(self.folder / "places.npy")
-
-    def set_places(self, labels: np.ndarray) -> None:
-        """Remember where foreground lies, from labels or from somebody's prediction."""
-        np.save(self.folder / "places.npy", _places(labels, self.id))
 
 
 @dataclass(frozen=True)
@@ -104,93 +55,6 @@ class Batch:
             annotated=self.annotated.to(device),
             soft=None if self.soft is None else self.soft.to(device),
         )
-
-
-def store(
-    case: Case, folder: Path, classes: Sequence[str], preprocessing: Preprocessing
-) -> StoredCase:
-    """Prepare a case and keep it on disk; a case that is there already is kept.
-
-    Raises
-    ------
-    GridError
-        Where image and label lie on different grids.
-    LabelError
-        Where a label value means none of the classes.
-    """
-    stored = StoredCase(
-        case.id, folder, tuple(name in case.annotated for name in classes)
-    )
-    labelled = case.label is not None and bool(case.annotated)
-    names = ["done.json", "image.npy", "places.npy", *["labels.npy"] * labelled]
-    if all((folder / name).exists() for name in names):
-        return stored
-    # Some are there where a run was killed while it prepared, or while it cleared up.
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    volume = read_case(case)
-    prepared = prepare(volume, preprocessing)
-    small = float(np.abs(prepared.data).max(initial=0.0)) <= LARGEST_HALF
-    kind = np.float16 if small else np.float32
-    np.save(folder / "image.npy", prepared.data.astype(kind))
-    indices = np.zeros((1, 1, 1), np.uint8)
-    if labelled:
-        indices, _ = prepare_labels(
-            read_case_labels(case, classes, volume), volume.grid, preprocessing
-        )
-        np.save(folder / "labels.npy", indices)
-    stored.set_places(indices)
-    done = json.dumps({"case": case.id})
-    (folder / "done.json").write_text(done, encoding="utf-8")
-    return stored
-
-
-def read_case(case: Case) -> Volume:
-    """Every channel of a case on one grid, with its intensity offset added.
-
-    Raises
-    ------
-    GridError
-        Where the channels do not share a grid.
-    """
-    volume = stacked([formats.read_volume(path) for path in case.images])
-    data = np.asarray(volume.data)
-    if case.intensity_offset:
-        data = data.astype(np.float32) + np.float32(case.intensity_offset)
-    return replace(volume, data=data)
-
-
-def read_case_labels(
-    case: Case, classes: Sequence[str], volume: Volume
-) -> Integer[np.ndarray, "Z Y X"]:
-    """Labels of a case as indices into the classes, 1 for the first; 0 elsewhere.
-
-    Values of classes that the case does not annotate become 0: unknown there.
-
-    Raises
-    ------
-    GridError
-        Where the label lies on another grid than the image.
-    LabelError
-        Where the file holds a value that no class of its data set has.
-    """
-    if case.label is None:
-        raise LabelError(f"case {case.id} has no label file.")
-    stored, grid = formats.read_labels(case.label)
-    fix = "An image and its label share one grid; resample the label first."
-    check_same_grid(volume.grid, grid, volume.source, case.label, fix)
-    known = {value for values in case.values.values() for value in values} | {0}
-    strange = sorted(set(np.unique(stored).tolist()) - known)
-    if strange:
-        raise LabelError(
-            f"{case.label} holds the value {strange[0]}; its data set knows "
-            f"{sorted(known)}. Name the class of {strange[0]} in the data set or `map`."
-        )
-    indices = np.zeros(stored.shape, np.uint8)
-    for index, name in enumerate(classes, start=1):
-        if name in case.annotated:
-            indices[np.isin(stored, case.values[name])] = index
-    return indices
 
 
 class Patches:
@@ -357,39 +221,3 @@ def _of_organs(places: np.ndarray, organs: Sequence[int] | None) -> np.ndarray:
     if organs is None:
         return places
     return places[np.isin(places[:, 0], [organ + 1 for organ in organs])]
-
-
-def _mapped(path: Path) -> np.ndarray:
-    array: np.ndarray = np.load(path, mmap_mode="r")
-    return array
-
-
-def _places(labels: np.ndarray, case: str) -> np.ndarray:
-    """At most PLACES_PER_CLASS voxels of each class, chosen by the name of the case."""
-    rng = np.random.default_rng(zlib.crc32(case.encode()))
-    rows = []
-    for organ in np.unique(labels):
-        if organ == 0:
-            continue
-        voxels = np.argwhere(labels == organ)
-        if len(voxels) > PLACES_PER_CLASS:
-            voxels = voxels[rng.choice(len(voxels), PLACES_PER_CLASS, replace=False)]
-        rows.append(np.column_stack([np.full(len(voxels), organ), voxels]))
-    return np.concatenate(rows) if rows else np.zeros((0, 4), dtype=np.int64)
-
-
-def store_all(
-    cases: Sequence[Case],
-    folder: Path,
-    classes: Sequence[str],
-    preprocessing: Preprocessing,
-    on_progress: Callable[[int, int], None],
-) -> list[StoredCase]:
-    """Prepare cases one by one; cases of one id from several sets are kept apart."""
-    stored = []
-    for number, case in enumerate(cases):
-        stored.append(
-            store(case, folder / f"{number:04d}-{case.id}", classes, preprocessing)
-        )
-        on_progress(number + 1, len(cases))
-    return stored

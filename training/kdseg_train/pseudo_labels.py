@@ -9,7 +9,7 @@ from monai.inferers.utils import sliding_window_inference
 from torch import Tensor
 
 from kdseg_train.config import Recipe
-from kdseg_train.patches import StoredCase
+from kdseg_train.prepared import StoredCase
 from napari_kdseg.models.networks.network import SegmentationNetwork
 from napari_kdseg.runs.run import Run
 

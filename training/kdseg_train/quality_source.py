@@ -20,7 +20,7 @@ from kdseg_train.config import Recipe
 from kdseg_train.data import Cases
 from kdseg_train.judged import Settled, cut_out, settle, verdicts_in
 from kdseg_train.layouts import Case, read_data_set
-from kdseg_train.patches import StoredCase, read_case_labels
+from kdseg_train.prepared import StoredCase, read_case_labels
 from kdseg_train.publish import labels_hash
 from kdseg_train.quality import BAD_BELOW, VERDICTS, VerdictPlace, simulated
 from kdseg_train.slices import stored_slices

@@ -9,7 +9,7 @@ import numpy as np
 
 from kdseg_train.data import Cases
 from kdseg_train.layouts import Case
-from kdseg_train.patches import read_case, read_case_labels
+from kdseg_train.prepared import read_case, read_case_labels
 from kdseg_train.summary import (
     Row,
     as_csv,

@@ -13,7 +13,8 @@ from jaxtyping import Int, UInt8
 
 from kdseg_train.config import Recipe, Training
 from kdseg_train.layouts import Case
-from kdseg_train.patches import Patches, StoredCase
+from kdseg_train.patches import Patches
+from kdseg_train.prepared import StoredCase
 from napari_kdseg.atomic import atomic_file
 from napari_kdseg.inference.predict import Settings, predict_tiles
 from napari_kdseg.inference.quality import SLICES_AT_ONCE, QualityClassifier, stretched

@@ -26,7 +26,8 @@ from jaxtyping import Float, UInt8
 
 from kdseg_train.data import file_hash
 from kdseg_train.layouts import Case
-from kdseg_train.patches import LARGEST_BYTE, StoredCase
+from kdseg_train.patches import LARGEST_BYTE
+from kdseg_train.prepared import StoredCase
 from napari_kdseg.errors import DataSetError, ModelError, RunError
 from napari_kdseg.inference.predict import Settings, predict_tiles
 from napari_kdseg.models.model import Model

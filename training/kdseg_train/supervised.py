@@ -17,12 +17,8 @@ from kdseg_train.given_models import check_given_models
 from kdseg_train.layouts import Case
 from kdseg_train.loop import Stage
 from kdseg_train.losses import dice_and_cross_entropy
-from kdseg_train.patches import (
-    Batch,
-    Patches,
-    StoredCase,
-    store_all,
-)
+from kdseg_train.patches import Batch, Patches
+from kdseg_train.prepared import StoredCase, store_all
 from kdseg_train.scoring import scored, write_scores
 from kdseg_train.targets import Target, trained
 from napari_kdseg.errors import DataSetError

@@ -1,11 +1,21 @@
 """Opening a scan to look at it or to predict it, whatever its size and format."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from napari_kdseg.volumes.cache import Cache, default_cache
-from napari_kdseg.volumes.formats import Header, inspect_volume, read_volume
-from napari_kdseg.volumes.volume import Volume
+from napari_kdseg.volumes.formats import (
+    Header,
+    inspect_volume,
+    read_labels,
+    read_volume,
+)
+from napari_kdseg.volumes.labels import smallest_dtype, values_in
+from napari_kdseg.volumes.volume import Grid, Volume, VoxelArray
 
 LARGEST_DECODED_BYTES = 2**29
 """Scans above this size that cannot be read by pieces are converted first."""
@@ -52,3 +62,52 @@ def needs_conversion(header: Header) -> bool:
     """Whether a scan is large, and reading a piece of it means reading far more."""
     whole = header.packed or header.by_plane
     return whole and header.bytes > LARGEST_DECODED_BYTES
+
+
+def open_labels(path: Path, *, cache: Cache | None = None) -> tuple[VoxelArray, Grid]:
+    """Open labels (z, y, x) so that they need not fit into memory, and their grid.
+
+    Small ones are read whole, as `napari_kdseg.volumes.formats.read_labels` does.
+
+    Parameters
+    ----------
+    path, cache
+        As `open_scan`.
+
+    Raises
+    ------
+    VolumeError
+        As `open_scan`.
+    LabelError
+        When there are channels, or, where they are read, when values are not whole
+        numbers from 0 to 65535.
+    """
+    header = inspect_volume(path)
+    if header.bytes <= LARGEST_DECODED_BYTES or len(header.channels) != 1:
+        return read_labels(path)
+    volume = open_scan(path, cache=cache)
+    return _Labels(volume.data, str(path)), volume.grid
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """The one channel of a volume, checked where it is read."""
+
+    data: VoxelArray
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape[1:]
+
+    @property
+    def dtype(self) -> Any:
+        return self.data.dtype
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        box = index if isinstance(index, tuple) else (index,)
+        found = np.asarray(self.data[(0, *box)])
+        if found.dtype == np.uint8:
+            return found  # every value is a label
+        largest = max(values_in(found, self.name), default=0)
+        return found.astype(smallest_dtype(largest), copy=False)

@@ -6,7 +6,7 @@ lost), grey values are scaled, and, where a model asks for it, voxels are resize
 and write by the tile.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -29,6 +29,7 @@ from napari_kdseg.volumes.orientation import (
 )
 from napari_kdseg.volumes.resampling import (
     interpolate_linear,
+    nearest_taps,
     resample_nearest,
     resampled_grid,
     resampled_shape,
@@ -48,6 +49,8 @@ __all__ = [
     "orient",
     "prepare",
     "prepare_labels",
+    "prepared_slabs",
+    "slabs_of",
     "unorient",
 ]
 
@@ -172,11 +175,31 @@ class Frame:
         shapes = self.oriented.shape, self.model.shape
         return interpolate_linear(scaled, *shapes, box)
 
-    def read_labels(self, labels: np.ndarray) -> np.ndarray:
-        """Bring labels (last axes z, y, x) from the source to the model's frame."""
+    def read_labels(self, labels: VoxelArray, box: Box | None = None) -> np.ndarray:
+        """Bring labels (z, y, x) from the source to the model's frame.
+
+        Parameters
+        ----------
+        labels
+            On the source's grid, in memory or lazy; only what the box needs is read.
+        box
+            Of the model's frame; each slice within it and not empty. None: all.
+        """
         self._check(labels, self.source)
-        turned = self.orientation.to_oriented(labels)
-        return np.ascontiguousarray(resample_nearest(turned, self.model.shape))
+        spans = box or tuple(slice(0, size) for size in self.model.shape)
+        taps = [
+            nearest_taps(old, new, span)
+            for old, new, span in zip(
+                self.oriented.shape, self.model.shape, spans, strict=True
+            )
+        ]
+        z, y, x = (slice(int(cells[0]), int(cells[-1]) + 1) for cells in taps)
+        stored = np.asarray(labels[self.orientation.source_index((z, y, x))])
+        turned = self.orientation.to_oriented(stored)
+        for axis, (cells, size) in enumerate(zip(taps, turned.shape, strict=True)):
+            if len(cells) != size:
+                turned = turned.take(cells - cells[0], axis=axis)
+        return np.ascontiguousarray(turned)
 
     def restore_labels(self, labels: np.ndarray) -> np.ndarray:
         """Bring labels (last axes z, y, x) from the model's frame to the source."""
@@ -192,7 +215,7 @@ class Frame:
         """Turn a block of the oriented frame to the source's axes; a view."""
         return self.orientation.to_source(block)
 
-    def _check(self, labels: np.ndarray, grid: Grid) -> None:
+    def _check(self, labels: VoxelArray, grid: Grid) -> None:
         if tuple(labels.shape[-3:]) != grid.shape:
             raise GridError(
                 f"The labels have {tuple(labels.shape[-3:])} voxels and their grid "
@@ -228,16 +251,49 @@ def prepare(volume: Volume, preprocessing: Preprocessing) -> Prepared:
         When channels and intensity settings do not fit.
     """
     frame = Frame.of(volume.grid, preprocessing)
+    data = np.empty((volume.data.shape[0], *frame.model.shape), dtype=np.float32)
+    for span, slab in prepared_slabs(volume, frame, preprocessing):
+        data[:, span] = slab
+    return Prepared(data, frame.model, frame)
+
+
+def prepared_slabs(
+    volume: Volume, frame: Frame, preprocessing: Preprocessing
+) -> Iterator[tuple[slice, Float32[np.ndarray, "c z y x"]]]:
+    """Turn, scale and resize a volume of any size, a few planes at a time.
+
+    Parameters
+    ----------
+    volume
+        In memory or lazy; measured for its scaling first, then read once.
+    frame
+        Between its grid and the model's.
+    preprocessing
+        What the frame was made of.
+
+    Yields
+    ------
+    tuple
+        Planes along z of the model's frame, and their voxels; together all of them.
+
+    Raises
+    ------
+    VolumeError
+        When channels and intensity settings do not fit.
+    """
     parameters = fit_intensity(volume.data, preprocessing.intensity, volume.name)
-    depth, height, width = frame.model.shape
-    channels = volume.data.shape[0]
-    data = np.empty((channels, depth, height, width), dtype=np.float32)
+    for span in slabs_of(frame.model.shape, volume.data.shape[0]):
+        height, width = frame.model.shape[1:]
+        box = (span, slice(0, height), slice(0, width))
+        yield span, frame.read(volume.data, parameters, box)
+
+
+def slabs_of(shape: tuple[int, int, int], channels: int = 1) -> Iterator[slice]:
+    """Cut the planes of a volume (z, y, x) into slabs of about a million voxels."""
+    depth, height, width = shape
     planes = max(1, _SLAB_VOXELS // (height * width * channels))
     for start in range(0, depth, planes):
-        span = slice(start, min(start + planes, depth))
-        box = (span, slice(0, height), slice(0, width))
-        data[:, span] = frame.read(volume.data, parameters, box)
-    return Prepared(data, frame.model, frame)
+        yield slice(start, min(start + planes, depth))
 
 
 def prepare_labels(
