@@ -232,7 +232,9 @@ class Evening:
         grading.train(CLASSIFIER)
         wait(lambda: grading.has_classifier and grading.scored[0] > 0)
         wait(lambda: grading.scoring is None and grading.scored[0] == grading.scored[1])
-        grading.threshold = 0.5
+        thresholds, accepted = grading.accepted_curve()
+        half = thresholds[2 * accepted >= accepted.max()]
+        grading.threshold = float(half.max())  # as strict as half of them allow
         self.picture("5-classifier", self.dock.window())
 
     def audit(self) -> None:

@@ -56,6 +56,19 @@ def losses(run: Run, stage: str) -> list[float]:
     ]
 
 
+def test_a_class_that_no_training_case_shows_is_refused_before_training(
+    samples: Path, tmp_path: Path
+) -> None:
+    values = recipe("supervised", data=[{"path": "abdomen/liver"}], test=[])
+    values["data"][0]["map"] = {"gall bladder": [7]}
+    values["data"][0]["annotated"] = ["liver", "gall bladder"]
+    run = run_of(values, samples, tmp_path / "run")
+    sentence = r"training cases have no voxel of 'gall bladder', .* `classes` without"
+    with pytest.raises(DataSetError, match=sentence), run.executing():
+        fit(run)
+    assert not any(run.checkpoints.iterdir())
+
+
 @pytest.mark.slow
 def test_ms_kd_leaves_teachers_a_student_and_their_scores(
     samples: Path, tmp_path: Path
@@ -158,4 +171,4 @@ def test_features_of_unlike_teachers_are_refused_before_training(
     refused = pytest.raises(ModelError, match="8 features at level 1, the student 12")
     with refused, run.executing():
         fit(run)
-    assert not run.checkpoints.exists() or not any(run.checkpoints.iterdir())
+    assert not any(run.checkpoints.iterdir()) or not any(run.checkpoints.iterdir())

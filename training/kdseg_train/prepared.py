@@ -31,6 +31,8 @@ from napari_kdseg.volumes.volume import Volume, VoxelArray, check_same_grid
 
 PLACES_PER_CLASS = 4000
 LARGEST_HALF = 256.0  # beyond it half precision is coarser than an eighth
+DONE = "done.json"
+"""Written last; without it a case is prepared again."""
 
 Slab = tuple[slice, np.ndarray]
 
@@ -68,6 +70,12 @@ class StoredCase:
         """Remember where foreground lies, from labels or from somebody's prediction."""
         np.save(self.folder / "places.npy", places_in(labels, self.id))
 
+    @property
+    def shown(self) -> frozenset[int]:
+        """Class indices that its own labels have voxels of."""
+        done = json.loads((self.folder / DONE).read_text(encoding="utf-8"))
+        return frozenset(done["shown"])
+
 
 def store(
     case: Case, folder: Path, classes: Sequence[str], preprocessing: Preprocessing
@@ -85,7 +93,7 @@ def store(
         case.id, folder, tuple(name in case.annotated for name in classes)
     )
     labelled = case.label is not None and bool(case.annotated)
-    names = ["done.json", "image.npy", "places.npy", *["labels.npy"] * labelled]
+    names = [DONE, "image.npy", "places.npy", *["labels.npy"] * labelled]
     if all((folder / name).exists() for name in names):
         return stored
     # Some are there where a run was killed while it prepared, or while it cleared up.
@@ -101,8 +109,9 @@ def store(
         write_slabs(path, frame.model.shape, np.uint8, _label_slabs(labels, frame))
         found = _mapped(path)
     stored.set_places(found)
-    done = json.dumps({"case": case.id})
-    (folder / "done.json").write_text(done, encoding="utf-8")
+    shown = [int(organ) for organ in np.unique(stored.places[:, 0])]
+    done = json.dumps({"case": case.id, "shown": shown})
+    (folder / DONE).write_text(done, encoding="utf-8")
     return stored
 
 

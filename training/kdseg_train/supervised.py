@@ -6,6 +6,7 @@ train a network on labels, keep it as a model folder, test it.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 
 from kdseg_train.config import Augmentation, Recipe, Training
 from kdseg_train.data import Cases, fingerprint, resolve
-from kdseg_train.given_models import check_given_models
+from kdseg_train.given_models import check_given_models, given_models
 from kdseg_train.layouts import Case
 from kdseg_train.loop import Stage
 from kdseg_train.losses import dice_and_cross_entropy
@@ -77,8 +78,8 @@ def gather(
     Raises
     ------
     DataSetError
-        Where the data has changed since the run was prepared, or a model that the
-        recipe names has learnt from test cases.
+        Where the data has changed since the run was prepared, a model that the recipe
+        names has learnt from test cases, or no training case shows some class.
     """
     if config.frozen is None:
         raise DataSetError(
@@ -108,12 +109,33 @@ def gather(
         report,
     )
     training, validation = len(cases.training), len(cases.validation)
+    _refuse_unseen(config, cases.classes, stored[:training])
     return Material(
         cases,
         tuple(stored[:training]),
         tuple(stored[training : training + validation]),
         tuple(stored[training + validation :]),
     )
+
+
+def _refuse_unseen(
+    config: Recipe, classes: Sequence[str], training: Sequence[StoredCase]
+) -> None:
+    """Each class lies in some training case, or a model that is given knows it."""
+    root = config.frozen.root if config.frozen else Path()
+    known = {
+        name
+        for _, model in given_models(config, root)
+        for name in model.card.classes.names
+    }
+    shown = frozenset[int]().union(*(case.shown for case in training))
+    for index, name in enumerate(classes, start=1):
+        if index not in shown and name not in known:
+            raise DataSetError(
+                f"the labels of the {len(training)} training cases have no voxel of "
+                f"{name!r}, so nothing can learn it. Choose other cases, another "
+                "split.seed, or `classes` without it."
+            )
 
 
 def gaps(cases: Sequence[Case], classes: Sequence[str]) -> Iterator[tuple[Case, str]]:
