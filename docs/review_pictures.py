@@ -30,7 +30,7 @@ from napari_kdseg.review.verdicts import About, slice_dice
 from napari_kdseg.shipped import shipped_models
 from napari_kdseg.volumes.formats import read_labels
 from napari_kdseg.volumes.scan import NewScan, VolumeFile
-from napari_kdseg.widgets.review import ReviewDock
+from napari_kdseg.widgets.review.dock import ReviewDock
 
 WINDOW = (1600, 1000)
 DOCK_WIDTH = 470

@@ -23,7 +23,7 @@ from napari_kdseg.review.corrections import Record, home_of, write_record
 from napari_kdseg.review.predictions import Prediction, predictions_in
 from napari_kdseg.review.verdicts import Verdict, Word
 from napari_kdseg.runs.run import Run
-from napari_kdseg.state.handing_over import Wish, write_recipe
+from napari_kdseg.state.grading.handing_over import Wish, write_recipe
 from napari_kdseg.volumes.formats import write_labels, write_volume
 from napari_kdseg.volumes.labels import LabelSet
 from napari_kdseg.volumes.preprocessing import Intensity, Preprocessing

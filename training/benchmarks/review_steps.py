@@ -53,7 +53,7 @@ def judged(out: Path, verdicts: int) -> None:
     from qtpy.QtCore import QSettings
     from qtpy.QtWidgets import QApplication
 
-    from napari_kdseg.widgets.review import ReviewDock
+    from napari_kdseg.widgets.review.dock import ReviewDock
 
     viewer = napari.Viewer(show=True)
     viewer.window._qt_window.resize(1600, 1000)

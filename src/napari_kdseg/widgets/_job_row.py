@@ -6,7 +6,7 @@ from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QVBoxLayout, QWidget
 
 from napari_kdseg.state.jobs import Job
 from napari_kdseg.widgets._form import wrapped_label
-from napari_kdseg.widgets._review_parts import button
+from napari_kdseg.widgets.review.parts import button
 
 
 class JobRow(QWidget):

@@ -1,0 +1,1 @@
+"""Correcting a prediction by painting: open corrections, and how they are saved."""

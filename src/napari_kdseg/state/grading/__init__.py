@@ -1,0 +1,1 @@
+"""The Quality Classifier of a project: trained, scored, audited, handed over."""

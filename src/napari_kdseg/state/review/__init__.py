@@ -1,0 +1,1 @@
+"""Judging slices: the folder under review, its queue, verdicts as they are given."""

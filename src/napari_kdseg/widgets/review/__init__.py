@@ -1,0 +1,1 @@
+"""The Review dock: slices judged by key or by page, graded, corrected."""
