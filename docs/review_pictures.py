@@ -268,9 +268,10 @@ class Evening:
         index: list[Any] = [slice(30, 34), slice(30, 34)]
         index.insert(about.axis, about.index)
         place = tuple(np.asarray(part) for part in np.nonzero(_marked(layer, index)))
-        layer.data_setitem(place, 1)
+        organ = 2 if (layer.data[place] == 1).all() else 1
+        layer.data_setitem(place, organ)
         layer.undo()
-        layer.data_setitem(place, 1)
+        layer.data_setitem(place, organ)
         self.picture("7-correct", self.dock.window())
         panel.state.send_slice()
         wait(lambda: not panel.state.busy)
