@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from napari_kdseg.errors import LabelError
 from napari_kdseg.inference.postprocessing import clean
@@ -127,3 +128,21 @@ def test_a_rule_for_an_unknown_class_is_refused() -> None:
     rules = Postprocessing(keep_largest={"spleen": 1})
     with pytest.raises(LabelError, match="spleen"):
         clean(_scene(), CLASSES, rules, voxel_mm3=1)
+
+
+def test_the_largest_components_are_those_that_scipy_finds() -> None:
+    names = LabelSet.from_names([f"organ {number}" for number in range(1, 14)])
+    generator = np.random.default_rng(3)
+    coarse = np.maximum(generator.integers(-12, 14, (9, 8, 10)), 0).astype(np.uint8)
+    labels = coarse.repeat(3, 0).repeat(2, 1).repeat(2, 2)
+    specks = generator.random(labels.shape) > 0.98
+    labels[specks] = generator.integers(0, 14, specks.sum())
+    expected = np.zeros_like(labels)
+    for value in range(1, 14):
+        components, _ = ndimage.label(labels == value, np.ones((3, 3, 3)))
+        sizes = np.bincount(components.ravel())
+        sizes[0] = 0
+        expected[components == sizes.argmax()] = value
+    rules = Postprocessing(keep_largest=dict.fromkeys(names.names, 1))
+    np.testing.assert_array_equal(clean(labels, names, rules, voxel_mm3=1), expected)
+    assert (expected != labels).any()

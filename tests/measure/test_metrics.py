@@ -4,14 +4,20 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from monai.metrics import compute_dice, compute_hausdorff_distance
+from scipy import ndimage
 
 from napari_kdseg.errors import GridError
 from napari_kdseg.measure.metrics import (
     ClassScore,
     Overlap,
+    hausdorff_mm,
     overlap_counts,
     pooled,
+    pooled_hausdorff_mm,
     score,
+    surface_distances,
 )
 from napari_kdseg.volumes.labels import LabelSet
 
@@ -183,6 +189,63 @@ def test_surface_metrics_equal_their_definition(seed: int) -> None:
     assert found.nsd == pytest.approx((both <= 1.0).mean())
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_both_readings_of_hd95_equal_their_definition(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    reference, prediction = generator.random((2, 7, 6, 8)) > 0.7
+    spacing_mm = (3.0, 0.7, 1.1)
+    found = surface_distances(reference, prediction, spacing_mm)
+    there, back = brute_force(reference, prediction, spacing_mm)
+    directed = max(np.percentile(there, 95), np.percentile(back, 95))
+    together = np.percentile(np.concatenate([there, back]), 95)
+    assert hausdorff_mm(*found, percentile=95) == pytest.approx(directed, abs=1e-9)
+    assert pooled_hausdorff_mm(*found, percentile=95) == pytest.approx(
+        together, abs=1e-9
+    )
+
+
+def test_pooled_percentiles_count_the_larger_surface_more() -> None:
+    # 19 voxels at 0 mm and one at 5 mm; one voxel at 10 mm. By themselves the 95th
+    # percentiles are 0.25 mm (19 * 0.95 = 18.05 th) and 10 mm; of all 21 together the
+    # 19th in order (20 * 0.95 = 19), counted from 0, is the 5 mm.
+    there, back = np.array([0.0] * 19 + [5.0]), np.array([10.0])
+    assert hausdorff_mm(there, back, percentile=95) == 10.0
+    assert pooled_hausdorff_mm(there, back, percentile=95) == 5.0
+
+
+def test_hd95_is_that_of_monai() -> None:
+    generator = np.random.default_rng(4)
+    reference, prediction = ndimage.gaussian_filter(
+        generator.normal(size=(2, 24, 20, 28)), (0, 2, 2, 2)
+    ) > [[[[0.03]]], [[[0.04]]]]
+    spacing_mm = (2.5, 0.8, 0.8)
+    theirs = compute_hausdorff_distance(
+        torch.from_numpy(prediction)[None, None],
+        torch.from_numpy(reference)[None, None],
+        include_background=True,
+        percentile=95,
+        spacing=spacing_mm,
+    )
+    ours = hausdorff_mm(
+        *surface_distances(reference, prediction, spacing_mm), percentile=95
+    )
+    assert ours == pytest.approx(float(theirs), abs=1e-6)
+
+
+def test_dice_is_that_of_monai() -> None:
+    generator = np.random.default_rng(5)
+    names = LabelSet.from_names([f"organ {number}" for number in range(1, 14)])
+    pair = generator.integers(0, 14, (2, 12, 14, 16), dtype=np.uint8)
+    pair[1] = np.where(generator.random(pair[0].shape) > 0.4, pair[0], pair[1])
+    one_hot = [
+        torch.from_numpy(labels == value) for labels in pair for value in range(14)
+    ]
+    reference, prediction = torch.stack(one_hot).unflatten(0, (2, 1, 14)).double()
+    theirs = compute_dice(prediction, reference, include_background=False)
+    ours = [found.dice for found in score(pair[0], pair[1], names, CUBIC)]
+    np.testing.assert_allclose(ours, theirs[0].numpy(), atol=1e-9)
+
+
 def brute_force(
     reference: np.ndarray, prediction: np.ndarray, spacing_mm: tuple[float, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -227,3 +290,11 @@ def test_one_empty_mask_is_as_wrong_as_can_be(swap: bool) -> None:
     found = score_one(*(pair[::-1] if swap else pair))
     assert (found.dice, found.iou, found.nsd) == (0.0, 0.0, 0.0)
     assert (found.hd_mm, found.hd95_mm) == (math.inf, math.inf)
+
+
+def test_both_readings_of_hd95_agree_on_empty_masks() -> None:
+    none, some = np.zeros((4, 4, 4), bool), np.ones((4, 4, 4), bool)
+    for hausdorff in (hausdorff_mm, pooled_hausdorff_mm):
+        assert hausdorff(*surface_distances(none, none, CUBIC)) == 0.0
+        assert hausdorff(*surface_distances(some, none, CUBIC)) == math.inf
+        assert hausdorff(*surface_distances(none, some, CUBIC)) == math.inf
