@@ -177,8 +177,7 @@ class Evening:
         sheet = self.dock.sheet
         for number in range(count):
             wait(lambda: bool(sheet.isVisible() and not sheet.view.missing()))
-            page = self.dock.state.page
-            for tile, about in enumerate(page):
+            for tile, about in enumerate(sheet.page):
                 if not self.is_good(about):
                     QTest.mouseClick(
                         sheet.view,

@@ -102,8 +102,7 @@ def told(review: Review, signal: str) -> list[Any]:
 
 def judge_all_good(review: Review) -> None:
     """Accept a contact sheet as it is."""
-    assert review.page
-    review.judge_page(set())
+    assert review.judge_page(review.page, set())
 
 
 # ---- What there is ----
@@ -416,7 +415,7 @@ def test_a_page_is_judged_at_once(review: Review) -> None:
     page = review.page
     assert len(page) == 10  # of 25 at most
     assert PAGE == 25
-    review.judge_page({page[3], page[7]})
+    assert review.judge_page(page, {page[3], page[7]})
     assert review.current is None
     assert (review.counts.good, review.counts.bad) == (8, 2)
 
@@ -437,13 +436,28 @@ def test_a_verdict_that_is_taken_back_does_not_count_and_its_slice_returns(
     assert place(review) == ("a", 2)
 
 
-def test_a_page_is_judged_once_and_only_as_it_was_shown(review: Review) -> None:
-    page = review.page
-    review.judge_page(set())
+def test_a_page_is_judged_as_it_was_shown_whatever_comes_next_by_now(
+    review: Review, out: Path
+) -> None:
+    review.filters = Filter(cases=frozenset({"a"}))
+    shown = review.page
+    assert places(shown) == [("a", z) for z in range(1, 7)]
+    review.filters = Filter(cases=frozenset({"b"}))
+    assert places(review.page) == [("b", z) for z in range(2, 6)]
+    assert review.judge_page(shown, {shown[2]})
+    store = Store.open(out / "review" / "verdicts.sqlite")
+    rows, _ = store.rows()
+    store.close()
+    assert [(row.case, row.index, row.verdict) for row in rows] == [
+        *(("a", z, "bad" if z == 3 else "good") for z in range(1, 7))
+    ]
+    assert place(review) == ("b", 2), "what comes next has not been judged"
+
+
+def test_a_page_of_nothing_is_no_verdict(review: Review) -> None:
+    assert not review.judge_page((), ())
     review.take_back()
-    review.judge_page(set())
-    assert review.counts.judged == 0
-    assert review.page == page
+    assert review.status == "There is nothing to take back."
 
 
 def test_a_page_in_view_stays_as_it_is_until_it_is_judged(
@@ -459,7 +473,7 @@ def test_a_page_in_view_stays_as_it_is_until_it_is_judged(
     settle(review)
     assert review.page == page
     assert ("a", 0) in places(page)  # nobody knew that it is empty
-    review.judge_page(set())
+    review.judge_page(page, set())
     assert review.current is None
     review.filters = Filter()
     assert places(review.page) == [("b", z) for z in (2, 3, 4, 5)]
@@ -468,7 +482,7 @@ def test_a_page_in_view_stays_as_it_is_until_it_is_judged(
 
 def test_a_page_is_taken_back_at_once(review: Review) -> None:
     page = review.page
-    review.judge_page(set())
+    review.judge_page(page, set())
     review.take_back()
     assert review.page == page
     assert review.counts.judged == 0
@@ -570,11 +584,11 @@ def test_slices_that_reviewers_disagree_about_are_shown_alone(
     review: Review, out: Path, clock: Clock
 ) -> None:
     page = review.page
-    review.judge_page({page[4]})
+    review.judge_page(page, {page[4]})
     other = sitting(out, clock, "Bob")
     other.filters = Filter(by_anyone=False)
     assert other.page == page
-    other.judge_page({page[4], page[6]})
+    other.judge_page(page, {page[4], page[6]})
     clock.now += 3
     review.poll()
     assert review.orders["disagreement"] == ""

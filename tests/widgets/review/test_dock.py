@@ -476,7 +476,7 @@ def test_a_page_is_judged_with_the_mouse_and_one_key(
     qtbot: QtBot, dock: ReviewDock, out: Path
 ) -> None:
     view = open_sheet(qtbot, dock)
-    first = dock.state.page
+    first = dock.sheet.page
     for number in (2, 7):
         click(qtbot, view, number)
     qtbot.keyClick(view, Qt.Key.Key_Return)
@@ -535,7 +535,7 @@ def test_a_page_that_is_looked_at_stays_when_others_come_first(
     qtbot: QtBot, dock: ReviewDock, out: Path
 ) -> None:
     view = open_sheet(qtbot, dock)
-    page = dock.state.page
+    page = dock.sheet.page
     click(qtbot, view, 0)
     dock.state.order = "random"
     assert dock.state.page != page

@@ -1,7 +1,7 @@
 """Judging predictions slice by slice: what the Review dock shows and does."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -233,10 +233,24 @@ class Review(Seen):
         if current is not None:
             self._judge([(current, word)])
 
-    def judge_page(self, bad: set[About]) -> None:
-        """Judge all slices that `page` gave last: these are bad, the others good."""
-        if self._page:
-            self._judge([(a, "bad" if a in bad else "good") for a in self._page])
+    def judge_page(self, page: Sequence[About], bad: Collection[About]) -> bool:
+        """Judge the slices that were shown together, whichever come next by now.
+
+        Parameters
+        ----------
+        page
+            What `page` gave when it was shown.
+        bad
+            Those of them that are bad; the others are good.
+
+        Returns
+        -------
+        bool
+            Whether the verdicts are on the disk: all of them, or none.
+        """
+        words: list[tuple[About, Word]]
+        words = [(about, "bad" if about in bad else "good") for about in page]
+        return bool(words) and self._judge(words)
 
     def take_back(self) -> None:
         """Take back the last verdict, or the last page, and go back to it."""
@@ -300,16 +314,16 @@ class Review(Seen):
         self._show_next()
         self.queue_changed.emit()
 
-    def _judge(self, words: Sequence[tuple[About, Word]]) -> None:
+    def _judge(self, words: Sequence[tuple[About, Word]]) -> bool:
         seconds, comment = self._clock() - self._shown_at, self.comment
         if not self._try(lambda: self._desk.ledger.judge(words, seconds, comment)):
-            return
+            return False
         self.comment = ""
-        self._page = ()  # not to be judged twice
         abouts = [about for about, _ in words]
         self._desk.opinions_on(abouts)
         self._desk.queue.finish(abouts)
-        self._desk.queue.advance()
+        if self.current in abouts:
+            self._desk.queue.advance()
         if len(words) > 1:  # between two sheets their order may change
             self._desk.take_news()
         self._since_remembered += 1
@@ -317,6 +331,7 @@ class Review(Seen):
             self._remember()
         self._show_next()
         self.counts_changed.emit()
+        return True
 
     def _take_back(self) -> None:
         taken = self._desk.ledger.take_back()

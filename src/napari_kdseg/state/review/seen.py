@@ -47,7 +47,6 @@ class Seen:
         self._clock = clock
         self._desk = Desk(clock=clock)
         self._looking = Looking(Shelf(cache))
-        self._page: tuple[About, ...] = ()
         self._status = self._told = ""
 
     @property
@@ -140,8 +139,7 @@ class Seen:
         until `plane` is asked for.
         """
         self._turn(is_sheet=True)
-        self._page = self._pages(1)
-        return self._page
+        return self._pages(1)
 
     def judged(self, about: About) -> Verdict | None:
         """What this reviewer says of a slice, or else somebody else."""

@@ -114,6 +114,11 @@ class ContactSheet(QWidget):
         super().closeEvent(a0)
         self.closed.emit()
 
+    @property
+    def page(self) -> tuple[About, ...]:
+        """The slices that are shown, in their order, whichever come next by now."""
+        return self._page or ()
+
     # ---- What the person does ----
 
     def keyPressEvent(self, a0: QKeyEvent | None) -> None:
@@ -136,19 +141,13 @@ class ContactSheet(QWidget):
         if not self._page or self.view.missing():
             return
         bad = {self._page[number] for number in self.view.marked()}
-        self._judge(self._page, bad)
-        if self.state.page == self._page:  # it could not be kept; the state says why
-            self._show_marks()
-        else:
-            self.turn_page()
-
-    def _judge(self, page: tuple[About, ...], bad: set[About]) -> None:
         self._judging = True
-        for about in () if self.state.page == page else reversed(page):
-            self.state.go_to(about)  # others come first by now; these were looked at
-        if self.state.page == page:
-            self.state.judge_page(bad)
+        kept = self.state.judge_page(self._page, bad)
         self._judging = False
+        if kept:
+            self.turn_page()
+        else:
+            self._show_marks()  # they stay; the state says why
 
     def _on_clear(self) -> None:
         self.view.clearMarks()
