@@ -140,7 +140,8 @@ def test_slices_are_judged_by_key(qtbot: QtBot, dock: ReviewDock, out: Path) -> 
         press(qtbot, dock, key)
     assert said(out) == expected
     assert {row.reviewer for row in rows_of(out)} == {"Ann"}
-    assert "1 good, 1 bad, 1 unsure" in dock.panel.counts.text()
+    counts = dock.panel.counts
+    qtbot.waitUntil(lambda: "1 good, 1 bad, 1 unsure" in counts.text())
 
 
 def test_the_next_slice_is_in_view_after_each_key(
@@ -198,7 +199,8 @@ def test_w_hides_the_labels_and_shows_them_again(
     for visible in (False, True):
         press(qtbot, dock, "w")
         assert dock.viewer.layers[LABELS].visible is visible
-        assert dock.panel.overlay_button.isChecked() is visible
+        button = dock.panel.overlay_button
+        qtbot.waitUntil(lambda: button.isChecked() is visible)  # noqa: B023 - now
 
 
 def test_hidden_labels_stay_hidden_on_the_next_slice(
@@ -231,7 +233,7 @@ def test_letters_in_the_comment_are_no_verdicts(
     qtbot.keyClick(dock.panel.comment, Qt.Key.Key_Return)
     press(qtbot, dock, "j")
     assert [row.comment for row in rows_of(out)] == ["jugs"]
-    assert dock.panel.comment.text() == ""
+    qtbot.waitUntil(lambda: dock.panel.comment.text() == "")
 
 
 def test_letters_in_the_name_are_no_verdicts(
@@ -252,7 +254,7 @@ def test_buttons_do_what_their_keys_do(
     for button in (panel.good_button, panel.bad_button, panel.back_button):
         wait(qtbot, dock)
         qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
-    wait(qtbot, dock)
+    qtbot.waitUntil(lambda: dock.judging.can_judge and panel.unsure_button.isEnabled())
     qtbot.mouseClick(panel.unsure_button, Qt.MouseButton.LeftButton)
     assert [word for *_, word in said(out)] == ["good", "unsure"]
 
@@ -273,6 +275,30 @@ def test_every_button_has_a_tooltip_and_says_its_key(dock: ReviewDock) -> None:
     for key, button in keyed.items():
         assert button.text().endswith(key)
         assert button.toolTip()
+
+
+def test_the_canvas_is_drawn_once_for_a_key(qtbot: QtBot, dock: ReviewDock) -> None:
+    begin(qtbot, dock)
+    qtbot.waitUntil(lambda: dock.state.at_hand(dock.state.ahead[0]))
+    texts: list[str] = []
+    overlay = text_overlay(dock.viewer)
+    seen = dict.fromkeys((IMAGE, LABELS), 0)
+
+    def note(name: str) -> Callable[[Any], None]:
+        def count(_event: Any) -> None:
+            seen[name] += 1
+
+        return count
+
+    overlay.events.text.connect(lambda _event: texts.append(overlay.text))
+    for name in seen:
+        dock.viewer.layers[name].events.set_data.connect(note(name))
+        dock.viewer.layers[name].events.thumbnail.connect(note(name))
+    qtbot.keyClick(dock.window(), "g")
+    assert seen == {IMAGE: 1, LABELS: 1}, "new voxels once, and no thumbnail"
+    (text,) = texts
+    assert text.startswith(dock.judging.title)
+    assert "good: fish-" in text
 
 
 def test_a_verdict_flashes_in_its_colour_and_fades(
@@ -415,7 +441,7 @@ def test_the_axis_is_chosen_in_the_dock(qtbot: QtBot, dock: ReviewDock) -> None:
     assert about.axis == 2
     z, y, _ = SHAPES[about.case]
     assert dock.viewer.layers[IMAGE].data.shape == (z, y)
-    assert " x " in dock.panel.place.text()
+    qtbot.waitUntil(lambda: " x " in dock.panel.place.text())
 
 
 def test_an_order_that_cannot_be_had_says_why(dock: ReviewDock) -> None:
@@ -449,7 +475,7 @@ def test_judged_slices_come_again_where_they_are_asked_for(
     assert about is not None
     dock.state.go_to(about)
     wait(qtbot, dock)
-    assert "(you: bad)" in dock.panel.place.text()
+    qtbot.waitUntil(lambda: "(you: bad)" in dock.panel.place.text())
 
 
 # ---- the contact sheet ----
@@ -691,7 +717,7 @@ def test_when_all_is_judged_the_canvas_says_so(qtbot: QtBot, dock: ReviewDock) -
     press(qtbot, dock, "g" * 8)
     assert dock.state.current is None
     assert "no slice is left" in text_overlay(dock.viewer).text
-    assert not dock.panel.good_button.isEnabled()
+    qtbot.waitUntil(lambda: not dock.panel.good_button.isEnabled())
 
 
 def test_the_project_of_the_volumes_dock_is_offered(
@@ -740,7 +766,7 @@ def test_keys_judge_nothing_while_a_slice_is_corrected(
     about = dock.state.current
     qtbot.mouseClick(dock.correction.correct_button, Qt.MouseButton.LeftButton)
     assert dock.correction.active, dock.correction.message.text()
-    assert not dock.panel.good_button.isEnabled()
+    qtbot.waitUntil(lambda: not dock.panel.good_button.isEnabled())
     qtbot.keyClicks(dock.window(), "gjh")
     assert said(out) == []
     qtbot.mouseClick(dock.correction.done_button, Qt.MouseButton.LeftButton)

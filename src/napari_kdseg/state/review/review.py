@@ -280,6 +280,8 @@ class Review(Seen):
             self.counts_changed.emit()
         if self._looking.landed():
             self.plane_ready.emit()
+        if self._since_remembered >= _REMEMBER_EVERY:  # no key waits for it
+            self._remember()
         self._show_status()
 
     # ---- Private ----
@@ -327,8 +329,6 @@ class Review(Seen):
         if len(words) > 1:  # between two sheets their order may change
             self._desk.take_news()
         self._since_remembered += 1
-        if self._since_remembered >= _REMEMBER_EVERY:
-            self._remember()
         self._show_next()
         self.counts_changed.emit()
         return True

@@ -60,6 +60,7 @@ class SliceCanvas:
         self._colormaps: dict[LabelSet, DirectLabelColormap] = {}
         self._picture: Picture | None = None
         self._caption = ""
+        self._flash: tuple[str, str] | None = None
         self._extent: tuple[float, ...] = ()
         self._unit, self._per_mm = "millimeter", 1.0
 
@@ -93,6 +94,7 @@ class SliceCanvas:
             if layer is not None and layer in self.viewer.layers:
                 self.viewer.layers.remove(layer)
         self._picture = None
+        self._flash = None
         before, self._before = self._before, None
         before.restore()
 
@@ -133,19 +135,30 @@ class SliceCanvas:
     def say(self, caption: str) -> None:
         """Write at the top of the canvas."""
         self._caption = caption
-        self._write(caption, None)
+        self._write()
 
     def flash(self, text: str, color: str) -> None:
-        """Write a line below the caption, on a box of a colour, until `end_flash`."""
-        self._write(f"{self._caption}\n{text}".strip(), color)
+        """Write a line below the next caption, on a box of a colour.
+
+        It is written together with that caption, as every change of the text costs
+        time, and stays until `end_flash`.
+        """
+        self._flash = (text, color)
 
     def end_flash(self) -> None:
-        """Leave only the caption."""
-        self._write(self._caption, None)
+        """Leave only the caption; bring small pictures in napari's list up to date."""
+        if self._flash is None:
+            return
+        self._flash = None
+        self._write()
+        for layer in self._layers.values():
+            layer.refresh(data_displayed=False, highlight=False, extent=False)
 
-    def _write(self, text: str, color: str | None) -> None:
+    def _write(self) -> None:
         if not self.active:
             return
+        flash, color = self._flash or ("", None)
+        text = f"{self._caption}\n{flash}".strip()
         overlay = text_overlay(self.viewer)
         overlay.box = True
         overlay.box_color = color
@@ -201,7 +214,8 @@ class SliceCanvas:
         if layer.data.shape == data.shape and layer.data.dtype == data.dtype:
             # New arrays have napari build its shaders anew, at a third of the time.
             layer.data[...] = data
-            layer.refresh(extent=False)
+            # The thumbnail waits for `end_flash`.
+            layer.refresh(extent=False, highlight=False, thumbnail=False)
         else:
             layer.data = data.copy()
         return layer
@@ -243,8 +257,13 @@ class SliceCanvas:
     def _set_contrast(self, image: Any, picture: Picture) -> None:
         low, high = picture.plane.limits
         room = (high - low) / 2
-        image.contrast_limits_range = (low - room, high + room)
-        image.contrast_limits = self._contrast.get(picture.scan, (low, high))
+        limits = self._contrast.get(picture.scan, (low, high))
+        for name, value in (
+            ("contrast_limits_range", (low - room, high + room)),
+            ("contrast_limits", limits),
+        ):
+            if tuple(getattr(image, name)) != value:
+                setattr(image, name, value)
 
     def _set_classes(self, labels: Any, classes: LabelSet) -> None:
         if classes not in self._colormaps:  # slow to build

@@ -257,9 +257,10 @@ class ReviewDock(Dock):
         self.panel.refresh()
 
     def _show_current(self) -> None:
-        self._prefetch.wake()
         self._show_message(self.state.status)
         self.judging.show_current()
+        if not self.judging.can_judge:  # else the next tick is soon enough
+            self._prefetch.wake()
         self.sheet.show_page()
 
     def _show_read(self) -> None:
@@ -270,7 +271,7 @@ class ReviewDock(Dock):
         self.sheet.show_page()
 
     def _show_counts(self) -> None:
-        self.panel.show_counts()
+        self.panel.show_soon()
 
     def _show_offer(self) -> None:
         """Offer the project that is open in the Volumes dock."""

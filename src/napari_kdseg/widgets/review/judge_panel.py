@@ -2,7 +2,7 @@
 
 from html import escape
 
-from qtpy.QtCore import Signal  # type: ignore[attr-defined]  # qtpy makes Signal
+from qtpy.QtCore import QTimer, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QGridLayout, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
 from napari_kdseg.review.verdicts import Word
@@ -56,6 +56,9 @@ class JudgePanel(QWidget):
         super().__init__(parent)
         self.state = state
         self.judging = judging
+        self._later = QTimer(self)
+        self._later.setSingleShot(True)
+        self._later.timeout.connect(self._on_later)
         self._build_start()
         self._build_verdicts()
         self._build_counts()
@@ -162,7 +165,7 @@ class JudgePanel(QWidget):
         self.comment.textEdited.connect(self._on_comment_edited)
         self.comment.returnPressed.connect(self.leftKeyboard)
         self.queue.chosen.connect(self.leftKeyboard)
-        self.judging.changed.connect(self._show_judging)
+        self.judging.changed.connect(self.show_soon)
 
     # ---- What the person does ----
 
@@ -204,11 +207,18 @@ class JudgePanel(QWidget):
     def refresh(self) -> None:
         """Show everything anew."""
         self.queue.refresh()
-        self.show_counts()
+        self._show_counts()
         self._show_judging()
 
-    def show_counts(self) -> None:
-        """Show how far one is."""
+    def show_soon(self) -> None:
+        """Show how far one is, once the slice that is to be seen has been drawn."""
+        self._later.start(0)
+
+    def _on_later(self) -> None:
+        self._show_counts()
+        self._show_judging()
+
+    def _show_counts(self) -> None:
         counts = self.state.counts
         self.counts.setText(
             f"{counts.good} good, {counts.bad} bad, {counts.unsure} unsure; "

@@ -100,6 +100,7 @@ class Judging(QObject):
         self._paused = paused
         if self.active and paused:
             self._flash.stop()
+            self.canvas.end_flash()
             self.keys.free()
         elif self.active:
             self.keys.bind()
@@ -117,9 +118,11 @@ class Judging(QObject):
         about = self.state.current
         if about is None or not self._in_view(about):
             return
-        self.state.judge(word)
-        if self.state.current != about:
-            self.canvas.flash(f"{word}: {place_of(about)}", WORD_COLORS[word])
+        self.canvas.flash(f"{word}: {place_of(about)}", WORD_COLORS[word])
+        self.state.judge(word)  # which shows the next slice, and the flash with it
+        if self.state.current == about:
+            self.canvas.end_flash()
+        else:
             self._flash.start()
 
     def next(self) -> None:
