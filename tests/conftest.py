@@ -1,5 +1,16 @@
-"""What all tests share: checked shapes, real data where it is given, a leak check."""
+"""What all tests share: checked shapes, real data where it is given, a leak check.
 
+And a PostgreSQL server of their own, where one can be started.
+"""
+
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,3 +46,45 @@ def real_data(request: pytest.FixtureRequest) -> Path:
     if folder is None or not folder.is_dir():
         pytest.skip("no real volumes: give their folder with --real-data=DIR")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The address of an empty server on this computer; without one the test skips."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    found = programs[-1] if programs else shutil.which("initdb")
+    if found is None:
+        pytest.skip("no PostgreSQL: install the package postgresql (initdb, pg_ctl)")
+    if importlib.util.find_spec("psycopg") is None:
+        pytest.skip("no driver for PostgreSQL: pip install 'psycopg[binary]'")
+    place = Path(tempfile.mkdtemp(prefix="kdseg-postgres-"))
+    as_user: list[str] = []
+    if os.geteuid() == 0:  # the server refuses to run as root
+        shutil.chown(place, "postgres")
+        as_user = ["runuser", "-u", "postgres", "--"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def run(program: str, *words: object) -> None:
+        line = [*as_user, str(Path(found).with_name(program)), *map(str, words)]
+        subprocess.run(line, check=True, stdout=subprocess.DEVNULL, cwd=place)
+
+    data = place / "data"
+    run("initdb", "-D", data, "-U", "lab", "-A", "trust", "--no-sync")
+    options = f"-p {port} -k {place} -c listen_addresses=127.0.0.1"
+    run("pg_ctl", "-D", data, "-w", "-l", place / "log", "-o", options, "start")
+    yield f"postgresql://lab@127.0.0.1:{port}"
+    run("pg_ctl", "-D", data, "-m", "immediate", "stop")
+    shutil.rmtree(place)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> str:
+    """A database in which nothing is yet."""
+    import psycopg
+
+    name = f"fish_{uuid.uuid4().hex}"
+    with psycopg.connect(f"{postgres_server}/postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    return f"{postgres_server}/{name}"

@@ -23,8 +23,17 @@ store.close()
 """
 
 
-def writer(file: Path, name: str, count: int) -> subprocess.Popen[str]:
-    words = [sys.executable, "-c", WRITER, str(file), name, str(count)]
+@pytest.fixture(params=["file", "server"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    """A store in a file, and one in a database that a lab shares."""
+    if request.param == "file":
+        return tmp_path / "verdicts.sqlite"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
+
+
+def writer(where: Path | str, name: str, count: int) -> subprocess.Popen[str]:
+    words = [sys.executable, "-c", WRITER, str(where), name, str(count)]
     return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
 
 
@@ -37,23 +46,23 @@ def acknowledged(process: subprocess.Popen[str]) -> list[str]:
     return [line.strip() for line in lines if line.endswith("\n")]
 
 
-def test_all_that_a_killed_writer_acknowledged_is_in_the_store(tmp_path: Path) -> None:
-    file = tmp_path / "verdicts.sqlite"
-    process = writer(file, "Ada", 100_000)
+def test_all_that_a_killed_writer_acknowledged_is_in_the_store(
+    where: Path | str,
+) -> None:
+    process = writer(where, "Ada", 100_000)
     assert process.stdout is not None
     first = [process.stdout.readline().strip() for _ in range(40)]
     process.send_signal(signal.SIGKILL)
     said = first + acknowledged(process)
-    kept = [one.uuid for one in read_store(file)]
+    kept = [one.uuid for one in read_store(where)]
     assert kept[: len(said)] == said
     assert len(kept) <= len(said) + 1  # the one that it was about to acknowledge
 
 
 @pytest.mark.slow
-def test_four_writers_lose_nothing_when_one_is_killed(tmp_path: Path) -> None:
-    file = tmp_path / "verdicts.sqlite"
-    lasting = [writer(file, name, 250) for name in ("Ada", "Ben", "Cai")]
-    victim = writer(file, "Dan", 100_000)
+def test_four_writers_lose_nothing_when_one_is_killed(where: Path | str) -> None:
+    lasting = [writer(where, name, 250) for name in ("Ada", "Ben", "Cai")]
+    victim = writer(where, "Dan", 100_000)
     assert victim.stdout is not None
     first = [victim.stdout.readline().strip() for _ in range(60)]
     victim.kill()
@@ -61,7 +70,7 @@ def test_four_writers_lose_nothing_when_one_is_killed(tmp_path: Path) -> None:
     for process in lasting:
         said += acknowledged(process)
         assert process.returncode == 0
-    rows = read_store(file)
+    rows = read_store(where)
     assert set(said) <= {one.uuid for one in rows}
     counts = Counter(one.reviewer for one in rows)
     assert [counts[name] for name in ("Ada", "Ben", "Cai")] == [250] * 3
@@ -72,13 +81,12 @@ def test_four_writers_lose_nothing_when_one_is_killed(tmp_path: Path) -> None:
 
 
 def test_two_processes_under_one_name_are_noticed_and_kept_apart(
-    tmp_path: Path,
+    where: Path | str,
 ) -> None:
-    file = tmp_path / "verdicts.sqlite"
-    process = writer(file, "Ada", 100_000)
+    process = writer(where, "Ada", 100_000)
     assert process.stdout is not None
     process.stdout.readline()
-    store = Store.open(file)
+    store = Store.open(where)
     own = store.sit("Ada").number
     assert store.notes[0].startswith(f"Ada is reviewing in process {process.pid} on ")
     process.kill()
@@ -88,3 +96,19 @@ def test_two_processes_under_one_name_are_noticed_and_kept_apart(
     store.sit("Ada")
     assert len(store.notes) == 1, "one who was killed no longer reviews"
     store.close()
+
+
+def test_a_poll_misses_no_row_of_two_who_write_at_once(where: Path | str) -> None:
+    Store.open(where).close()
+    writers = [writer(where, name, 60) for name in ("Ada", "Ben")]
+    store = Store.open(where)
+    seen: list[str] = []
+    last = 0
+    while any(process.poll() is None for process in writers):
+        rows, last = store.rows(last)
+        seen += [one.uuid for one in rows]
+    seen += [one.uuid for one in store.rows(last)[0]]
+    store.close()
+    said = [name for process in writers for name in acknowledged(process)]
+    assert len(said) == 120
+    assert sorted(seen) == sorted(said)

@@ -266,7 +266,7 @@ def import_(
         new = store.add(rows)
     finally:
         store.close()
-    _say(f"{reviews} has {new} new rows; {len(rows) - new} were there already.")
+    _say(f"{store.name} has {new} new rows; {len(rows) - new} were there already.")
 
 
 @app.command()
@@ -297,7 +297,9 @@ def _reviews(reviews: str | None, project: Path | None) -> str:
         return _absolute(reviews)
     if project is None:
         raise UsageError("nothing says where the verdicts are; give --reviews.")
-    return str((project / "review" / "verdicts.sqlite").absolute())
+    from napari_kdseg.review.shared import store_of
+
+    return str(store_of(project.absolute() / "review"))
 
 
 def _model(segmentation: str | None) -> dict[str, Any]:

@@ -152,6 +152,20 @@ def _taken_back(verdict: Verdict) -> Verdict:
 # ---- who sits ----
 
 
+def check_name(reviewer: str) -> None:
+    """Refuse a reviewer without a name.
+
+    Raises
+    ------
+    ReviewError
+        Where the name is empty.
+    """
+    if not reviewer.strip():
+        raise ReviewError(
+            "the reviewer's name is empty; every verdict needs one. Write a name."
+        )
+
+
 def opened(connection: Connection, reviewer: str) -> tuple[int, list[str]]:
     """Open a sitting in the store, which must be held alone.
 

@@ -28,7 +28,7 @@ from napari_kdseg.review.database import (
     set_journal,
 )
 from napari_kdseg.review.recovery import check_whole, keep_copy
-from napari_kdseg.review.sittings import Sitting, now_utc, opened
+from napari_kdseg.review.sittings import Sitting, check_name, now_utc, opened
 from napari_kdseg.review.tables import (
     METADATA,
     STORES,
@@ -101,10 +101,7 @@ class Store:
             Where the name is empty, or the store cannot be written to.
         """
         reviewer = reviewer.strip()
-        if not reviewer:
-            raise ReviewError(
-                "the reviewer's name is empty; every verdict needs one. Write a name."
-            )
+        check_name(reviewer)
         with self._database.writing() as connection:
             number, others = opened(connection, reviewer)
         for other in others:

@@ -1,8 +1,10 @@
 """Reviewing predictions without a viewer: the queue, verdicts, resuming, odd cases."""
 
 import shutil
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -652,7 +654,9 @@ def test_after_a_crash_verdicts_are_there_and_the_next_slice_comes(
 def test_a_damaged_note_of_the_place_means_beginning_anew(
     out: Path, clock: Clock
 ) -> None:
-    sitting(out, clock).close()
+    first = sitting(out, clock)
+    first.judge("good")
+    first.close()
     (out / "review" / "state.json").write_text("{")
     again = Review(clock=clock)
     again.open_folder(out)
@@ -662,11 +666,13 @@ def test_a_damaged_note_of_the_place_means_beginning_anew(
 
 
 def test_slices_are_gone_over_once_and_for_all(out: Path, clock: Clock) -> None:
-    sitting(out, clock).close()
-    shutil.rmtree(out / "a" / "student" / "labels.nii.gz", ignore_errors=True)
+    first = sitting(out, clock)
+    first.judge("good")
+    settle(first)
+    first.close()
     again = Review(clock=clock)
     again.open_folder(out)
-    assert again.counts.total == 10
+    assert again.counts.total == 10, "without a call of work"
     again.close()
 
 
@@ -675,6 +681,7 @@ def test_an_order_by_scores_is_found_again_with_them(out: Path, clock: Clock) ->
     first = sitting(out, clock)
     first.set_scores(scores)
     first.order = "sequence"
+    first.judge("good")
     first.close()
     again = sitting(out, clock)
     again.set_scores(scores)
@@ -715,6 +722,39 @@ def test_a_project_that_moved_is_reviewed_further(tmp_path: Path, clock: Clock) 
 
 
 # ---- Odd cases ----
+
+
+def test_looking_at_predictions_leaves_nothing_beside_them(
+    out: Path, clock: Clock
+) -> None:
+    review = sitting(out, clock)
+    review.axis = 1
+    review.skip()
+    settle(review)
+    review.take_back()
+    review.close()
+    assert sorted(path.name for path in out.iterdir()) == ["a", "b"]
+    review = sitting(out, clock)
+    review.judge("bad")
+    settle(review)
+    review.close()
+    made = {path.name for path in (out / "review").iterdir()}
+    assert {"profiles", "state.json", "verdicts.sqlite"} <= made
+
+
+def test_the_first_verdict_finds_what_others_said_meanwhile(
+    out: Path, clock: Clock
+) -> None:
+    ada, bob = sitting(out, clock), sitting(out, clock, "Bob")
+    first = ada.current
+    assert first is not None
+    ada.judge("bad")
+    bob.skip()
+    bob.judge("good")
+    assert bob.judged(first) == ada.judged(first)
+    assert bob.counts.judged == 2
+    ada.close()
+    bob.close()
 
 
 def test_verdicts_on_a_prediction_that_has_changed_are_stale(
@@ -812,11 +852,83 @@ def test_where_nothing_can_be_written_predictions_can_be_looked_at(
     review.close()
     monkeypatch.setattr("os.access", lambda *_: False)
     review.open_folder(out)
+    assert "can only be looked at" in review.closed
+    assert review.closed in review.notes
+    review.judge("good")
+    assert review.status == review.closed
     assert not review.begin("Ada")
     assert "can only be looked at" in review.status
     assert review.counts.bad == 1
     assert review.current is not None
     assert review.plane(review.current).labels.any()
+
+
+def test_what_may_not_be_written_to_can_be_looked_at_before_any_verdict(
+    out: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    review = Review(clock=clock)
+    review.open_folder(out)
+    assert any("can only be looked at" in note for note in review.notes)
+    assert review.current is not None
+    assert review.plane(review.current).labels.shape == SHAPE[1:]
+    assert not review.judge_page(review.page, ())
+    review.close()
+    assert not (out / "review").exists()
+
+
+def test_a_store_of_a_newer_version_is_told_and_left_alone(
+    out: Path, clock: Clock
+) -> None:
+    first = sitting(out, clock)
+    first.judge("good")
+    first.close()
+    file = out / "review" / "verdicts.sqlite"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute(
+            "INSERT INTO kdseg_store (version, created_utc) VALUES (99, '')"
+        )
+        connection.commit()
+    review = Review(clock=clock)
+    review.open_folder(out)
+    assert "Update napari-kdseg" in review.closed
+    assert not review.begin("Ada")
+    assert "Update napari-kdseg" in review.status
+    assert review.current is not None
+    review.close()
+
+
+def test_a_project_that_is_moved_while_it_is_open_says_so(
+    out: Path, clock: Clock
+) -> None:
+    review = sitting(out, clock)
+    review.judge("good")
+    before = review.current
+    out.rename(out.with_name("elsewhere"))
+    review.judge("bad")
+    assert "has been moved, removed or replaced" in review.status
+    assert review.current == before, "nothing was judged"
+    review.close()
+    again = sitting(out.with_name("elsewhere"), clock)
+    assert (again.counts.good, again.counts.bad) == (1, 0)
+    again.close()
+
+
+def test_somebody_else_under_ones_own_name_is_told(out: Path, clock: Clock) -> None:
+    first, second = sitting(out, clock), sitting(out, clock)
+    first.judge("good")
+    second.judge("bad")
+    clock.now += 3
+    seen = told(first, "scans_changed")
+    first.poll()
+    (note,) = first.notes
+    assert note.startswith("Ada is reviewing in another window or computer, too.")
+    assert seen, "notes are shown anew"
+    store = Store.open(out / "review" / "verdicts.sqlite")
+    assert [row.verdict for row in store.rows()[0]] == ["good", "bad"]
+    store.close()
+    first.close()
+    second.close()
 
 
 def test_a_damaged_store_is_told_and_nobody_can_judge(out: Path, clock: Clock) -> None:

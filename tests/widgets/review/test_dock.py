@@ -15,7 +15,7 @@ from napari.utils.key_bindings import coerce_keybinding
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import QEvent, QSettings, Qt
 from qtpy.QtGui import QStandardItemModel
-from qtpy.QtWidgets import QApplication, QComboBox
+from qtpy.QtWidgets import QApplication, QComboBox, QInputDialog
 
 from napari_kdseg.review.store import Store
 from napari_kdseg.review.verdicts import Verdict, current
@@ -586,6 +586,47 @@ def test_after_the_sheet_the_canvas_goes_on(qtbot: QtBot, dock: ReviewDock) -> N
 
 
 # ---- who, where, and what goes wrong ----
+
+
+def test_where_no_verdict_can_be_kept_slices_are_shown_and_it_is_said(
+    qtbot: QtBot, make_dock: MakeDock, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    dock = make_dock()
+    dock.open_folder(out)
+    assert "cannot be written to" in dock.notes.text()
+    assert dock.panel.start_button.text() == "Look at slices"
+    begin(qtbot, dock)
+    first = dock.state.current
+    qtbot.waitUntil(lambda: dock.panel.skip_button.isEnabled())
+    assert not dock.panel.good_button.isEnabled()
+    press(qtbot, dock, "g")
+    assert "cannot be written to" in dock.message.text()
+    assert dock.state.current == first
+    press(qtbot, dock, "k")
+    wait(qtbot, dock)
+    assert dock.state.current != first
+    assert not (out / "review").exists()
+
+
+def test_the_place_of_the_verdicts_is_shown_and_can_be_changed(
+    qtbot: QtBot, dock: ReviewDock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(qtbot, dock)
+    press(qtbot, dock, "g")
+    assert dock.store.text() == "in the folder"
+    asked: list[str] = []
+
+    def answer(*words: Any, text: str) -> tuple[str, bool]:
+        asked.append(text)
+        return "postgresql://127.0.0.1:1/fish", True
+
+    monkeypatch.setattr(QInputDialog, "getText", answer)
+    qtbot.mouseClick(dock.store_button, Qt.MouseButton.LeftButton)
+    assert asked == [""]
+    assert "See whether it runs" in dock.message.text()
+    assert dock.store.text() == "in the folder", "as it was"
+    assert dock.state.counts.good == 1
 
 
 def test_without_a_name_nobody_judges(

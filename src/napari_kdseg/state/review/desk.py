@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from zlib import crc32
 
-from napari_kdseg.errors import KdsegError, ProjectError
+from napari_kdseg.errors import ProjectError
 from napari_kdseg.review.arrays import Opener
 from napari_kdseg.review.predictions import Prediction
-from napari_kdseg.review.verdicts import About, Place, Verdict, read_verdicts
-from napari_kdseg.state.review.folder import STORE, Records, Remembered, ReviewFolder
+from napari_kdseg.review.verdicts import About, Place, Verdict, Word
+from napari_kdseg.state.review.folder import Records, Remembered, ReviewFolder
 from napari_kdseg.state.review.found import Found
 from napari_kdseg.state.review.ledger import Counts, Ledger
 from napari_kdseg.state.review.profiles import Profiles
@@ -59,7 +59,6 @@ class Desk:
         self._cache = cache
         self._clock = clock
         self._notes: tuple[str, ...] = ()
-        self._closed = ""
         self._channels: dict[str, tuple[str, ...]] = {}
         self._records: Records = ()
         self._fresh: tuple[Records, tuple[Prediction, ...], tuple[str, ...]] | None
@@ -69,7 +68,7 @@ class Desk:
         self._arrangement: Arrangement | None = None
         if folder is not None:
             self.profiles = Profiles(folder.home, cache)
-            self._open_store(folder)
+            self.ledger.look_at(folder, store)
             self.look(self.remembered.place)
 
     # ---- The folder ----
@@ -77,7 +76,7 @@ class Desk:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a person should know, a sentence each."""
-        told = [*self._notes, self._closed, *self.ledger.notes]
+        told = [*self._notes, self.ledger.closed, *self.ledger.notes]
         if self.profiles is not None:
             told += self.profiles.notes
         stale = self.stale
@@ -99,6 +98,8 @@ class Desk:
         assert self.folder is not None
         self.folder = ReviewFolder.open(self.folder.folder)
         self._fresh = None
+        if self.ledger.closed:  # perhaps not any more
+            self.ledger.look_at(self.folder, self._store)
 
     def look(self, start: Place | None = None) -> None:
         """Find the predictions; a slice to begin with may be given."""
@@ -123,19 +124,9 @@ class Desk:
         """
         if self.folder is None:
             raise ProjectError("No predictions are open. Choose a project or a folder.")
-        if self._closed:
-            raise ProjectError(self._closed)
-        if not self.ledger.is_open:
-            self.ledger.open(self.where, self.folder.name)
         self.ledger.begin(reviewer.strip(), self.found.knows)
         self.queue.seed = crc32(self.ledger.reviewer.encode())
         self._take_opinions()
-
-    @property
-    def where(self) -> Path | str:
-        """Where verdicts are kept."""
-        assert self.folder is not None
-        return self._store or self.folder.home / STORE
 
     def remember(self) -> None:
         """Keep where one is.
@@ -145,7 +136,7 @@ class Desk:
         KdsegError
             Where that cannot be written.
         """
-        if self.folder is None or self._closed or not self.folder.folder.exists():
+        if self.folder is None or self.ledger.closed or not self.folder.folder.exists():
             return
         queue, filters = self.queue, self.queue.filters
         current = queue.current
@@ -251,6 +242,21 @@ class Desk:
         judged, pace = good + bad + unsure, self.ledger.pace_per_min
         left = (total - judged) * 60 / pace if pace else None
         return Counts(good, bad, unsure, judged, total, pace, left)
+
+    def judge(
+        self, words: Sequence[tuple[About, Word]], seconds: float, comment: str
+    ) -> None:
+        """Write verdicts down; the first one makes the store.
+
+        Raises
+        ------
+        KdsegError
+            Where they cannot be written.
+        """
+        was_open = self.ledger.is_open
+        self.ledger.judge(words, seconds, comment)
+        if not was_open:  # somebody else may have made it meanwhile, and judged
+            self._take_opinions()
 
     def read_news(self) -> bool:
         """Read what others said meanwhile; gives whether there is anything.
@@ -371,20 +377,6 @@ class Desk:
         if new and self.scores is not None:
             kept = {at: score for at, score in self.scores.items() if at[0] not in new}
             self.scores = kept
-
-    def _open_store(self, folder: ReviewFolder) -> None:
-        """Read verdicts that are there; a store is made when somebody begins."""
-        self._closed = folder.closed
-        place = self.where
-        try:
-            if isinstance(place, Path) and not place.exists():
-                return
-            if self._closed:
-                self.ledger.look_at(read_verdicts(place))
-            else:
-                self.ledger.open(place, folder.name)
-        except KdsegError as error:
-            self._closed = str(error)
 
     def _take_opinions(self) -> None:
         keys = [(*one.place, one.labels_hash) for one in self.ledger.verdicts]

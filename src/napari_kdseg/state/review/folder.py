@@ -3,7 +3,9 @@
 ::
 
     PROJECT/predictions/CASE/MODEL/     or OUT/CASE/MODEL/
-            review/verdicts.sqlite      what people said
+            review/                     made with the first verdict
+                   verdicts.sqlite      what people said
+                   database.json        or in which database that is
                    profiles/            what slices come to
                    state.json           where one stopped
 """
@@ -29,7 +31,6 @@ from napari_kdseg.review.predictions import (
 from napari_kdseg.review.queue import Filter, Order, Side
 from napari_kdseg.review.verdicts import Place
 
-STORE = "verdicts.sqlite"
 STATE = "state.json"
 
 Records = tuple[tuple[str, int], ...]
@@ -102,7 +103,7 @@ class ReviewFolder:
 
     @property
     def home(self) -> Path:
-        """Where the review is kept."""
+        """Where the review is kept; there once something is."""
         return self.folder / "review"
 
     @property
@@ -142,15 +143,16 @@ class ReviewFolder:
             return Remembered()
 
     def remember(self, what: Remembered) -> None:
-        """Keep where one stopped.
+        """Keep where one stopped, once there is anything to go on with.
 
         Raises
         ------
         KdsegError
             Where that cannot be written.
         """
+        if not self.home.exists():
+            return
         try:
-            self.home.mkdir(parents=True, exist_ok=True)
             write_text_atomic(self.home / STATE, what.model_dump_json(indent=1) + "\n")
         except OSError as error:
             raise KdsegError(

@@ -6,11 +6,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from napari_kdseg.errors import ProjectError
+from sqlalchemy import make_url
+
+from napari_kdseg.errors import KdsegError, ProjectError
+from napari_kdseg.review.database import file_of
 from napari_kdseg.review.queue import BAD, GOOD, UNSURE
-from napari_kdseg.review.sittings import Sitting
+from napari_kdseg.review.shared import store_of
+from napari_kdseg.review.sittings import Sitting, check_name
 from napari_kdseg.review.store import Store
-from napari_kdseg.review.verdicts import About, Verdict, Word
+from napari_kdseg.review.verdicts import About, Verdict, Word, read_verdicts
+from napari_kdseg.state.review.folder import ReviewFolder
 
 PACE_OVER_S = 180.0
 """Over which time back from the last verdict the pace is taken."""
@@ -61,6 +66,10 @@ class Ledger:
         self._clock = clock
         self._store: Store | None = None
         self._sitting: Sitting | None = None
+        self._place: tuple[Path | str, str] | None = None
+        self._sits = False
+        self.closed = ""
+        """Why no verdicts can be given; empty where they can."""
         self._seen = 0
         self._slices: dict[Key, dict[str, Verdict]] = {}
         self._tallies: Counter[tuple[str, str]] = Counter()
@@ -76,32 +85,53 @@ class Ledger:
         return self._store is not None
 
     @property
+    def database(self) -> str:
+        """The URL of the database; empty where verdicts are in a file."""
+        place = "" if self._place is None else self._place[0]
+        if file_of(place) is not None:
+            return ""
+        return make_url(str(place)).render_as_string(hide_password=True)
+
+    @property
     def sits(self) -> bool:
         """Whether verdicts can be given."""
-        return self._sitting is not None
+        return self._sits
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a person should know about the store."""
         return () if self._store is None else tuple(self._store.notes)
 
-    def look_at(self, rows: Iterable[Verdict]) -> None:
-        """Take rows of a store that cannot be opened for writing."""
-        self._take_in(rows)
+    def look_at(self, folder: ReviewFolder, store: Path | str | None = None) -> None:
+        """Read the verdicts on the predictions of a folder, where there are any.
 
-    def open(self, where: Path | str, project: str) -> None:
-        """Open a store, and read what is in it.
+        Where they cannot be read, or none can be added, `closed` says why.
 
-        Raises
-        ------
-        ReviewError
-            Where it is damaged, of a newer version or out of reach.
+        Parameters
+        ----------
+        folder
+            With the predictions.
+        store
+            Where verdicts are; None: where the folder says.
         """
-        self._store = Store.open(where, project)
-        self.news()
+        self.closed = folder.closed
+        try:
+            place = store or store_of(folder.home)
+            self._place = (place, folder.name)
+            file = file_of(place)
+            if file is not None and not file.exists():
+                return
+            if self.closed:
+                self._take_in(read_verdicts(place))
+            else:
+                self._open()
+        except KdsegError as error:
+            self.closed = str(error)
 
     def begin(self, reviewer: str, known: Callable[[Verdict], bool]) -> None:
         """Begin a sitting; what this reviewer did before can be taken back in it.
+
+        Where not even the folder of the store is there, the first verdict makes both.
 
         Parameters
         ----------
@@ -112,11 +142,15 @@ class Ledger:
 
         Raises
         ------
-        ReviewError
-            Where the store cannot be written to.
+        KdsegError
+            Where the name is empty, or the store cannot be written to.
         """
-        assert self._store is not None
-        self._sitting = self._store.sit(reviewer)
+        check_name(reviewer)
+        self._check_open()
+        if self._store is None and self._is_begun:
+            self._open()
+        self._sitting = None if self._store is None else self._store.sit(reviewer)
+        self._sits = True
         self.reviewer = reviewer
         mine = [
             said[reviewer]
@@ -134,6 +168,7 @@ class Ledger:
         if self._store is not None:
             self._store.close()
         self._store = self._sitting = None
+        self._sits = False
 
     def news(self) -> list[Key]:
         """Read what is new in the store; gives the slices that it is about."""
@@ -175,9 +210,10 @@ class Ledger:
         ReviewError
             Where that cannot be written.
         """
-        sitting = self._at_table()
+        self._check_sits()
         if not self._history:
             return ()
+        sitting = self._at_table()
         last = self._history[-1]
         # All at once: of a page that was judged, all is taken back or nothing is.
         rows = [replace(one, kind="take-back", seconds=None) for one in last]
@@ -242,12 +278,36 @@ class Ledger:
 
     # ---- Private ----
 
-    def _at_table(self) -> Sitting:
-        if self._sitting is None:
+    @property
+    def _is_begun(self) -> bool:
+        assert self._place is not None
+        file = file_of(self._place[0])
+        return file is None or file.parent.exists()
+
+    def _open(self) -> None:
+        assert self._place is not None
+        self._store = Store.open(*self._place)
+        self.news()
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ProjectError(self.closed)
+
+    def _check_sits(self) -> None:
+        self._check_open()
+        if not self._sits:
             raise ProjectError(
                 "Nobody judges yet; a verdict has a reviewer. Write your name, and "
                 "press Begin."
             )
+
+    def _at_table(self) -> Sitting:
+        self._check_sits()
+        if self._store is None:
+            self._open()
+        if self._sitting is None:
+            assert self._store is not None
+            self._sitting = self._store.sit(self.reviewer)
         return self._sitting
 
     def _take_in(self, rows: Iterable[Verdict]) -> list[Key]:

@@ -27,7 +27,8 @@ class Profiles:
     Parameters
     ----------
     home
-        Where they are kept.
+        Where they are kept, once that is there: to look at predictions leaves nothing
+        beside them.
     cache
         Where converted files lie; None: the user's.
     """
@@ -40,6 +41,7 @@ class Profiles:
         self._failed: set[str] = set()
         self._todo: deque[Prediction] = deque()
         self._new: list[tuple[Prediction, Profile]] = []
+        self._unkept: list[tuple[Prediction, Profile]] = []
         self._profiler: Profiler | None = None
         self._going = True
         self.notes: tuple[str, ...] = ()
@@ -94,6 +96,11 @@ class Profiles:
 
     def work(self) -> bool:
         """Do one step; gives whether there was one to do."""
+        if self._unkept and self._home.exists():
+            one, profile = self._unkept.pop()
+            with suppress(OSError):  # it is made again another time
+                write_profile(self._home, one, profile)
+            return True
         with self._lock:
             one = self._todo[0] if self._todo else None
         if one is None:
@@ -122,8 +129,7 @@ class Profiles:
             self._done(one, None)
             return
         profile = profiler.result()
-        with suppress(OSError):  # it is made again another time
-            write_profile(self._home, one, profile)
+        self._unkept.append((one, profile))
         self._done(one, profile)
 
     def _done(self, one: Prediction, profile: Profile | None) -> None:

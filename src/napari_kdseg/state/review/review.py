@@ -1,20 +1,19 @@
 """Judging predictions slice by slice: what the Review dock shows and does."""
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from psygnal import Signal
 
 from napari_kdseg.errors import KdsegError, ProjectError
-from napari_kdseg.review.planes import View
-from napari_kdseg.review.queue import Filter, Order
-from napari_kdseg.review.verdicts import About, Place, Word
+from napari_kdseg.review.shared import share
+from napari_kdseg.review.verdicts import About, Word
+from napari_kdseg.state.review.chosen import Chosen
 from napari_kdseg.state.review.desk import Desk
 from napari_kdseg.state.review.folder import ReviewFolder
-from napari_kdseg.state.review.seen import AHEAD, PAGE, Seen
+from napari_kdseg.state.review.seen import AHEAD, PAGE
 from napari_kdseg.volumes.cache import Cache
 
 __all__ = ["AHEAD", "PAGE", "Review"]
@@ -23,7 +22,7 @@ _REMEMBER_EVERY = 20
 _READ_NEWS_EVERY_S = 2.0
 
 
-class Review(Seen):
+class Review(Chosen):
     """What the Review dock shows and does.
 
     What goes wrong is told in `status`; nothing is raised, but by `plane` and
@@ -32,15 +31,6 @@ class Review(Seen):
 
     Attributes
     ----------
-    current_changed
-        Emitted when another slice is to be judged, or none is left.
-    queue_changed
-        Emitted when other slices come next, or in another order; `current` is the same.
-    counts_changed
-        Emitted when there are other verdicts, of this reviewer or of others.
-    scans_changed
-        Emitted when there are other predictions, models, axes, orders or channels to
-        choose from, or another choice of them, or other notes.
     plane_ready
         Emitted by `poll` when slices have been read, among them perhaps `current`.
     status_changed
@@ -49,10 +39,6 @@ class Review(Seen):
         What the next verdict says besides; it is empty again after it.
     """
 
-    current_changed = Signal()
-    queue_changed = Signal()
-    counts_changed = Signal()
-    scans_changed = Signal()
     plane_ready = Signal()
 
     def __init__(
@@ -62,8 +48,7 @@ class Review(Seen):
     ) -> None:
         super().__init__(cache, clock)
         self.comment = ""
-        self._shown_at = self._news_at = clock()
-        self._since_remembered = 0
+        self._news_at = clock()
 
     # ---- The folder ----
 
@@ -75,9 +60,31 @@ class Review(Seen):
         folder
             The project, or the folder that was given as ``--out``.
         store
-            The file or database of verdicts; None: ``review/verdicts.sqlite`` there.
+            The file or database of verdicts; None: what the folder names, or else
+            ``review/verdicts.sqlite`` there, made with the first verdict.
         """
         self._try(lambda: self._open(folder, store))
+
+    def keep_verdicts_in(self, url: str) -> bool:
+        """Keep verdicts in a database that several share; those given are copied.
+
+        Parameters
+        ----------
+        url
+            Of a PostgreSQL database, without a password; empty: in the folder again.
+
+        Returns
+        -------
+        bool
+            Whether they are kept there now; nobody judges then, until somebody begins.
+        """
+        opened = self._desk.folder
+        if opened is None:
+            return False
+        if not self._try(lambda: share(opened.home, url, opened.name)):
+            return False
+        self.open_folder(opened.folder)
+        return True
 
     def refresh(self) -> None:
         """Look for predictions that are new, gone or changed."""
@@ -104,109 +111,6 @@ class Review(Seen):
         self.scans_changed.emit()
         self.counts_changed.emit()
         return begun
-
-    # ---- What is judged ----
-
-    @property
-    def model(self) -> str:
-        """The one whose predictions are judged; empty where there is none."""
-        return self._desk.model
-
-    @model.setter
-    def model(self, model: str) -> None:
-        if model != self.model and model in self.models:
-            self._desk.choose(model)
-            self._lay_out(self.axis)
-
-    @property
-    def axis(self) -> int:
-        """The axis of the stored arrays across which slices are cut: 0, 1, 2."""
-        return self._desk.queue.table.axis
-
-    @axis.setter
-    def axis(self, axis: int) -> None:
-        if axis != self.axis:
-            self._lay_out(axis)
-
-    @property
-    def order(self) -> Order:
-        """Which slices come first; the sequence goes on from `current`."""
-        return self._desk.queue.order
-
-    @order.setter
-    def order(self, order: Order) -> None:
-        why_not = self.orders[order]
-        if why_not:
-            self._tell(why_not)
-        elif order != self.order:
-            self._desk.queue.order = order
-            self._desk.queue.forget_visits()
-            self._rearrange(anew=order != "sequence")
-            self._remember()
-            self.scans_changed.emit()
-
-    @property
-    def filters(self) -> Filter:
-        """Which slices are shown at all."""
-        return self._desk.queue.filters
-
-    @filters.setter
-    def filters(self, filters: Filter) -> None:
-        if filters != self.filters:
-            self._desk.queue.filters = filters
-            self._desk.queue.forget_visits()
-            self._rearrange()
-            self._remember()
-            self.counts_changed.emit()
-            self.scans_changed.emit()
-
-    @property
-    def channel(self) -> int:
-        """Which channel of the scan planes show."""
-        return self._looking.view.channel
-
-    @channel.setter
-    def channel(self, channel: int) -> None:
-        self._look(replace(self._looking.view, channel=channel))
-
-    @property
-    def uncertainty_shown(self) -> bool:
-        """Whether planes come with their uncertainty; reading it takes time."""
-        return self._looking.view.uncertainty
-
-    @uncertainty_shown.setter
-    def uncertainty_shown(self, shown: bool) -> None:
-        self._look(replace(self._looking.view, uncertainty=shown))
-
-    # ---- What a classifier says ----
-
-    def set_scores(self, scores: Mapping[Place, float] | None) -> None:
-        """Take what a classifier says; at first, doubtful slices come first."""
-        self._desk.set_scores(scores)
-        self._rearrange()
-        self.counts_changed.emit()
-        self.scans_changed.emit()
-
-    @property
-    def threshold(self) -> float:
-        """P(good) from which on a slice is accepted."""
-        return self._desk.queue.threshold
-
-    @threshold.setter
-    def threshold(self, threshold: float) -> None:
-        if threshold != self.threshold:
-            self._desk.queue.threshold = threshold
-            if self.order == "doubt" or self.filters.side != "all":
-                self._rearrange()
-            self.counts_changed.emit()
-
-    def set_sample(self, places: Sequence[Place] | None) -> None:
-        """Show these slices alone, in this order, as an audit does; None: all again."""
-        self._desk.queue.sample = None if places is None else tuple(places)
-        self._desk.queue.forget_visits()
-        self._rearrange(anew=True)
-        self._remember()
-        self.counts_changed.emit()
 
     # ---- The queue ----
 
@@ -318,9 +222,12 @@ class Review(Seen):
 
     def _judge(self, words: Sequence[tuple[About, Word]]) -> bool:
         seconds, comment = self._clock() - self._shown_at, self.comment
-        if not self._try(lambda: self._desk.ledger.judge(words, seconds, comment)):
+        was_open = self._desk.ledger.is_open
+        if not self._try(lambda: self._desk.judge(words, seconds, comment)):
             return False
         self.comment = ""
+        if not was_open:  # a new store may have something to tell
+            self.scans_changed.emit()
         abouts = [about for about, _ in words]
         self._desk.opinions_on(abouts)
         self._desk.queue.finish(abouts)
@@ -344,42 +251,6 @@ class Review(Seen):
         self._visit(abouts)
         self._desk.queue.reopen(abouts)
 
-    def _look(self, view: View) -> None:
-        if view != self._looking.view:
-            self._looking.view = view
-            self._expect()
-            self.scans_changed.emit()
-
-    def _lay_out(self, axis: int) -> None:
-        self._desk.set_table(axis)
-        self._remember()
-        self._show_all()
-
-    def _rearrange(self, *, anew: bool = False) -> None:
-        """Put the queue in order; only anew, or where it is hidden, `current` goes."""
-        before = self.current
-        self._desk.queue.rearrange(keep_current=not anew)
-        self._desk.leave_hidden()
-        self._after_rearranging(before)
-
-    def _after_rearranging(self, before: About | None) -> None:
-        self.queue_changed.emit()
-        if self.current != before:
-            self._show_next()
-        else:
-            self._expect()
-
-    def _show_next(self) -> None:
-        self._shown_at = self._clock()
-        self._expect()
-        self.current_changed.emit()
-
-    def _show_all(self) -> None:
-        self.scans_changed.emit()
-        self.queue_changed.emit()
-        self._show_next()
-        self.counts_changed.emit()
-
     def _poll_store(self) -> None:
         if self._clock() - self._news_at < _READ_NEWS_EVERY_S:
             return
@@ -394,10 +265,3 @@ class Review(Seen):
             self.queue_changed.emit()
             self.counts_changed.emit()
             self.scans_changed.emit()
-
-    def _remember(self) -> None:
-        self._since_remembered = 0
-        try:
-            self._desk.remember()
-        except KdsegError as error:
-            self._tell(str(error))

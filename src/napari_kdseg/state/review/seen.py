@@ -80,6 +80,16 @@ class Seen:
         return self._desk.ledger.sits
 
     @property
+    def database(self) -> str:
+        """Where verdicts are kept, if not in a file; without a password."""
+        return self._desk.ledger.database
+
+    @property
+    def closed(self) -> str:
+        """Why no verdicts can be given in this folder; empty where they can."""
+        return self._desk.ledger.closed
+
+    @property
     def predictions(self) -> tuple[Prediction, ...]:
         """All that were found, of every model."""
         return self._desk.found.predictions

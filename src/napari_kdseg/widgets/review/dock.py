@@ -5,7 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import QSettings, QTimer
-from qtpy.QtWidgets import QFileDialog, QMainWindow, QTabBar, QWidget
+from qtpy.QtWidgets import (
+    QFileDialog,
+    QInputDialog,
+    QMainWindow,
+    QTabBar,
+    QWidget,
+)
 
 from napari_kdseg.state.grading.grading import Grading
 from napari_kdseg.state.jobs import Worker
@@ -23,6 +29,11 @@ from napari_kdseg.widgets.review.prefetch import Prefetch
 POLL_MS = 40
 _SETTINGS = ("napari-kdseg", "napari-kdseg")
 _NO_FOLDER = "Open the folder of a project, or one that predictions were written to."
+_WHERE = (
+    "Address of a database that all reviewers reach, such as\n"
+    "postgresql://HOST/DATABASE; empty: a file in the folder.\n"
+    "The verdicts that are there are copied."
+)
 _NO_NAME = "Write your name first: it stands beside each of your verdicts."
 
 
@@ -86,12 +97,19 @@ class ReviewDock(Dock):
         )
         self.project_button = button("", "The project that is open in the Volumes dock")
         self.refresh_button = button("Refresh", "Looks for new predictions")
+        self.store = one_line()
+        self.store_button = button(
+            "Change…", "Verdicts lie in the folder, or in a database of the lab"
+        )
         self.who = Who(settings)
         place = row(self.folder, self.refresh_button, self.open_button)
         place.setStretch(0, 1)
         fields = form()
         fields.addRow("Folder", place)
         fields.addRow("", self.project_button)
+        kept = row(self.store, self.store_button)
+        kept.setStretch(0, 1)
+        fields.addRow("Verdicts", kept)
         fields.addRow("Reviewer", self.who)
         self.fields = fields
         self.message = wrapped_label()
@@ -123,6 +141,7 @@ class ReviewDock(Dock):
         self.open_button.clicked.connect(self._on_open_clicked)
         self.project_button.clicked.connect(self._on_project_clicked)
         self.refresh_button.clicked.connect(self._on_refresh_clicked)
+        self.store_button.clicked.connect(self._on_store_clicked)
         self.who.named.connect(self._on_named)
         self.tabs.currentChanged.connect(self._show_page)
         self.panel.startClicked.connect(self._on_start_clicked)
@@ -178,6 +197,14 @@ class ReviewDock(Dock):
     def _on_refresh_clicked(self) -> None:
         self.state.refresh()
 
+    def _on_store_clicked(self) -> None:
+        url, accepted = QInputDialog.getText(
+            self, "Where verdicts are kept", _WHERE, text=self.state.database
+        )
+        if accepted and self.correction.end():
+            self.judging.end()
+            self.state.keep_verdicts_in(url.strip())
+
     def _on_named(self, name: str) -> None:
         if self.state.can_judge and not (name and self._sit()):
             self.who.setName(self.state.reviewer)
@@ -187,12 +214,12 @@ class ReviewDock(Dock):
             return
         if self.judging.active:
             self.judging.end()
-        elif self._sit():
+        elif self._may_look():
             self.judging.begin()
             self._leave_keyboard()
 
     def _on_sheet_clicked(self) -> None:
-        if self.correction.end() and self._sit():
+        if self.correction.end() and self._may_look():
             self.judging.pause(paused=True)
             self.sheet.open_over(self._canvas(), self.judging.canvas.turned)
 
@@ -211,6 +238,10 @@ class ReviewDock(Dock):
 
     def _on_sheet_closed(self) -> None:
         self.judging.pause(paused=False)
+
+    def _may_look(self) -> bool:
+        """Whether slices can be shown: somebody judges, or here nobody can."""
+        return bool(self.state.closed) or self._sit()
 
     def _sit(self) -> bool:
         """Have somebody judge; gives whether that is settled."""
@@ -250,6 +281,8 @@ class ReviewDock(Dock):
         self.folder.setText("none" if folder is None else folder.name)
         self.folder.setToolTip(_NO_FOLDER if folder is None else str(folder))
         self.refresh_button.setVisible(folder is not None)
+        self.store.setText(self.state.database or "in the folder")
+        self.store_button.setEnabled(folder is not None)
         self.notes.setText("\n".join(self.state.notes))
         self.notes.setVisible(bool(self.state.notes))
         self._show_message(self.state.status if folder is not None else _NO_FOLDER)

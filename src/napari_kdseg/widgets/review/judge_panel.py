@@ -236,20 +236,22 @@ class JudgePanel(QWidget):
     def _show_judging(self) -> None:
         active, there = self.judging.active, self.state.current is not None
         looking = self.judging.looking
-        self.start_button.setText("Stop judging" if active else "Begin judging")
+        begin = "Look at slices" if self.state.closed else "Begin judging"
+        self.start_button.setText("Stop judging" if active else begin)
         self.start_button.setEnabled(active or bool(self.state.predictions))
         self.sheet_button.setEnabled(bool(self.state.predictions))
         self.place.setText(self.judging.title if there else "")
         self._show_legend()
         if self.comment.text() != self.state.comment:
             self.comment.setText(self.state.comment)
+        can_judge = looking and there and not self.state.closed
         for verdict in (self.good_button, self.bad_button, self.unsure_button):
-            verdict.setEnabled(looking and there)
+            verdict.setEnabled(can_judge)
         for other in (self.next_button, self.skip_button):
             other.setEnabled(looking and there)
         for always in (self.back_button, self.overlay_button, self.doubt_button):
             always.setEnabled(looking)
-        self.comment.setEnabled(looking and there)
+        self.comment.setEnabled(can_judge)
         canvas = self.judging.canvas
         self.overlay_button.setChecked(canvas.overlay_shown)
         self.doubt_button.setChecked(canvas.doubt_shown)
