@@ -15,6 +15,7 @@
     ├── ReviewError          verdicts that cannot be kept or read
     │   └── DamagedStoreError  a store of verdicts that is no longer whole
     └── StopRequested        exit code 3: somebody asked the run to stop
+        └── RequeueRequested exit code 75: the machine is taken away; start it again
 
 Every message is one sentence, or two: which thing, the value found, the rule, and
 what to do about it.
@@ -77,3 +78,12 @@ class StopRequested(KdsegError):  # noqa: N818 - an order, not an error
     """Somebody asked the run to stop, and it did in good order."""
 
     exit_code = 3
+
+
+class RequeueRequested(StopRequested):
+    """The machine was asked for; the run stopped in good order, to be started again.
+
+    75 is ``EX_TEMPFAIL`` of sysexits.h: it failed for now, and may be tried again.
+    """
+
+    exit_code = 75

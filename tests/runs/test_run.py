@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-from napari_kdseg.errors import RunError, StopRequested
+from napari_kdseg.errors import RequeueRequested, RunError, StopRequested
 from napari_kdseg.runs import lock as lock_module
 from napari_kdseg.runs.lock import Holder, Lock, is_held
 from napari_kdseg.runs.run import Run
@@ -208,6 +208,35 @@ def test_a_stop_before_the_start_is_obeyed(run: Run) -> None:
     with pytest.raises(StopRequested), run.executing():
         run.check_stop()
     assert run.state() == "stopped"
+
+
+def test_a_run_asked_to_make_way_says_that_it_is_to_be_started_again(run: Run) -> None:
+    with contextlib.suppress(RequeueRequested), run.executing():
+        run.request_requeue()
+        assert run.stop_requested()
+        run.check_stop()
+        raise AssertionError("it went on")
+    assert RequeueRequested.exit_code == 75
+    assert run.state() == "stopped"
+    assert run.events()[0][-1]["requeue"] is True
+    with run.executing():
+        run.check_stop()
+    assert run.state() == "finished"
+
+
+def test_a_wish_to_stop_goes_before_one_to_make_way(run: Run) -> None:
+    run.request_requeue()
+    run.request_stop()
+    request = run.asked_to_stop()
+    assert request is not None
+    assert request.exit_code == 3
+
+
+def test_a_wish_to_make_way_is_of_one_execution_and_not_of_the_next(run: Run) -> None:
+    run.request_requeue()
+    with run.executing():
+        run.check_stop()
+    assert run.state() == "finished"
 
 
 def test_a_finished_run_is_not_executed_again(run: Run) -> None:

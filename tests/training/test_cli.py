@@ -156,9 +156,11 @@ cli.main()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_a_run_in_good_order_with_3(
-    tmp_path: Path, number: signal.Signals
+@pytest.mark.parametrize(
+    ("name", "status"), [("SIGINT", 3), ("SIGTERM", 75), ("SIGUSR1", 75)]
+)
+def test_a_signal_stops_a_run_in_good_order_with_3_or_to_go_on_later_with_75(
+    tmp_path: Path, name: str, status: int
 ) -> None:
     run = Run.create(tmp_path / "run", {"version": 1, "command": "wait"})
     process = subprocess.Popen(
@@ -168,10 +170,11 @@ def test_a_signal_stops_a_run_in_good_order_with_3(
     )
     while len(run.events()[0]) < 2:
         time.sleep(0.02)
-    process.send_signal(number)
+    process.send_signal(getattr(signal, name))
     _, said = process.communicate(timeout=20)
-    assert process.returncode == 3
+    assert process.returncode == status
     assert run.state() == "stopped"
+    assert run.events()[0][-1]["requeue"] is (status == 75)
     assert "what is finished is kept" in said
 
 

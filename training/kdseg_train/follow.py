@@ -31,23 +31,32 @@ Count = Callable[[int, int], None]
 """Told how many are done, and how many there are."""
 
 
-def execute_and_show(run: Run) -> None:
+def execute_and_show(run: Run, *, alone: bool = True) -> None:
     """Execute a run here while its events are shown; then print its scores, if any.
 
     The first Ctrl+C, or a request to terminate, asks the run to stop in good order;
     the second Ctrl+C ends it at once.
+
+    Parameters
+    ----------
+    run
+        To execute.
+    alone
+        False: one of several processes, each of which may hear of one Ctrl+C twice.
     """
     from kdseg_train.execute import execute
     from kdseg_train.summary import read_summary
 
-    with showing(run), stopping_on_signals(run):
+    with showing(run), stopping_on_signals(run, alone=alone):
         execute(run)
     found = read_summary(run.folder / "metrics.csv")
     if found is not None:
         print_table(*found)
 
 
-def prepare_and_execute(folder: Path, config: dict[str, Any], *, resume: bool) -> None:
+def prepare_and_execute(
+    folder: Path, config: dict[str, Any], *, resume: bool, alone: bool = True
+) -> None:
     """Execute a new run here, or go on with one that has this config.
 
     Raises
@@ -68,7 +77,7 @@ def prepare_and_execute(folder: Path, config: dict[str, Any], *, resume: bool) -
             f"{folder} holds the unfinished work of a run that is {state}; add "
             "--resume to go on with it, or choose a new folder."
         )
-    execute_and_show(prepared)
+    execute_and_show(prepared, alone=alone)
 
 
 @contextlib.contextmanager
@@ -96,18 +105,28 @@ def counting(stage: str) -> Iterator[Count]:
 
 
 @contextlib.contextmanager
-def stopping_on_signals(run: Run) -> Iterator[None]:
-    """Turn Ctrl+C and termination into the run's `stop` while the block lasts."""
+def stopping_on_signals(run: Run, *, alone: bool = True) -> Iterator[None]:
+    """Turn signals into requests to the run while the block lasts.
+
+    Ctrl+C asks it to stop. Whoever takes the machine back sends SIGTERM, or SIGUSR1
+    where it warns some time before, as SLURM does: then the run makes way.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may take signals
         return
 
     def ask(number: int, frame: FrameType | None) -> None:
-        run.request_stop()
-        sys.stderr.write("Stopping in good order; Ctrl+C again ends it at once.\n")
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with contextlib.suppress(FileNotFoundError):  # the run is not made yet
+            if number != signal.SIGINT:
+                run.request_requeue()
+                return
+            run.request_stop()
+        if alone:
+            sys.stderr.write("Stopping in good order; Ctrl+C again ends it at once.\n")
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before = {number: signal.signal(number, ask) for number in _SIGNALS}
+    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
+    before = {number: signal.signal(number, ask) for number in numbers}
     try:
         yield
     finally:
@@ -115,7 +134,7 @@ def stopping_on_signals(run: Run) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
 
 
 class _Shown:

@@ -19,7 +19,6 @@ UTC. The file only grows; readers keep the byte they have read to.
 import contextlib
 import copy
 import json
-import math
 import os
 import socket
 import time
@@ -30,9 +29,11 @@ from typing import Any, Literal
 import yaml
 
 from napari_kdseg.atomic import write_text_atomic
-from napari_kdseg.errors import RunError, StopRequested
+from napari_kdseg.errors import RequeueRequested, RunError, StopRequested
+from napari_kdseg.runs import requests
 from napari_kdseg.runs.environment import environment
 from napari_kdseg.runs.lock import Lock, is_held
+from napari_kdseg.runs.plain import as_finite, as_plain
 
 EVENT_VERSION = 1
 
@@ -129,6 +130,11 @@ class Run:
         return self._folder
 
     @property
+    def leads(self) -> bool:
+        """Whether this process writes what the run makes; of several, one does."""
+        return True
+
+    @property
     def config(self) -> dict[str, Any]:
         """A copy of the settings, as YAML has them (lists and strings, no paths)."""
         return copy.deepcopy(self._config)
@@ -176,7 +182,7 @@ class Run:
         Numbers that are not finite become null, since JSON has no word for them.
         """
         record = {"v": EVENT_VERSION, "time": round(time.time(), 3), "event": kind}
-        line = json.dumps(_finite(_plain(record | fields)), allow_nan=False) + "\n"
+        line = json.dumps(as_finite(as_plain(record | fields)), allow_nan=False) + "\n"
         with self.events_path.open("ab", buffering=0) as file:
             file.write(line.encode())
             if kind in _FINAL:
@@ -217,11 +223,19 @@ class Run:
 
     def request_stop(self) -> None:
         """Ask for an orderly end; who executes the run looks at every step."""
-        (self._folder / "stop").touch()
+        (self._folder / requests.STOP).touch()
+
+    def request_requeue(self) -> None:
+        """Ask for an orderly end after which the run is to be started again."""
+        (self._folder / requests.REQUEUE).touch()
 
     def stop_requested(self) -> bool:
         """Whether somebody asked for an orderly end."""
-        return (self._folder / "stop").exists()
+        return requests.is_asked(self._folder)
+
+    def asked_to_stop(self) -> StopRequested | None:
+        """What `check_stop` would raise."""
+        return requests.as_error(self._folder)
 
     def check_stop(self) -> None:
         """Leave the work where somebody asked for it.
@@ -229,12 +243,10 @@ class Run:
         Raises
         ------
         StopRequested
-            Where the file `stop` exists.
+            Where the file `stop` or `requeue` exists; the latter's is a child of it.
         """
-        if self.stop_requested():
-            raise StopRequested(
-                f"{self._folder} was asked to stop; what is finished is kept."
-            )
+        if (request := self.asked_to_stop()) is not None:
+            raise request
 
     # ---- Executing ----
 
@@ -263,9 +275,11 @@ class Run:
                 f"{self._folder} is finished; its result stays as it is. Use another "
                 "folder to run it again."
             )
+        # Who makes way means the execution at hand, never one to come.
+        requests.forget(self._folder, requests.REQUEUE)
         if last is not None and last not in _FINAL:
             # The request was meant for the execution that died.
-            self._forget_stop()
+            requests.forget(self._folder)
         resuming = self.has_work
         self.partial.mkdir(exist_ok=True)
         self.checkpoints.mkdir(exist_ok=True)
@@ -286,22 +300,21 @@ class Run:
         try:
             yield
         except (StopRequested, KeyboardInterrupt) as stop:
-            self._last_words("stopped", str(stop) or "interrupted from the keyboard")
+            said = str(stop) or "interrupted from the keyboard"
+            again = isinstance(stop, RequeueRequested)
+            self._last_words("stopped", said, requeue=again)
             raise
         except BaseException as error:
             self._last_words("error", str(error) or type(error).__name__)
             raise
         self.event("finished")
-        self._forget_stop()
+        requests.forget(self._folder)
 
-    def _last_words(self, kind: str, message: str) -> None:
+    def _last_words(self, kind: str, message: str, **fields: Any) -> None:
         # A full disk must not hide the error that came first.
         with contextlib.suppress(OSError):
-            self.event(kind, message=message)
-            self._forget_stop()
-
-    def _forget_stop(self) -> None:
-        (self._folder / "stop").unlink(missing_ok=True)
+            self.event(kind, message=message, **fields)
+            requests.forget(self._folder)
 
     # ---- Reading the file of events ----
 
@@ -352,36 +365,12 @@ def _ordered(config: dict[str, Any], where: str = "The config") -> dict[str, Any
             "version: 1 and command: fit, predict or evaluate."
         )
     first = {"version": config["version"], "command": config["command"]}
-    plain: dict[str, Any] = yaml.safe_load(_dump(_plain(first | config)))
+    plain: dict[str, Any] = yaml.safe_load(_dump(as_plain(first | config)))
     return plain
 
 
 def _dump(plain: dict[str, Any]) -> str:
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
-
-
-def _plain(value: Any) -> Any:
-    """The value in the words YAML and JSON share: no tuples, paths, numpy scalars."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    return value
-
-
-def _finite(value: Any) -> Any:
-    """The plain value with null where a number is not finite."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def _other_config(run: Run, wanted: dict[str, Any]) -> str:
