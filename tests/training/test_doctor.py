@@ -26,6 +26,15 @@ def test_a_missing_package_is_named_with_the_line_that_gets_it(
     assert missing.fix == 'python -m pip install "zarr"'
 
 
+def test_one_process_trains_without_what_several_need(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(doctor, "version", lambda name: None)
+    missing = found("accelerate")
+    assert (missing.good, missing.needed) == (False, False)
+    assert "napari-kdseg[cluster]" in missing.fix
+
+
 def test_a_viewer_without_qt_is_told_apart_from_a_broken_installation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -110,7 +110,8 @@ def accepted_slices(
         ]
         chosen.append(_chosen(one, prob >= threshold, words, preprocessing))
         run.progress(number, len(pseudo), stage="score")
-    write_scores(run.folder / "scores.csv", rows)
+    if run.leads:
+        write_scores(run.folder / "scores.csv", rows)
     run.metric(
         stage="accepted",
         slices=len(rows),

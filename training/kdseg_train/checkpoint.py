@@ -1,5 +1,6 @@
 """What a stage of training goes on from: after a kill, or after losses gone wrong."""
 
+import hashlib
 import json
 import math
 import shutil
@@ -85,6 +86,16 @@ class Checkpoint:
         """
         assert self._good is not None
         return self._put(self._good)
+
+    def digest(self, state: State) -> str:
+        """SHA-256 of all that `save` would write of this moment."""
+        digest = hashlib.sha256(json.dumps(asdict(state)).encode())
+        moments = _contiguous(_moments(self.optimiser))
+        for tensors in (_contiguous(self.network.state_dict()), moments):
+            for name, value in sorted(tensors.items()):
+                digest.update(name.encode())
+                digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
     def _put(self, found: "Snapshot") -> State:
         self.network.load_state_dict(found.weights)

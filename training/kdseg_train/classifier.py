@@ -29,13 +29,15 @@ from kdseg_train.by_scan import Judgements, Plan, planned
 from kdseg_train.calibration import calibrate, p_good, table
 from kdseg_train.classifier_settings import ClassifierSettings
 from kdseg_train.config import Augmentation
+from kdseg_train.keep import keep_model
 from kdseg_train.loop import Stage, seeded
 from kdseg_train.loop import train as train_stage
 from kdseg_train.patches import Batch
+from kdseg_train.ranks import here
 from napari_kdseg.atomic import write_text_atomic
 from napari_kdseg.inference.quality import Judged, classifier_input
 from napari_kdseg.models.card import Calibration, ModelCard, Provenance, Tiling
-from napari_kdseg.models.model import Model, save_model
+from napari_kdseg.models.model import Model
 from napari_kdseg.models.networks import build_classifier
 from napari_kdseg.models.parameters import NetworkSpec
 from napari_kdseg.review.curves import auroc
@@ -115,10 +117,13 @@ def train_classifier(
         stage = f"{STAGE}-fold-{number}-of-{len(plan.folds)}"
         share = CROSS_FITTED * len(kept) / len(slices)
         network = lesson.taught(stage, kept, left_out, share)
-        answers[left_out] = lesson.answers(network, left_out)
+        if run.leads:
+            answers[left_out] = lesson.answers(network, left_out)
     apart = [] if plan.folds else plan.calibration
     share = CROSS_FITTED if plan.folds else 1.0
     network = lesson.taught(STAGE, plan.training, apart, share)
+    if not run.leads:
+        return keep_model(run, purpose.folder, _card(purpose, settings), network)
     answers[[*apart, *plan.test]] = lesson.answers(network, [*apart, *plan.test])
     held_out = _HeldOut.of(slices, plan, answers, settings)
     held_out.write(purpose)
@@ -132,7 +137,7 @@ def train_classifier(
             ),
         }
     )
-    return save_model(purpose.folder, card, network)
+    return keep_model(run, purpose.folder, card, network)
 
 
 @dataclass(frozen=True)
@@ -302,21 +307,20 @@ class JudgedSource:
         self.slices = slices
         self.organs = organs
         self.batch_size = settings.training.batch
+        self.share = here().share(self.batch_size)
         self.augmentation = settings.augmentation
         self.key = np.array([seed, zlib.crc32(STAGE.encode())], dtype=np.uint64)
 
     def batch(self, step: int) -> Batch:
         """Batch of a step: image and masks as channels, 1 for good as labels."""
         first = step * self.batch_size
-        samples, good = zip(
-            *(self._sample(first + i) for i in range(self.batch_size)), strict=True
-        )
+        samples, good = zip(*(self._sample(first + i) for i in self.share), strict=True)
         image = torch.stack([sample.image for sample in samples])
         labels = torch.stack([sample.labels for sample in samples])
         return Batch(
             classifier_input(image, labels, self.organs),
             torch.tensor(good, dtype=torch.int64),
-            torch.ones(self.batch_size, self.organs, dtype=torch.bool),
+            torch.ones(len(self.share), self.organs, dtype=torch.bool),
             step,
         )
 

@@ -1,7 +1,8 @@
 """kdseg-train: everything of napari-kdseg that needs no screen.
 
-Exit status: 0 done, 1 failed, 2 wrong use, 3 stopped on request. Errors are one
-sentence on standard error; ``--debug`` adds the traceback.
+Exit status: 0 done, 1 failed, 2 wrong use, 3 stopped on request, 75 stopped to make way
+and to be started again. Errors are one sentence on standard error; ``--debug`` adds the
+traceback.
 """
 
 import json
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kdseg_train import cli_quality, cli_volumes
+from kdseg_train import cli_quality, cli_training, cli_volumes
 from napari_kdseg.errors import KdsegError, UsageError
 
 # Whatever else a command needs is imported inside it: --help must answer at once.
@@ -20,7 +21,8 @@ from napari_kdseg.errors import KdsegError, UsageError
 app = typer.Typer(
     name="kdseg-train",
     help="Segment 3D scans and train the networks that do it; no screen needed.",
-    epilog="Exit status: 0 done, 1 failed, 2 wrong use, 3 stopped on request.",
+    epilog="Exit status: 0 done, 1 failed, 2 wrong use, 3 stopped on request, "
+    "75 to be started again.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -80,30 +82,8 @@ def new(
     _say(f"{out} is ready: read it, then kdseg-train fit {out} --out RUN")
 
 
-@app.command()
-def fit(
-    recipe: Annotated[
-        Path, typer.Argument(help="A recipe, or the name of one that comes along.")
-    ],
-    out: Annotated[Path, typer.Option(help="Run folder; the model will be in it.")],
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Where relative data paths start; else the recipe's folder."),
-    ] = None,
-    resume: Resume = False,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A setting in place of the recipe's: a.b=value."),
-    ] = None,
-) -> None:
-    """Train a network as a recipe says."""
-    from kdseg_train.config import find_recipe, load_recipe
-    from kdseg_train.methods import prepare
-
-    file = find_recipe(recipe)
-    values = load_recipe(file, tuple(set_ or ()))
-    _execute(out, prepare(values, str(file), data or file.parent), resume=resume)
-    _say(f"The model is in {out / 'model'}.")
+for command in (cli_training.estimate, cli_training.fit):
+    app.command()(command)
 
 
 @app.command()
@@ -256,7 +236,17 @@ def run(
     from kdseg_train.follow import execute_and_show
     from napari_kdseg.runs.run import Run
 
-    execute_and_show(Run.open(folder))
+    prepared = Run.open(folder)
+    if prepared.config["command"] not in ("fit", "quality-fit"):
+        execute_and_show(prepared)
+        return
+    from kdseg_train.ranks import are_launched
+    from kdseg_train.together import execute_together
+
+    def lead() -> None:
+        execute_and_show(prepared, alone=not are_launched())
+
+    execute_together(folder, prepared.config["device"], lead)
 
 
 @app.command()

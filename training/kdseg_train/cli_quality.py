@@ -75,6 +75,8 @@ def fit(
     from kdseg_train.config import apply_override, parse
     from kdseg_train.follow import prepare_and_execute
     from kdseg_train.quality import FitConfig, what_was_judged
+    from kdseg_train.ranks import are_launched
+    from kdseg_train.together import execute_together
 
     values = {
         "reviews": _reviews(reviews, project),
@@ -85,10 +87,15 @@ def fit(
     for override in set_ or ():
         apply_override(values, override)
     config = parse(FitConfig, values, "quality fit")
-    if not resume:
-        what_was_judged(config)  # refused before there is a run
-    prepare_and_execute(out, config.model_dump(mode="json"), resume=resume)
-    _say(f"The classifier is in {out / 'model'}, how good it is in metrics.csv.")
+
+    def lead() -> None:
+        if not resume:
+            what_was_judged(config)  # refused before there is a run
+        settings, alone = config.model_dump(mode="json"), not are_launched()
+        prepare_and_execute(out, settings, resume=resume, alone=alone)
+        _say(f"The classifier is in {out / 'model'}, how good it is in metrics.csv.")
+
+    execute_together(out, config.device, lead)
 
 
 @app.command()

@@ -57,6 +57,7 @@ def examine() -> list[Finding]:
         *(_package(name, purpose) for name, purpose in PACKAGES.items()),
         *_devices(),
         _memory(),
+        _accelerate(),
         _models(),
         _qt(),
         _display(),
@@ -125,6 +126,17 @@ def _memory() -> Finding:
     memory = psutil.virtual_memory()
     detail = f"{memory.total / _GIB:.1f} GiB, {memory.available / _GIB:.1f} GiB free"
     return Finding("memory", detail)
+
+
+def _accelerate() -> Finding:
+    found = version("accelerate")
+    return Finding(
+        "accelerate",
+        f"{found or 'not installed'} (one training on several GPUs)",
+        found is not None,
+        needed=False,
+        fix='python -m pip install "napari-kdseg[cluster]"',
+    )
 
 
 def _models() -> Finding:

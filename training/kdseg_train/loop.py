@@ -2,8 +2,11 @@
 
 Methods hand in a network, where batches come from and an objective; everything else is
 the same for all of them. A stage that is killed goes on from its last checkpoint and
-ends with the same weights, bit for bit, on one device type, torch build and thread
-count: batches come from a counter, and the checkpoint holds all other state.
+ends with the same weights, bit for bit, on one device type, torch build, thread and
+process count: batches come from a counter, and the checkpoint holds all other state.
+
+Several processes may train a stage together (`ranks`): each has its share of every
+batch, and all take every decision alike.
 """
 
 import math
@@ -21,12 +24,15 @@ from torch import Tensor, nn
 from kdseg_train.checkpoint import Checkpoint, State
 from kdseg_train.config import Plateau, Training
 from kdseg_train.patches import Batch
-from napari_kdseg.errors import RunError
+from kdseg_train.ranks import here
+from napari_kdseg.errors import RunError, StopRequested
 from napari_kdseg.runs.run import Run
 
 PROGRESS_SECONDS = 0.5
 MOST_BAD_LOSSES = 3
 VALIDATION_BATCHES = 8
+GO_ON, SAVE, STOP = range(3)
+"""What process 0 may choose after a step."""
 
 Objective = Callable[[Batch], dict[str, Tensor]]
 
@@ -36,7 +42,7 @@ class Source(Protocol):
     """Where batches come from; the same step gives the same batch."""
 
     def batch(self, step: int) -> Batch:
-        """Batch of a step."""
+        """Batch of a step; of several processes, the share of this one."""
         ...
 
 
@@ -69,9 +75,10 @@ def train(stage: Stage, run: Run, device: torch.device) -> None:
     StopRequested
         When the run is asked to stop; the step it had reached is saved.
     RunError
-        When the loss is not finite again after that.
+        When the loss is not finite again after that; when several processes come to
+        hold different weights.
     """
-    with repeatable(device):
+    with repeatable(device), here().stage(stage.name):
         _train(stage, run, device)
 
 
@@ -83,6 +90,7 @@ def _train(stage: Stage, run: Run, device: torch.device) -> None:
     if state is None:
         state = State(rate=settings.learning_rate)
         checkpoint.keep_good(state)
+    _check_alike(checkpoint, state, run, stage.name)
     shown = Interval(PROGRESS_SECONDS)
     saved = Interval(settings.checkpoint_minutes * 60)
     network.train()
@@ -96,11 +104,32 @@ def _train(stage: Stage, run: Run, device: torch.device) -> None:
                 run.progress(state.step, settings.steps, stage=stage.name)
             if state.step % settings.iterations_per_epoch == 0:
                 _end_epoch(stage, checkpoint, state, run, device)
-            if run.stop_requested() or saved.is_over():
-                checkpoint.save(state)
-                run.check_stop()
-    checkpoint.save(state)
+            _save_if_asked(checkpoint, state, run, saved)
+    _check_alike(checkpoint, state, run, stage.name)
+    if run.leads:
+        checkpoint.save(state)
     network.eval()
+
+
+def _save_if_asked(
+    checkpoint: Checkpoint, state: State, run: Run, saved: "Interval"
+) -> None:
+    """Save where somebody asks to stop, and now and then; process 0 decides."""
+    request = run.asked_to_stop()
+    choice = here().decided(STOP if request else SAVE if saved.is_over() else GO_ON)
+    if choice == GO_ON:
+        return
+    if run.leads:
+        checkpoint.save(state)
+    if choice == STOP:
+        raise here().of_all(request or StopRequested("process 0 was asked to stop"))
+
+
+def _check_alike(checkpoint: Checkpoint, state: State, run: Run, stage: str) -> None:
+    """See that all processes hold the same, and tell it; nothing where one is alone."""
+    if here().count > 1:
+        found = here().check_alike(checkpoint.digest(state))
+        run.event("alike", stage=stage, step=state.step, sha256=found)
 
 
 def _rolled_back(
@@ -112,9 +141,10 @@ def _rolled_back(
         f"(step {broken.step})"
     )
     if broken.rollbacks:
-        raise RunError(
+        error = RunError(
             f"{found}, and again at half the rate; lower training.learning_rate."
         )
+        raise here().of_all(error)
     state = checkpoint.roll_back()
     state.bad_losses, state.rollbacks = 0, broken.rollbacks + 1
     run.warning(f"{found}; went back to step {state.step} and halved the rate.")
@@ -181,14 +211,23 @@ def _step(
         terms = stage.objective(batch)
     loss = torch.stack(list(terms.values())).sum()
     state.step += 1
-    if not (torch.isfinite(loss) and _has_gradient(stage, optimiser, loss)):
+    found = here().mean(torch.stack([*terms.values(), loss]).detach())
+    is_good = torch.isfinite(found[-1]) and _has_gradient(stage, optimiser, loss)
+    # Not earlier: the way back reads them.
+    here().average(_means_of_batches(stage.network))
+    if not is_good:
         state.bad_losses += 1
         return
     state.bad_losses = 0
     optimiser.step()
     state.summed += 1
-    for name, term in (*terms.items(), ("loss", loss)):
-        state.sums[name] = state.sums.get(name, 0.0) + float(term.detach())
+    for name, value in zip((*terms, "loss"), found.tolist(), strict=True):
+        state.sums[name] = state.sums.get(name, 0.0) + value
+
+
+def _means_of_batches(network: nn.Module) -> list[Tensor]:
+    """What batch normalisation remembers, which each process sees a part of."""
+    return [value for value in network.buffers() if value.is_floating_point()]
 
 
 def _has_gradient(stage: Stage, optimiser: torch.optim.Optimizer, loss: Tensor) -> bool:
@@ -200,6 +239,7 @@ def _has_gradient(stage: Stage, optimiser: torch.optim.Optimizer, loss: Tensor) 
     loss.backward()
     parameters = list(stage.network.parameters())
     gradients = [value.grad for value in parameters if value.grad is not None]
+    here().average(gradients)
     norm = nn.utils.get_total_norm(gradients)
     if stage.settings.gradient_clip is not None:
         nn.utils.clip_grads_with_norm_(parameters, stage.settings.gradient_clip, norm)
@@ -224,7 +264,8 @@ def _validated(stage: Stage, device: torch.device) -> dict[str, float]:
         for batch in map(stage.validation.batch, range(VALIDATION_BATCHES))
     ]
     stage.network.train()
-    return {"validation_loss": sum(losses) / len(losses)}
+    mean = torch.tensor([sum(losses) / len(losses)], dtype=torch.float64, device=device)
+    return {"validation_loss": float(here().mean(mean).item())}
 
 
 def _end_epoch(

@@ -3,7 +3,8 @@
 Tensors are ``B C Y X`` or ``B C Z Y X``; class 0 is background.
 
 Reductions are named: *voxel mean* divides by batch times voxels and sums over classes,
-so a value does not shrink when classes are added.
+so a value does not shrink when classes are added. Where processes share a batch, means
+are taken over the part that each has, and sums that a ratio is made of over the whole.
 """
 
 import math
@@ -12,6 +13,8 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from kdseg_train.ranks import summed
 
 SMOOTH = 1e-5
 
@@ -26,6 +29,16 @@ def voxel_kl(
     same quantity: its *target* is the first argument.
     """
     return (torch.xlogy(prob, prob) - prob * log_prob).sum(dim=1)
+
+
+def over_region(
+    values: Float[Tensor, "B ..."], region: Bool[Tensor, "B ..."], normaliser: str
+) -> Float[Tensor, ""]:
+    """Sum over a region, divided by all voxels, or by the region's own number."""
+    total = torch.where(region, values, torch.zeros_like(values)).sum()
+    if normaliser == "all":
+        return total / values.numel()
+    return summed(total) / summed(region.sum()).clamp(min=1)
 
 
 def one_hot(labels: Int[Tensor, "B ..."], classes: int) -> Float[Tensor, "B C *S"]:
@@ -44,7 +57,8 @@ def dice_per_class(
     axes = [0, *range(2, prob.ndim)]
     overlap = (prob * target).sum(axes)
     total = prob.sum(axes) + target.sum(axes)
-    return (2 * overlap + SMOOTH) / (total + SMOOTH)
+    both = summed(torch.stack([overlap, total]))
+    return (2 * both[0] + SMOOTH) / (both[1] + SMOOTH)
 
 
 def dice_and_cross_entropy(
@@ -75,7 +89,7 @@ def dice_and_cross_entropy(
     keep = known.reshape(*known.shape, *[1] * (logits.ndim - 2))
     cross_entropy = -(target * keep * log_prob).sum(dim=1).mean()
     dice = dice_per_class(prob * keep, target * keep)[1:]
-    spoken_about = annotated.any(dim=0)
+    spoken_about = summed(annotated.sum(dim=0)) > 0
     return {
         "dice": 1 - dice[spoken_about].mean() if spoken_about.any() else dice.sum() * 0,
         "cross_entropy": cross_entropy,

@@ -17,6 +17,7 @@ from torch import Tensor
 from kdseg_train.augment import Sample, augmented
 from kdseg_train.config import Recipe, Training
 from kdseg_train.prepared import StoredCase
+from kdseg_train.ranks import here
 
 LARGEST_BYTE = 255
 
@@ -93,6 +94,7 @@ class Patches:
         self.cases = list(cases)
         self.patch_vox = recipe.patch_vox
         self.batch_size = settings.batch
+        self.share = here().share(settings.batch)
         self.foreground = settings.foreground
         self.augmentation = recipe.augmentation
         self.pad_value = recipe.preprocessing.pad_value
@@ -105,10 +107,10 @@ class Patches:
         self._soft = soft
 
     def batch(self, step: int) -> Batch:
-        """Batch of a step; the same whenever it is asked for."""
+        """Batch of a step, or this process's share; the same whenever asked for."""
         first = step * self.batch_size
         samples, annotated = zip(
-            *(self._sample(first + i) for i in range(self.batch_size)), strict=True
+            *(self._sample(first + i) for i in self.share), strict=True
         )
         soft = [sample.soft for sample in samples if sample.soft is not None]
         return Batch(

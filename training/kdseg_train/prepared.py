@@ -18,6 +18,7 @@ from jaxtyping import Integer
 from numpy.typing import DTypeLike
 
 from kdseg_train.layouts import Case
+from napari_kdseg.atomic import atomic_file
 from napari_kdseg.errors import LabelError
 from napari_kdseg.volumes.channels import stacked
 from napari_kdseg.volumes.opening import open_labels, open_scan
@@ -68,7 +69,11 @@ class StoredCase:
 
     def set_places(self, labels: np.ndarray) -> None:
         """Remember where foreground lies, from labels or from somebody's prediction."""
-        np.save(self.folder / "places.npy", places_in(labels, self.id))
+        path, places = self.folder / "places.npy", places_in(labels, self.id)
+        if path.exists() and np.array_equal(_mapped(path), places):
+            return  # another process may be reading it
+        with atomic_file(path) as file:
+            np.save(file, places)
 
     @property
     def shown(self) -> frozenset[int]:

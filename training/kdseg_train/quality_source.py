@@ -360,7 +360,8 @@ def judged_by_truth(
             word: Literal["good", "bad"] = "good" if is_good else "bad"
             verdict = Verdict(one.case.id, *place, word, "simulated", digest, "truth")
             verdicts.append(verdict)
-    write_verdicts(run.folder / "verdicts.csv", verdicts)
+    if run.leads:
+        write_verdicts(run.folder / "verdicts.csv", verdicts)
     return judged
 
 

@@ -12,8 +12,9 @@ from typing import Literal
 import numpy as np
 import torch
 
-from kdseg_train.config import Augmentation, Recipe, Training
+from kdseg_train.config import Augmentation, Frozen, Recipe, Training
 from kdseg_train.data import Cases, fingerprint, resolve
+from kdseg_train.estimate import Net, Planned
 from kdseg_train.given_models import check_given_models, given_models
 from kdseg_train.layouts import Case
 from kdseg_train.loop import Stage
@@ -53,6 +54,11 @@ def train(run: Run, config: Config) -> None:
     test(run, config, [model], material.cases)
 
 
+def planned(config: Config) -> list[Planned]:
+    """The stages of the training, for estimates."""
+    return [Planned("training", config.training, (Net.of(config),))]
+
+
 @dataclass(frozen=True)
 class Material:
     """The cases of a run, prepared and on disk."""
@@ -86,14 +92,9 @@ def gather(
             f"{run.folder} has no frozen cases; prepare it with `kdseg-train fit`."
         )
     cases = resolve(config, config.frozen.root)
-    found = fingerprint(cases.all)
-    if found != config.frozen.fingerprint:
-        raise DataSetError(
-            f"the data of {run.folder} has changed since the run was prepared "
-            f"(fingerprint {found[:12]}, was {config.frozen.fingerprint[:12]}); start "
-            "a new run, or put the data back."
-        )
-    check_given_models(run, config, cases)
+    if run.leads:
+        _check_unchanged(run, config.frozen, cases)
+        check_given_models(run, config, cases)
     if change is not None:
         cases = change(cases)
 
@@ -136,6 +137,16 @@ def _refuse_unseen(
                 f"{name!r}, so nothing can learn it. Choose other cases, another "
                 "split.seed, or `classes` without it."
             )
+
+
+def _check_unchanged(run: Run, frozen: Frozen, cases: Cases) -> None:
+    found = fingerprint(cases.all)
+    if found != frozen.fingerprint:
+        raise DataSetError(
+            f"the data of {run.folder} has changed since the run was prepared "
+            f"(fingerprint {found[:12]}, was {frozen.fingerprint[:12]}); start "
+            "a new run, or put the data back."
+        )
 
 
 def gaps(cases: Sequence[Case], classes: Sequence[str]) -> Iterator[tuple[Case, str]]:

@@ -12,10 +12,11 @@ import torch
 
 from kdseg_train.config import Recipe, parse
 from kdseg_train.data import Cases
+from kdseg_train.keep import keep_model
 from kdseg_train.loop import Stage, seeded
 from kdseg_train.loop import train as train_stage
 from napari_kdseg.inference.forward import pick_device
-from napari_kdseg.models.model import Model, ModelCard, Provenance, save_model
+from napari_kdseg.models.model import Model, ModelCard, Provenance
 from napari_kdseg.models.networks import build
 from napari_kdseg.models.networks.network import SegmentationNetwork
 from napari_kdseg.models.parameters import NetworkSpec
@@ -130,7 +131,7 @@ def trained_together(
             continue
         if target.role == "student":
             card = taught_by(card, [*teachers, *models])
-        models.append(save_model(target.folder, card, networks[target.stage]))
+        models.append(keep_model(run, target.folder, card, networks[target.stage]))
     return models
 
 

@@ -1,19 +1,24 @@
 """The methods, by name. A method is a module; adding one is one line here.
 
-Each has ``TITLE``, ``Config`` (a recipe with the method's own settings) and
-``train(run, config)``.
+Each has ``TITLE``, ``Config`` (a recipe with the method's own settings),
+``planned(config)``, the stages that a training comes to, and ``train(run, config)``.
 """
 
 import contextlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pydantic import BaseModel
+
 from kdseg_train import supervised
-from kdseg_train.config import Frozen, Recipe, parse
+from kdseg_train.config import Frozen, Recipe, Training, parse
 from kdseg_train.data import Cases, fingerprint, resolve
+from kdseg_train.estimate import Estimate, foresee
 from kdseg_train.methods import cross_teaching, kd_net, medaka, ms_kd
+from kdseg_train.ranks import here
 from napari_kdseg.errors import DataSetError, RecipeError
 from napari_kdseg.runs.run import Run
 
@@ -44,6 +49,8 @@ def prepare(values: dict[str, Any], where: str, root: Path) -> dict[str, Any]:
         Naming the first thing that is wrong and its fix.
     """
     config = _config(values, where)
+    for name, training in _trainings(config):
+        here().share(training.batch, f"{name}.batch")
     cases = resolve(config, root)
     _refuse_slices(config, cases)
     frozen = Frozen(
@@ -57,6 +64,19 @@ def prepare(values: dict[str, Any], where: str, root: Path) -> dict[str, Any]:
         fingerprint=fingerprint(cases.all),
     )
     return config.model_copy(update={"frozen": frozen}).model_dump(mode="json")
+
+
+def estimate(values: dict[str, Any]) -> Estimate:
+    """What a training with a prepared config will take on this machine.
+
+    Raises
+    ------
+    RunError
+        As `foresee`.
+    """
+    config = _config(values, "The config")
+    plans = module_of(config.method).planned(config)
+    return foresee(plans, config)
 
 
 def fit(run: Run) -> None:
@@ -106,6 +126,16 @@ def _config(values: dict[str, Any], where: str) -> Recipe:
         )
     config: Recipe = parse(module_of(method).Config, values, where)
     return config
+
+
+def _trainings(settings: BaseModel, name: str = "") -> Iterator[tuple[str, Training]]:
+    """Every training that settings ask for, with the name of its group."""
+    for key in type(settings).model_fields:
+        value, place = getattr(settings, key), f"{name}.{key}" if name else key
+        if isinstance(value, Training):
+            yield place, value
+        elif isinstance(value, BaseModel):
+            yield from _trainings(value, place)
 
 
 def _refuse_slices(config: Recipe, cases: Cases) -> None:

@@ -40,6 +40,7 @@ from torch import Tensor, nn
 from kdseg_train.config import Augmentation, Recipe, Settings, Training, check_patch
 from kdseg_train.crops import Crop, cropped, paired
 from kdseg_train.data import Cases
+from kdseg_train.estimate import Net, Planned
 from kdseg_train.loop import Source, Stage
 from kdseg_train.losses import (
     focal_loss,
@@ -129,38 +130,27 @@ class Teaching(Settings):
     )
 
 
-def ct_resized() -> Preprocessing:
-    """96 voxels a side, HU -300 to 300, then mean 0, deviation 1; outside about air."""
-    rule = Intensity(kind="window_zscore", low=-300.0, high=300.0)
-    return Preprocessing(resize_vox=(96, 96, 96), intensity=(rule,), pad_value=-1.0)
-
-
-def student_network() -> NetworkSpec:
-    """The depthwise-separable student, 5.2 million parameters."""
-    return NetworkSpec(name="se_resunet", parameters={"separable": True})
-
-
-def teacher_networks() -> tuple[NetworkSpec, NetworkSpec]:
-    """Two teachers that differ in up-sampling, 92 million parameters each."""
-    first, second = (
-        NetworkSpec(name="se_resunet", parameters={"upsampling": how})
-        for how in ("transposed", "resize")
-    )
-    return first, second
-
-
 class Config(Recipe):
     """Two teachers and a student, trained together on labelled and unlabelled cases."""
 
     method: Literal["cross-teaching"] = "cross-teaching"
     network: NetworkSpec = Field(
-        default_factory=student_network, description="the student's"
+        NetworkSpec(name="se_resunet", parameters={"separable": True}),
+        description="the student's; depthwise-separable, 5.2 million parameters",
     )
     teachers: tuple[NetworkSpec, NetworkSpec] = Field(
-        default_factory=teacher_networks,
-        description="T1 and T2; unlike networks disagree in unlike places",
+        (
+            NetworkSpec(name="se_resunet", parameters={"upsampling": "transposed"}),
+            NetworkSpec(name="se_resunet", parameters={"upsampling": "resize"}),
+        ),
+        description="T1 and T2, unlike so that they disagree; 92 million parameters",
     )
-    preprocessing: Preprocessing = Field(default_factory=ct_resized)
+    # HU -300 to 300, then mean 0, deviation 1; outside about air
+    preprocessing: Preprocessing = Preprocessing(
+        resize_vox=(96, 96, 96),
+        intensity=(Intensity(kind="window_zscore", low=-300.0, high=300.0),),
+        pad_value=-1.0,
+    )
     patch_vox: tuple[int, ...] = Field(
         (96, 64, 96), description="z, y, x; two numbers: slices of y, x"
     )
@@ -320,6 +310,17 @@ def objective(
 
 
 # ---- training ----
+
+
+def planned(config: Config) -> list[Planned]:
+    """The stages of the training, for estimates."""
+    own, settings = Net.of(config), config.training
+    told = tuple(Net.of(config, spec) for spec in config.teacher_specs)
+    stages = [Planned("cross-teaching", settings, (*told, own))]
+    if config.freeze_teachers:
+        stages = [Planned("teachers", settings, told)]
+        stages += [Planned("student", settings, (own,), told)]
+    return [*stages, Planned("baseline", settings, (own,), times=int(config.baseline))]
 
 
 def train(run: Run, config: Config) -> None:

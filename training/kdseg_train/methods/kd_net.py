@@ -33,6 +33,7 @@ from torch import Tensor
 
 from kdseg_train.config import Augmentation, Plateau, Recipe, Settings, Training
 from kdseg_train.data import Cases
+from kdseg_train.estimate import Net, Planned
 from kdseg_train.folds import (
     Fold,
     Part,
@@ -280,6 +281,18 @@ def output_of(config: Config, classes: Sequence[str]) -> Output:
 
 
 # ---- training ----
+
+
+def planned(config: Config) -> list[Planned]:
+    """The stages of the training, for estimates."""
+    every, settings = Net.of(config), config.training
+    one = every.of_one_channel()
+    told = (every,) if config.teachers_at == "online" else ()
+    return [
+        Planned("teacher", settings, (every,), times=config.folds),
+        Planned("student", settings, (one,), told, times=config.folds),
+        Planned("baseline", settings, (one,), times=config.folds * config.baseline),
+    ]
 
 
 def train(run: Run, config: Config) -> None:

@@ -46,6 +46,7 @@ from torch.nn import functional
 from kdseg_train.accepted import Gate, accepted_slices, labelled_slices
 from kdseg_train.config import Recipe, Settings, Training
 from kdseg_train.data import Cases
+from kdseg_train.estimate import Net, Planned
 from kdseg_train.folds import Fold
 from kdseg_train.judges import blind_folds, check_judge, judge_of, pseudo_labelled
 from kdseg_train.loop import Stage
@@ -242,6 +243,19 @@ def student_terms(
 
 
 # ---- training ----
+
+
+def planned(config: Config) -> list[Planned]:
+    """The stages of the training but for the classifier, for estimates."""
+    own, settings = Net.of(config), config.teacher_training
+    teachers = int(config.needs_teacher and config.teacher is None)
+    if config.pseudo and config.quality.source == "proxy":
+        teachers += config.quality.folds
+    told = (own,) if config.distillation.alpha > 0 else ()
+    return [
+        Planned("teacher", settings, (own,), (), teachers, "teacher_training"),
+        Planned("student", config.student_training, (own,), told),
+    ]
 
 
 def train(run: Run, config: Config) -> None:

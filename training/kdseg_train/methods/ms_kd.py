@@ -32,8 +32,9 @@ from torch.nn import functional
 from kdseg_train import soft_labels
 from kdseg_train.config import Recipe, Settings, Training
 from kdseg_train.data import Cases
+from kdseg_train.estimate import Net, Planned
 from kdseg_train.loop import Stage
-from kdseg_train.losses import dice_and_cross_entropy, voxel_kl
+from kdseg_train.losses import dice_and_cross_entropy, over_region, voxel_kl
 from kdseg_train.patches import Batch, Patches
 from kdseg_train.pseudo_labels import mark_foreground
 from kdseg_train.supervised import Material, gather, kept_apart, test, train_on_labels
@@ -259,15 +260,6 @@ def downsampled(
     return small[:, 0] > 0.5
 
 
-def over_region(
-    values: Float[Tensor, "B ..."], region: Bool[Tensor, "B ..."], normaliser: str
-) -> Float[Tensor, ""]:
-    """Sum over a region, divided by all voxels, or by the region's own number."""
-    total = torch.where(region, values, torch.zeros_like(values)).sum()
-    count = region.sum().clamp(min=1) if normaliser == "region" else values.numel()
-    return total / count
-
-
 def distillation_terms(
     student: Tapped,
     teachers: Sequence[Tapped],
@@ -305,6 +297,17 @@ def distillation_terms(
 
 
 # ---- training ----
+
+
+def planned(config: Config) -> list[Planned]:
+    """The stages of the training, for estimates."""
+    own, settings = Net.of(config), config.teacher_training or config.training
+    told = (own.of_one_class(),) * (own.classes - 1)
+    name = "teacher_training" if config.teacher_training else "training"
+    to_train = len(told) - len(config.teachers)
+    teacher = Planned("teacher", settings, told[:1], (), to_train, name)
+    listens = told if config.teachers_at == "online" else ()
+    return [teacher, Planned("student", config.training, (own,), listens)]
 
 
 def train(run: Run, config: Config) -> None:
