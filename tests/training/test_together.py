@@ -25,6 +25,8 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there"),
 ]
 
+STAGES = {"supervised": 1, "ms-kd": 3, "cross-teaching": 2, "kd-net": 6, "medaka": 6}
+PATIENCE_S = 600
 SHARED = {"cross-teaching": ["--set", "training.batch=2"]}
 """Its recipe has a batch of 1, which two cannot share."""
 MISCHIEF = """
@@ -82,12 +84,12 @@ class Pair:
 
     def ended(self, name: str, program: Sequence[str] = ("-m", "kdseg_train")) -> int:
         process = self.begun(name, program)
-        process.communicate(timeout=600)
+        process.communicate(timeout=PATIENCE_S)
         return process.returncode
 
     def alone(self, name: str) -> int:
         command = [sys.executable, "-m", "kdseg_train", *self.words(name)]
-        return subprocess.run(command, timeout=600, check=False).returncode
+        return subprocess.run(command, timeout=PATIENCE_S, check=False).returncode
 
     def events(self, name: str, kind: str) -> list[dict[str, Any]]:
         events, _ = Run.open(self.folder / name).events()
@@ -96,8 +98,11 @@ class Pair:
 
 def workers(launcher: subprocess.Popen[str]) -> list[psutil.Process]:
     """The processes that torchrun started, in order."""
-    found = psutil.Process(launcher.pid).children()
-    return sorted(found, key=lambda process: int(process.environ()["RANK"]))
+    found = {
+        process.environ().get("RANK"): process
+        for process in psutil.Process(launcher.pid).children()
+    }
+    return [found["0"], found["1"]]
 
 
 def wait_for(moment: Any, folder: Path, process: subprocess.Popen[str]) -> None:
@@ -114,7 +119,7 @@ def test_two_processes_hold_the_same_and_end_so_after_one_of_them_is_killed(
     whole = tmp_path / "whole"
     assert set(results(whole)) >= {f"{n}/weights.safetensors" for n in MODELS[method]}
     alike = pair.events("whole", "alike")
-    assert len({one["stage"] for one in alike}) >= 1
+    assert len(alike) == 2 * STAGES[method]  # where each begins, and where it ends
     for one in alike:
         first, second = one["sha256"]
         assert first == second
@@ -123,9 +128,10 @@ def test_two_processes_hold_the_same_and_end_so_after_one_of_them_is_killed(
     process = pair.begun("cut")
     wait_for(rng.choice(moments(whole)[:-1]), tmp_path / "cut", process)
     workers(process)[rng.randrange(2)].kill()
-    process.communicate(timeout=120)
+    process.communicate(timeout=PATIENCE_S)
     assert process.returncode != 0
-    assert Run.open(tmp_path / "cut").state() in ("failed", "interrupted")
+    # Between stages torchrun asks process 0 to make way; within one it loses the other.
+    assert Run.open(tmp_path / "cut").state() in ("failed", "interrupted", "stopped")
     assert pair.ended("cut") == 0
     assert results(tmp_path / "cut") == results(whole)
 
@@ -137,11 +143,7 @@ def test_two_processes_train_like_one_up_to_rounding(
     assert pair.ended("two") == 0
     assert pair.alone("one") == 0
     curves = [
-        [
-            (one["loss"], one["validation_loss"])
-            for one in pair.events(name, "metric")
-            if "loss" in one
-        ]
+        [one["loss"] for one in pair.events(name, "metric") if "loss" in one]
         for name in ("one", "two")
     ]
     assert len(curves[0]) == 4
@@ -164,7 +166,7 @@ def test_a_signal_to_any_process_saves_and_asks_to_be_started_again(
     second = [one for one in moments(tmp_path / "whole") if one[0] == "metric"][1]
     wait_for(second, tmp_path / "cut", process)
     workers(process)[1].send_signal(signal.SIGUSR1)
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=PATIENCE_S)
     assert "exitcode  : 75" in said
     run = Run.open(tmp_path / "cut")
     assert run.state() == "stopped"
