@@ -95,6 +95,10 @@ def fit(
         list[str] | None,
         typer.Option("--set", help="A setting in place of the recipe's: a.b=value."),
     ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Only say whether it could start; write nothing."),
+    ] = False,
 ) -> None:
     """Train a network as a recipe says."""
     from kdseg_train.config import find_recipe, load_recipe
@@ -102,6 +106,13 @@ def fit(
 
     file = find_recipe(recipe)
     values = load_recipe(file, tuple(set_ or ()))
+    if check:
+        from kdseg_train.check import check as found
+
+        findings = found(values, str(file), data or file.parent, out)
+        sys.stdout.write(json.dumps(findings.as_json()) + "\n")
+        _say(f"It can start: {findings.in_words}")
+        return
     _execute(out, prepare(values, str(file), data or file.parent), resume=resume)
     _say(f"The model is in {out / 'model'}.")
 
@@ -257,6 +268,16 @@ def run(
     from napari_kdseg.runs.run import Run
 
     execute_and_show(Run.open(folder))
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Of a training.")],
+) -> None:
+    """Write RUN/report.html: curves, tables, examples, settings in one file."""
+    from kdseg_train.report import write_report
+
+    _say(f"{write_report(folder)} is written; open it in a browser.")
 
 
 @app.command()

@@ -35,6 +35,8 @@ from napari_kdseg.runs.environment import environment
 from napari_kdseg.runs.lock import Lock, is_held
 
 EVENT_VERSION = 1
+CONFIG_VERSION = 1
+"""The newest form of config.yaml that is understood."""
 
 State = Literal["prepared", "running", "finished", "stopped", "failed", "interrupted"]
 _FINAL: dict[str, State] = {
@@ -112,13 +114,15 @@ class Run:
         except OSError as error:
             raise RunError(
                 f"{folder} is no run folder: config.yaml cannot be read "
-                f"({error.strerror})."
+                f"({error.strerror}). Choose the folder that was given as --out, or "
+                "train anew."
             ) from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             reason = str(error).splitlines()[0]
             raise RunError(f"{path} is no YAML file ({reason}).") from error
         if not isinstance(config, dict):
             raise RunError(f"{path} holds no settings; a run begins with version: 1.")
+        _refuse_newer(config.get("version"), path)
         return cls(folder, _ordered(config, str(path)))
 
     # ---- What and where ----
@@ -341,6 +345,14 @@ def make_way(folder: Path, config: dict[str, Any]) -> None:
     while (aside := folder.with_name(f"{folder.name}-{number}")).exists():
         number += 1
     folder.rename(aside)
+
+
+def _refuse_newer(version: object, path: Path) -> None:
+    if isinstance(version, int) and version > CONFIG_VERSION:
+        raise RunError(
+            f"{path} has version {version}, and this program knows versions up to "
+            f"{CONFIG_VERSION}: a newer one wrote it. Update napari-kdseg to open it."
+        )
 
 
 def _ordered(config: dict[str, Any], where: str = "The config") -> dict[str, Any]:
