@@ -4,7 +4,6 @@ A stage tells of each epoch in a ``metric``: the terms of its loss, and of cases
 apart the loss and the Dice. Whoever shows them takes in new events as they come.
 """
 
-from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,8 +24,8 @@ class Curve:
     """Values over epochs, in the order of the epochs."""
 
     name: str
-    epochs: array[float] = field(default_factory=lambda: array("d"))
-    values: array[float] = field(default_factory=lambda: array("d"))
+    epochs: list[float] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
 
     def put(self, epoch: float, value: float) -> None:
         """Add a value; what a resumed run does again takes the place of what was."""
