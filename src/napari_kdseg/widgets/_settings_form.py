@@ -3,12 +3,12 @@
 from typing import Any
 
 from qtpy.QtCore import (  # type: ignore[attr-defined]  # qtpy makes Signal
-    QEvent,
     QObject,
     QSignalBlocker,
     Qt,
     Signal,
 )
+from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -23,6 +23,15 @@ from qtpy.QtWidgets import (
 from napari_kdseg.errors import RecipeError
 from napari_kdseg.state.training_form import Field, Form, Group
 from napari_kdseg.widgets._form import form, wrapped_label
+
+
+class StillComboBox(QComboBox):
+    """Lets the wheel scroll the dock, and does not change what it passes over."""
+
+    def wheelEvent(self, e: QWheelEvent | None) -> None:
+        """Leave the wheel to the dock."""
+        if e is not None:
+            e.ignore()
 
 
 class Fold(QWidget):
@@ -156,10 +165,8 @@ class SettingsForm(QWidget):
             box.setProperty("setting", field)
             return box
         if field.kind == "choice":
-            combo = QComboBox()
+            combo = StillComboBox()
             combo.addItems(["", *field.choices] if field.optional else field.choices)
-            combo.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-            combo.installEventFilter(self)
             combo.textActivated.connect(self._on_choice)
             combo.setProperty("setting", field)
             return combo
@@ -168,13 +175,6 @@ class SettingsForm(QWidget):
         line.editingFinished.connect(self._on_text)
         line.setProperty("setting", field)
         return line
-
-    def eventFilter(self, a0: QObject | None, a1: QEvent | None) -> bool:
-        """Let the wheel scroll the dock and not change what it passes over."""
-        if a1 is not None and a1.type() == QEvent.Type.Wheel:
-            a1.ignore()
-            return True
-        return super().eventFilter(a0, a1)
 
     # ---- What the person does ----
 

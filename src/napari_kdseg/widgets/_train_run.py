@@ -30,6 +30,7 @@ from napari_kdseg.state.training import Training
 from napari_kdseg.widgets._curve_chart import CurveChart, Drawn
 from napari_kdseg.widgets._form import form, heading, wrapped_label
 from napari_kdseg.widgets._review_parts import button, row
+from napari_kdseg.widgets._settings_form import StillComboBox
 
 MOST_POINTS = 600
 _WORDS = {LOSS: "training", VALIDATION_LOSS: "validation", MEAN: "mean"}
@@ -102,7 +103,7 @@ class RunPage(QWidget):
     # ---- Building ----
 
     def _build_run(self, rows: QVBoxLayout) -> None:
-        self.runs = QComboBox()
+        self.runs = StillComboBox()
         policy = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
         self.runs.setSizeAdjustPolicy(policy)
         self.open_button = button(
@@ -133,7 +134,7 @@ class RunPage(QWidget):
         rows.addLayout(row(self.segment_button, self.copy_button))
 
     def _build_curves(self, rows: QVBoxLayout) -> None:
-        self.stage = QComboBox()
+        self.stage = StillComboBox()
         self.stage.setToolTip("A method trains its networks one after the other")
         self.stage_row = QWidget()
         fields = form()

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import (
-    QComboBox,
     QFileDialog,
     QLineEdit,
     QTableWidget,
@@ -24,12 +23,12 @@ from napari_kdseg.widgets._form import (
     wrapped_label,
 )
 from napari_kdseg.widgets._review_parts import button, row
-from napari_kdseg.widgets._settings_form import SettingsForm
+from napari_kdseg.widgets._settings_form import SettingsForm, StillComboBox
 
 _REMOVE = "Take off the list"
 
 
-class EntryUse(QComboBox):
+class EntryUse(StillComboBox):
     """What a data set is for; the last choice takes it off the list.
 
     Parameters
@@ -110,9 +109,9 @@ class SetupPage(QWidget):
         rows.addLayout(row(self.add_button, self.project_button))
 
     def _build_method(self, rows: QVBoxLayout) -> None:
-        self.method = QComboBox()
+        self.method = StillComboBox()
         self.about = wrapped_label()
-        self.start_from = QComboBox()
+        self.start_from = StillComboBox()
         self.start_from.setToolTip(
             "Puts its settings into the form. A recipe that comes along brings its "
             "settings only; the data is yours"

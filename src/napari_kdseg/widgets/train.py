@@ -117,7 +117,7 @@ class TrainDock(DropDock):
             self.run_page.message.setText(str(error))
             self.run_page.message.show()
             return
-        if dock.state.source is not None and not dock.state.misfit(model):
+        if not dock.state.misfit(model):
             dock.state.choose(model)
         _raise(dock)
 
