@@ -29,8 +29,8 @@ from napari_kdseg.runs.curves import (
 from napari_kdseg.state.training import Training
 from napari_kdseg.widgets._curve_chart import CurveChart, Drawn
 from napari_kdseg.widgets._form import form, heading, wrapped_label
-from napari_kdseg.widgets._review_parts import button, row
 from napari_kdseg.widgets._settings_form import StillComboBox
+from napari_kdseg.widgets.review.parts import button, row
 
 MOST_POINTS = 600
 _WORDS = {LOSS: "training", VALIDATION_LOSS: "validation", MEAN: "mean"}

@@ -22,8 +22,8 @@ from napari_kdseg.widgets._form import (
     table,
     wrapped_label,
 )
-from napari_kdseg.widgets._review_parts import button, row
 from napari_kdseg.widgets._settings_form import SettingsForm, StillComboBox
+from napari_kdseg.widgets.review.parts import button, row
 
 _REMOVE = "Take off the list"
 
