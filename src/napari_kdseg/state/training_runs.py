@@ -12,7 +12,7 @@ from napari_kdseg.atomic import write_text_atomic
 from napari_kdseg.errors import KdsegError
 from napari_kdseg.runs.lock import read_holder
 from napari_kdseg.runs.run import Run, State
-from napari_kdseg.state.training_setup import RUN
+from napari_kdseg.state.training_data import RUN
 
 MOST = 30
 

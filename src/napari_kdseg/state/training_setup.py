@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from psygnal import Signal
@@ -15,32 +15,15 @@ from napari_kdseg.errors import KdsegError, RecipeError, RunError
 from napari_kdseg.project_folder import is_project
 from napari_kdseg.shipped import shipped_recipes
 from napari_kdseg.state.asking import COMMAND, Answer, Question
+from napari_kdseg.state.training_data import KEYS, RECIPE, RUN, Entry, Use, new_home
 from napari_kdseg.state.training_form import Form
 from napari_kdseg.state.training_schema import Methods
-from napari_kdseg.volumes.naming import plain_name, unique_name
+from napari_kdseg.volumes.naming import plain_name
 
-Use = Literal["labelled", "unlabelled", "test"]
-USES: dict[Use, str] = {
-    "labelled": "learn from its labels",
-    "unlabelled": "learn without labels",
-    "test": "test only",
-}
-_KEYS: dict[Use, str] = {"labelled": "data", "unlabelled": "unlabelled", "test": "test"}
-RECIPE, RUN = "recipe.yaml", "run"
 FROM_DATA, OWN = "Fitted to the data", "The method's own values"
 FIRST_METHOD = "supervised"
 VALIDATION = 0.1
 """Share kept for curves where nothing else is said: without it they show no Dice."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A data set or project, and what it is for."""
-
-    path: Path
-    use: Use = "labelled"
-    annotated: tuple[str, ...] = ()
-    """Classes its labels speak about; none given: all that it has."""
 
 
 class Setup:
@@ -90,6 +73,7 @@ class Setup:
         self._status = ""
         self._filling: _Asked | None = None
         self._checking: _Asked | None = None
+        self._estimating: _Asked | None = None
         self._starts = False
         self._choose_first()
 
@@ -230,6 +214,9 @@ class Setup:
         except (OSError, KdsegError) as error:
             self._tell(str(error))
             return
+        if self._estimating is not None:
+            self._estimating.close()
+            self._estimating = None
         words = ["fit", str(folder / RECIPE), "--out", str(home / RUN), "--check"]
         self._starts = start
         self._checking = _Asked(Question(words, self._command), folder, home)
@@ -237,10 +224,10 @@ class Setup:
 
     def cancel(self) -> None:
         """Ask no longer."""
-        for asked in (self._filling, self._checking):
+        for asked in (self._filling, self._checking, self._estimating):
             if asked is not None:
                 asked.close()
-        self._filling = self._checking = None
+        self._filling = self._checking = self._estimating = None
         self._tell("")
 
     def recipe_text(self) -> str:
@@ -252,8 +239,8 @@ class Setup:
             "method": self._method,
             "name": self.name,
         }
-        for use, key in _KEYS.items():
-            entries = [_plain(one) for one in self._entries if one.use == use]
+        for use, key in KEYS.items():
+            entries = [one.plain for one in self._entries if one.use == use]
             values |= {key: entries} if entries else {}
         values |= self._form.recipe
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
@@ -271,6 +258,10 @@ class Setup:
         if self._checking is not None and checked is not None:
             asked, self._checking = self._checking, None
             self._try(asked, checked, self._on_checked)
+        foreseen = _answer_to(self._estimating)
+        if self._estimating is not None and foreseen is not None:
+            asked, self._estimating = self._estimating, None
+            self._try(asked, foreseen, self._on_foreseen)
 
     def close(self) -> None:
         """Let go of what is being found out."""
@@ -350,7 +341,10 @@ class Setup:
 
     def _on_checked(self, asked: "_Asked", answer: Answer) -> None:
         self._tell(answer.words)
-        if not (answer.good and self._starts):
+        if not answer.good:
+            return
+        if not self._starts:
+            self._ask_for_estimate()
             return
         recipe = asked.home / RECIPE
         try:
@@ -362,6 +356,17 @@ class Setup:
                 "goes there. Make room, or choose another folder."
             ) from error
         self.ready.emit(recipe, asked.home / RUN)
+
+    def _ask_for_estimate(self) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="kdseg-estimate-"))
+        write_text_atomic(folder / RECIPE, self.recipe_text())
+        question = Question(["estimate", str(folder / RECIPE)], self._command)
+        self._estimating = _Asked(question, folder, folder)
+
+    def _on_foreseen(self, asked: "_Asked", answer: Answer) -> None:
+        # Memory and time are good to know; a training may start without.
+        if answer.good:
+            self._tell(f"{self._status} {' '.join(answer.text.split())}")
 
     def _tell(self, text: str) -> None:
         """Say something; whoever shows it looks whether we are `busy`, too."""
@@ -384,13 +389,3 @@ class _Asked:
 
 def _answer_to(asked: _Asked | None) -> Answer | None:
     return None if asked is None else asked.question.poll()
-
-
-def new_home(out: Path, name: str) -> Path:
-    """A folder for a run that nothing lies in yet: ``NAME``, ``NAME-2`` ..."""
-    return out / unique_name(name, [path.name for path in out.glob("*")])
-
-
-def _plain(entry: Entry) -> dict[str, Any]:
-    plain: dict[str, Any] = {"path": str(entry.path)}
-    return plain | ({"annotated": list(entry.annotated)} if entry.annotated else {})

@@ -11,7 +11,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_kdseg.state.training_setup import USES, Setup, Use
+from napari_kdseg.state.training_data import USES, Use
+from napari_kdseg.state.training_setup import Setup
 from napari_kdseg.widgets._form import (
     cell,
     fit_height,
