@@ -27,7 +27,7 @@ from napari_kdseg.runs.run import Run
 
 words = sys.argv[1:]
 if words[0] == "report":
-    (Path(words[1]) / "report.html").write_text("<html></html>")
+    Path(words[3]).write_text("<html></html>")
     sys.exit(0)
 if words[0] == "fit":
     run = Run.create(Path(words[3]), {"version": 1, "command": "fit", "method": "m"})
@@ -202,6 +202,19 @@ def test_the_report_is_written_where_there_is_none_and_opened(tmp_path: Path) ->
     assert pages == [(run.folder / "report.html").as_uri()]
     training.report()  # the run has ended, and so has its report
     assert len(pages) == 2
+
+
+def test_the_report_of_another_machines_run_is_written_elsewhere(
+    tmp_path: Path,
+) -> None:
+    pages: list[str] = []
+    training = make_training(tmp_path, pages)
+    run = made_run(tmp_path / "run", "elsewhere", *epochs(1), ("finished", {}))
+    training.open(run.folder)
+    training.report()
+    poll_until(training, lambda: bool(pages))
+    assert not (run.folder / "report.html").exists()
+    assert pages[0].endswith("report.html")
 
 
 @pytest.mark.parametrize(

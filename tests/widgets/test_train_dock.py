@@ -283,7 +283,9 @@ def test_a_model_is_trained_from_a_folder_of_fish_with_mouse_and_keys(
     assert len(again.run_page.loss.curves()[0].values) == 40
 
     click(qtbot, again.run_page.report_button)
-    assert again.pages == [(run / "report.html").as_uri()]  # type: ignore[attr-defined]
+    pages = again.pages  # type: ignore[attr-defined]
+    qtbot.waitUntil(lambda: bool(pages), timeout=PATIENCE_MS)
+    assert pages == [(run / "report.html").as_uri()]
     click(qtbot, again.run_page.segment_button)
     docks = again.viewer.window.dock_widgets.values()
     [segment] = [one for one in docks if isinstance(one, SegmentDock)]

@@ -28,13 +28,20 @@ PICTURES_OF_A_STAGE = 4
 _INCHES = (5.4, 3.1)
 
 
-def write_report(folder: Path) -> Path:
-    """Write the report of a run into its folder, in place of an earlier one.
+def write_report(folder: Path, out: Path | None = None) -> Path:
+    """Write the report of a run, in place of an earlier one; gives its file.
+
+    Parameters
+    ----------
+    folder
+        Of the run.
+    out
+        The file; by default ``report.html`` in the run folder.
 
     Raises
     ------
     RunError
-        Where the folder holds no run of a training, or cannot be written to.
+        Where the folder holds no run of a training, or the file cannot be written.
     """
     run = Run.open(folder)
     if run.config["command"] != "fit":
@@ -42,13 +49,13 @@ def write_report(folder: Path) -> Path:
             f"{run.folder} is a run of {run.config['command']!r}; reports are made of "
             "trainings (fit)."
         )
-    path = run.folder / NAME
+    path = out or run.folder / NAME
     try:
         write_text_atomic(path, report_of(run))
     except OSError as error:
         raise RunError(
-            f"{path} could not be written ({error.strerror}). Make room, or ask for "
-            "the right to write."
+            f"{path} could not be written ({error.strerror}). Make room, or choose "
+            "another file with --out."
         ) from error
     return path
 

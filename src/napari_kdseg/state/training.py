@@ -1,5 +1,6 @@
 """Trainings, begun, followed, stopped and resumed: what the Train dock shows."""
 
+import tempfile
 import webbrowser
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -197,7 +198,7 @@ class Training:
         self._on_job_changed(job)
 
     def report(self) -> None:
-        """Write the report of the run anew, and open it in the browser."""
+        """Open the report of the run in the browser; it is written where need be."""
         if self._job is None or self._report is not None:
             return
         folder = self._job.run.folder
@@ -205,7 +206,10 @@ class Training:
         if self._job.ended and page.is_file():
             self._show_page(page.as_uri())
             return
-        self._report = page, Question(["report", str(folder)], self._command)
+        if whereabouts(self._job.run, self._host).elsewhere:  # nothing is written there
+            page = Path(tempfile.mkdtemp(prefix="kdseg-report-")) / REPORT
+        words = ["report", str(folder), "--out", str(page)]
+        self._report = page, Question(words, self._command)
         self._tell("Writing the report.")
 
     # ---- In the background ----
