@@ -163,9 +163,6 @@ def _train(viewer: Any, options: argparse.Namespace, folder: Path) -> None:
     _wait(lambda: not setup.busy)
     setup.start_from("supervised/small")
     setup.edit(("training", "epochs"), 12)
-    _settle(1.0)
-    picture = dock.grab()
-    picture.save(str(options.out / "train-setup.png"))
     dock.setup_page.start_button.click()
     _wait(lambda: training.job is not None and training.job.ended)
     if training.job is None or training.job.state != "finished":

@@ -36,7 +36,7 @@ MakeDock = Callable[[], TrainDock]
 @pytest.fixture
 def make_dock(make_napari_viewer: Any, tmp_path: Path) -> Iterator[MakeDock]:
     """Opens the dock, as often as it is asked for, in one viewer."""
-    viewer = make_napari_viewer()
+    viewer = make_napari_viewer(show=True)
     pages: list[str] = []
 
     def make() -> TrainDock:

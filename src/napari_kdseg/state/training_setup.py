@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -104,11 +105,8 @@ class Setup:
     @property
     def starting_points(self) -> tuple[str, ...]:
         """Where the settings may come from."""
-        recipes = (
-            name for name, path in shipped_recipes().items() if self._is_of(path)
-        )
         fitted = (FROM_DATA,) if self._labelled else ()
-        return (*fitted, OWN, *recipes)
+        return (*fitted, OWN, *_recipes_of(self._method))
 
     @property
     def starting_point(self) -> str:
@@ -124,6 +122,7 @@ class Setup:
         assert self._form is not None
         self._form.set(path, value)
         self._edited = True
+        self.form_changed.emit()
 
     # ---- Data ----
 
@@ -274,13 +273,6 @@ class Setup:
     def _labelled(self) -> list[Entry]:
         return [entry for entry in self._entries if entry.use == "labelled"]
 
-    def _is_of(self, path: Path) -> bool:
-        # A name's folder is a table of one method; the method stands in the file.
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if line.startswith("method:"):
-                return line.split(":", 1)[1].strip() == self._method
-        return False
-
     def _choose_first(self) -> None:
         known = self.methods.known
         if known:
@@ -385,6 +377,16 @@ class _Asked:
     def close(self) -> None:
         self.question.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@cache
+def _recipes_of(method: str) -> tuple[str, ...]:
+    """Names of the recipes of a method that come along, as their files say."""
+    return tuple(
+        name
+        for name, path in shipped_recipes().items()
+        if f"method: {method}" in path.read_text(encoding="utf-8").splitlines()
+    )
 
 
 def _answer_to(asked: _Asked | None) -> Answer | None:
