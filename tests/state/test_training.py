@@ -14,7 +14,7 @@ import pytest
 from napari_kdseg.runs.run import Run
 from napari_kdseg.state.detached import Detached
 from napari_kdseg.state.training import Training
-from napari_kdseg.state.training_runs import KnownRuns
+from napari_kdseg.state.training_runs import KnownRuns, Pace
 
 WAIT_S = 30.0
 
@@ -152,6 +152,20 @@ def test_closing_leaves_it_running_and_another_viewer_finds_it(
     (recipe.parent / "go").touch()
     poll_until(again, lambda: ended(again))
     assert losses(again) == [3, 1.5, 1]
+
+
+def test_the_time_that_is_left_follows_from_the_pace_of_the_stage() -> None:
+    def event(time: float, step: int, stage: str = "student") -> dict[str, Any]:
+        told = {"event": "progress", "stage": stage, "step": step, "total": 100}
+        return told | {"time": time}
+
+    pace = Pace()
+    pace.note(event(10.0, 50, "teacher"))
+    assert pace.left_s is None
+    pace.note(event(100.0, 20))  # resumed at 20 of 100
+    assert pace.left_s is None
+    pace.note(event(130.0, 30))  # 10 steps in 30 s, and 70 are left
+    assert pace.left_s == pytest.approx(210)
 
 
 def test_opening_a_run_a_second_time_shows_it_whole(

@@ -219,6 +219,7 @@ def _chart(curves: Sequence[Curve], title: str, salt: str) -> str:
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
         figure = Figure(figsize=_INCHES, layout="constrained")
@@ -228,6 +229,7 @@ def _chart(curves: Sequence[Curve], title: str, salt: str) -> str:
             dots = "." if len(epochs) < 30 else ""
             axes.plot(epochs, values, label=curve.name, marker=dots, linewidth=1.4)
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(title, loc="left", fontsize="medium")
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)

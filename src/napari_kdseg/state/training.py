@@ -4,6 +4,7 @@ import tempfile
 import webbrowser
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from psygnal import Signal
 
@@ -16,6 +17,7 @@ from napari_kdseg.state.estimates import duration
 from napari_kdseg.state.jobs import Job
 from napari_kdseg.state.training_runs import (
     KnownRuns,
+    Pace,
     Whereabouts,
     name_of,
     open_run,
@@ -78,6 +80,7 @@ class Training:
         self._seen: object = None
         self._host = ""
         self._began = self._last = 0.0
+        self._pace = Pace()
         self.curves = Curves()
         self._status = ""
         self._report: tuple[Path, Question] | None = None
@@ -244,9 +247,10 @@ class Training:
     def _forget(self) -> None:
         self._job, self._seen = None, None
         self._host, self._began, self._last = "", 0.0, 0.0
+        self._pace = Pace()
         self.curves = Curves()
 
-    def _look_at(self, job: Job, events: Sequence[dict[str, object]]) -> None:
+    def _look_at(self, job: Job, events: Sequence[dict[str, Any]]) -> None:
         """Show a job, after these events, which are those it had so far."""
         self._tell("")
         if events:
@@ -266,25 +270,33 @@ class Training:
         if job.news is not self._seen:
             self._seen = job.news
             grew = self._take(job.news)
-        if job is self._job:
-            if grew:
-                self.curves_changed.emit()
-            self.job_changed.emit()
+        if job is not self._job:
+            return
+        if grew:
+            self.curves_changed.emit()
+        if any(event["event"] == "started" for event in job.news):
+            self.runs_changed.emit()  # only now its config tells its name
+        self.job_changed.emit()
 
-    def _take(self, events: Sequence[dict[str, object]]) -> bool:
+    def _take(self, events: Sequence[dict[str, Any]]) -> bool:
         for event in events:
-            if event["event"] in ("started", "resumed"):
+            if event["event"] == "progress":
+                self._pace.note(event)
+            elif event["event"] in ("started", "resumed"):
                 self._host = str(event.get("host", ""))
-                self._began = float(str(event.get("time", 0)))
+                self._began = float(event.get("time", 0))
+                self._pace = Pace()
         if events:
-            self._last = float(str(events[-1].get("time", 0)))
+            self._last = float(events[-1].get("time", 0))
         return self.curves.take(events)
 
     def _stage_text(self, words: str) -> str:
         assert self._job is not None
         if self._job.fraction <= 0:
             return words.capitalize()
-        return f"Stage {words}: {100 * self._job.fraction:.0f} %"
+        left = self._pace.left_s
+        words = f"Stage {words}: {100 * self._job.fraction:.0f} %"
+        return words if left is None else f"{words}, about {duration(left)} left"
 
     def _tell(self, text: str) -> None:
         if text != self._status:

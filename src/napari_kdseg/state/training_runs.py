@@ -5,6 +5,7 @@ import json
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from platformdirs import user_data_path
 
@@ -75,6 +76,33 @@ class Whereabouts:
                 "stopped or resumed there."
             )
         return f"It ran on {self.host}; it is resumed there."
+
+
+@dataclass
+class Pace:
+    """How fast a stage goes, from what it told since somebody executes it."""
+
+    stage: str = ""
+    began: float = 0.0
+    first: float = 0.0
+    now: float = 0.0
+    share: float = 0.0
+
+    def note(self, event: dict[str, Any]) -> None:
+        """Take in an event that tells of progress."""
+        self.now = float(event.get("time", 0))
+        self.share = float(event["step"]) / max(float(event["total"]), 1.0)
+        stage = str(event.get("stage", ""))
+        if stage != self.stage or self.began == 0:
+            self.stage, self.began, self.first = stage, self.now, self.share
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until the stage ends; None while nobody can tell."""
+        done = self.share - self.first
+        if done <= 0:
+            return None
+        return (self.now - self.began) * (1 - self.share) / done
 
 
 def whereabouts(run: Run, host: str = "") -> Whereabouts:
