@@ -217,7 +217,6 @@ def _address(run: Run, example: Example) -> str:
 def _chart(curves: Sequence[Curve], title: str, salt: str) -> str:
     """Curves over epochs as SVG that can stand in HTML."""
     import matplotlib as mpl
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -240,6 +239,6 @@ def _chart(curves: Sequence[Curve], title: str, salt: str) -> str:
         )
         text = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        FigureCanvasSVG(figure).print_svg(text, metadata=nothing)
+        figure.savefig(text, format="svg", metadata=nothing)
     svg = text.getvalue()
     return svg[svg.index("<svg") :]

@@ -5,7 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qtpy.QtCore import QPointF, QRectF, Qt
-from qtpy.QtGui import QColor, QFontMetrics, QMouseEvent, QPainter, QPaintEvent, QPen
+from qtpy.QtGui import (
+    QColor,
+    QFontMetrics,
+    QMouseEvent,
+    QPainter,
+    QPaintEvent,
+    QPen,
+    QPolygonF,
+)
 from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 _COLOURS = (
@@ -88,8 +96,8 @@ class CurveChart(QWidget):
                 self._draw_curve(painter, place, curve)
         else:
             inside = QRectF(self.rect()).adjusted(12, line, -12, -8)
-            middle = Qt.AlignmentFlag.AlignCenter | Qt.TextFlag.TextWordWrap
-            painter.drawText(inside, int(middle), self._nothing)
+            centre, wrap = Qt.AlignmentFlag.AlignCenter, Qt.TextFlag.TextWordWrap
+            painter.drawText(inside, centre.value | wrap.value, self._nothing)
         painter.end()
 
     def mouseMoveEvent(self, a0: QMouseEvent | None) -> None:
@@ -180,12 +188,12 @@ class CurveChart(QWidget):
             painter.drawLine(QPointF(frame.left(), y), QPointF(frame.right(), y))
             painter.setPen(ink)
             label = QRectF(0, y - line / 2, frame.left() - 5, line)
-            painter.drawText(label, int(Qt.AlignmentFlag.AlignRight), f"{tick:g}")
+            painter.drawText(label, Qt.AlignmentFlag.AlignRight, f"{tick:g}")
         below = QRectF(frame.left(), frame.bottom() + 2, frame.width(), line)
-        painter.drawText(below, int(Qt.AlignmentFlag.AlignLeft), "0")
-        painter.drawText(below, int(Qt.AlignmentFlag.AlignHCenter), "epoch")
+        painter.drawText(below, Qt.AlignmentFlag.AlignLeft, "0")
+        painter.drawText(below, Qt.AlignmentFlag.AlignHCenter, "epoch")
         last = f"{self._last_epoch:g}"
-        painter.drawText(below, int(Qt.AlignmentFlag.AlignRight), last)
+        painter.drawText(below, Qt.AlignmentFlag.AlignRight, last)
 
     def _draw_curve(self, painter: QPainter, place: int, curve: Drawn) -> None:
         pen = QPen(QColor(_COLOURS[place % len(_COLOURS)]), 2 if place == 0 else 1.4)
@@ -194,7 +202,7 @@ class CurveChart(QWidget):
             self._point(epoch, value)
             for epoch, value in zip(curve.epochs, curve.values, strict=True)
         ]
-        painter.drawPolyline(points)
+        painter.drawPolyline(QPolygonF(points))
         if len(points) < 30:
             for point in points:
                 painter.drawEllipse(point, 2, 2)
