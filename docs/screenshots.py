@@ -1,8 +1,8 @@
 """Takes the pictures of the docks that the README shows, from the made scans.
 
 Opens the real window, lists scans of several formats in a project, segments one with
-the shipped models, and saves ``volumes.png``, ``segment.png`` and ``teachers.png`` in
-``docs/images``. Without a display::
+the shipped models, trains on made fish, and saves ``volumes.png``, ``segment.png``,
+``teachers.png`` and ``train.png`` in ``docs/images``. Without a display::
 
     xvfb-run -a -s "-screen 0 1600x1000x24" python docs/screenshots.py
 """
@@ -18,14 +18,20 @@ import napari
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QDockWidget, QMainWindow, QWidget
 
+from kdseg_train.samples import write_sample
 from napari_kdseg.shipped import shipped_models, shipped_volumes
 from napari_kdseg.state.intake import scans_of
 from napari_kdseg.state.segmentation import Segmentation
+from napari_kdseg.state.training import Training
+from napari_kdseg.state.training_runs import KnownRuns
+from napari_kdseg.state.training_schema import Methods
+from napari_kdseg.state.training_setup import Setup
 from napari_kdseg.state.volumes import Volumes
 from napari_kdseg.volumes.cache import Cache
 from napari_kdseg.volumes.convert import convert
 from napari_kdseg.widgets.segment import SegmentDock
 from napari_kdseg.widgets.teachers import TeachersDock
+from napari_kdseg.widgets.train import TrainDock
 from napari_kdseg.widgets.volumes import VolumesDock
 
 WINDOW = (1600, 1000)
@@ -46,6 +52,7 @@ def main() -> None:
         viewer.open(str(options.scan), plugin="napari-kdseg")
         _segment(viewer, options, Path(cache))
         _teachers(viewer, options)
+        _train(viewer, options, Path(cache))
         viewer.close()
 
 
@@ -137,6 +144,33 @@ def _teachers(viewer: Any, options: argparse.Namespace) -> None:
     _settle(1.0)
     viewer.window.screenshot(
         str(options.out / "teachers.png"), canvas_only=False, flash=False
+    )
+    viewer.window.remove_dock_widget(dock)
+
+
+def _train(viewer: Any, options: argparse.Namespace, folder: Path) -> None:
+    """Set a training on made fish up, let it come to its end, and take the picture."""
+    write_sample("fish", folder / "fish", cases=10, size=64, seed=1)
+    viewer.layers.clear()
+    viewer.open(str(shipped_volumes()["fish"]), plugin="napari-kdseg")
+    setup = Setup(Methods(folder / "methods"))
+    training = Training(known=KnownRuns(folder / "trainings.json"))
+    dock = TrainDock(viewer, setup, training)
+    viewer.window.add_dock_widget(dock, name="Train", area="right")
+    _widen(dock)
+    _wait(lambda: bool(setup.method))
+    setup.add(folder / "fish")
+    _wait(lambda: not setup.busy)
+    setup.start_from("supervised/small")
+    setup.edit(("training", "epochs"), 12)
+    dock.setup_page.start_button.click()
+    _wait(lambda: training.job is not None and training.job.ended)
+    if training.job is None or training.job.state != "finished":
+        raise SystemExit(training.status or setup.status)
+    viewer.reset_view()
+    _settle(1.0)
+    viewer.window.screenshot(
+        str(options.out / "train.png"), canvas_only=False, flash=False
     )
     viewer.window.remove_dock_widget(dock)
 

@@ -1,4 +1,4 @@
-"""The volumes and models that come with the package."""
+"""The volumes, models and recipes that come with the package."""
 
 from pathlib import Path
 
@@ -39,3 +39,19 @@ def shipped_volumes() -> dict[str, Path]:
     """Give the scans that come along, by name."""
     files = (sample_folder() / "volumes").glob(f"*{_VOLUME_SUFFIX}")
     return {file.name.removesuffix(_VOLUME_SUFFIX): file for file in sorted(files)}
+
+
+def recipe_folder() -> Path:
+    """Folder of the recipes that come along, in a wheel or in the repository."""
+    package = Path(__file__).resolve().parent
+    inside = package.parent / "kdseg_train" / "recipes"
+    return inside if inside.is_dir() else package.parents[1] / "training" / "recipes"
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Give the recipes that come along, by name, such as ``ms-kd/small``."""
+    folder = recipe_folder()
+    return {
+        path.relative_to(folder).with_suffix("").as_posix(): path
+        for path in sorted(folder.rglob("*.yaml"))
+    }

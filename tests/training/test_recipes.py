@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 import yaml
 
-from kdseg_train.config import Training, find_recipe, load_recipe, parse, recipe_folder
+from kdseg_train.config import Training, find_recipe, load_recipe, parse
 from kdseg_train.methods import METHODS, describe, prepare
 from kdseg_train.methods.ms_kd import Config
 from napari_kdseg.errors import RecipeError
 from napari_kdseg.models.parameters import parameters_of
+from napari_kdseg.shipped import recipe_folder
 
 RECIPES = sorted(recipe_folder().rglob("*.yaml"))
 ANY: dict[str, Any] = {"method": "ms-kd", "data": [{"path": "x"}]}

@@ -250,6 +250,19 @@ def run(
 
 
 @app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Of a training.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The file; RUN/report.html by default.")
+    ] = None,
+) -> None:
+    """Write curves, tables, examples and settings of a run into one HTML file."""
+    from kdseg_train.report import write_report
+
+    _say(f"{write_report(folder, out)} is written; open it in a browser.")
+
+
+@app.command()
 def work() -> None:
     """Wait for run folders on standard input, one a line; networks stay warm."""
     from kdseg_train.work import serve

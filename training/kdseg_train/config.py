@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from napari_kdseg.errors import ModelError, RecipeError
 from napari_kdseg.models.parameters import NetworkSpec, parameters_of
+from napari_kdseg.shipped import recipe_folder, shipped_recipes
 from napari_kdseg.volumes.preprocessing import Intensity, Preprocessing
 
 AnyConfig = TypeVar("AnyConfig", bound=BaseModel)
@@ -178,6 +179,12 @@ class Recipe(Settings):
     overlap: float = Field(0.5, ge=0, lt=1, description="of tiles at inference")
     augmentation: Augmentation = Augmentation()
     training: Training = Training()
+    examples: int = Field(
+        4,
+        ge=0,
+        description="patches of validation cases that are pictured while it trains, "
+        "at up to twenty epochs; 0: none",
+    )
     seed: int = Field(0, ge=0)
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu or cuda[:N]"
@@ -261,13 +268,6 @@ def parse(
         raise RecipeError(_sentence(error, config_type, where)) from error
 
 
-def recipe_folder() -> Path:
-    """Folder of the recipes that come along, in a wheel or in the repository."""
-    package = Path(__file__).resolve().parent
-    inside = package / "recipes"
-    return inside if inside.is_dir() else package.parent / "recipes"
-
-
 def find_recipe(name: Path) -> Path:
     """File of a recipe: a path, or the name of one that comes along (``ms-kd/small``).
 
@@ -280,12 +280,9 @@ def find_recipe(name: Path) -> Path:
     for path in (name, shipped):
         if path.is_file():
             return path
-    known = sorted(
-        str(path.relative_to(recipe_folder()).with_suffix(""))
-        for path in recipe_folder().rglob("*.yaml")
-    )
     raise RecipeError(
-        f"there is no recipe {name}; give a file, or one of {', '.join(known)}."
+        f"there is no recipe {name}; give a file, or one of "
+        f"{', '.join(shipped_recipes())}."
     )
 
 

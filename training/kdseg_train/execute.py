@@ -1,8 +1,9 @@
 """The commands that a run folder can ask for."""
 
+import contextlib
 from collections.abc import Callable
 
-from napari_kdseg.errors import RunError
+from napari_kdseg.errors import KdsegError, RunError
 from napari_kdseg.runs.run import Run
 
 
@@ -19,8 +20,21 @@ def execute(run: Run) -> None:
         raise RunError(
             f"{run.folder} asks for {command!r}; a run can {', '.join(COMMANDS)}."
         )
-    with run.executing():
-        COMMANDS[command](run)
+    try:
+        with run.executing():
+            COMMANDS[command](run)
+    finally:
+        if command == "fit":
+            _report(run)
+
+
+def _report(run: Run) -> None:
+    """Write the report of a training that has ended, however it did."""
+    from kdseg_train.report import write_report
+
+    # A disk that is full must not hide how the training ended.
+    with contextlib.suppress(KdsegError):
+        write_report(run.folder)
 
 
 # A function each, since what a command imports takes seconds.

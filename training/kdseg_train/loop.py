@@ -25,6 +25,7 @@ from kdseg_train.checkpoint import Checkpoint, State
 from kdseg_train.config import Plateau, Training
 from kdseg_train.patches import Batch
 from kdseg_train.ranks import here
+from kdseg_train.watching import Look, Watched, is_pictured, look, write_pictures
 from napari_kdseg.errors import RunError, StopRequested
 from napari_kdseg.runs.run import Run
 
@@ -61,6 +62,8 @@ class Stage:
     settings: Training
     validation: Source | None = None
     """Batches of cases kept apart, for a curve beside that of the training."""
+    watched: Watched | None = None
+    """How their Dice is measured and pictured; None: not at all."""
 
 
 def train(stage: Stage, run: Run, device: torch.device) -> None:
@@ -268,6 +271,18 @@ def _validated(stage: Stage, device: torch.device) -> dict[str, float]:
     return {"validation_loss": float(here().mean(mean).item())}
 
 
+@torch.no_grad()
+def _looked_at(stage: Stage, device: torch.device) -> Look:
+    """Dice and pictures of the same batches of cases kept apart."""
+    if stage.validation is None or stage.watched is None:
+        return Look({}, ())
+    stage.network.eval()
+    batches = map(stage.validation.batch, range(VALIDATION_BATCHES))
+    found = look(stage.watched, batches, device)
+    stage.network.train()
+    return found
+
+
 def _end_epoch(
     stage: Stage,
     checkpoint: Checkpoint,
@@ -280,13 +295,18 @@ def _end_epoch(
     means = {name: total / state.summed for name, total in state.sums.items()}
     state.sums, state.summed = {}, 0
     watched = means | _validated(stage, device)
+    epoch, seen = state.step // count, _looked_at(stage, device)
     run.metric(
         stage=stage.name,
         step=state.step,
-        epoch=state.step // count,
+        epoch=epoch,
+        epochs=settings.epochs,
         learning_rate=checkpoint.optimiser.param_groups[0]["lr"],
         **watched,
+        **seen.measured,
     )
+    if run.leads and is_pictured(epoch, settings.epochs):
+        write_pictures(run, stage.name, epoch, seen)
     name = {"training": "loss", "validation": "validation_loss"}
     loss = watched.get(name[settings.plateau.watch])
     if settings.schedule == "plateau" and loss is not None:

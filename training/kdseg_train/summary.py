@@ -232,14 +232,18 @@ def _number(key: str, text: str) -> str | float:
 def _as_markdown(entries: Sequence[Entry], words: str) -> str:
     names = list(entries[0]) if entries else []
     kinds = ["---:" if key in NUMBERS else "---" for key in names]
-    cells = [[_short(key, entry[key]) for key in names] for entry in entries]
+    cells = [
+        [shown(key, entry[key]).replace("|", "\\|") for key in names]
+        for entry in entries
+    ]
     lines = ["| " + " | ".join(row) + " |" for row in (names, kinds, *cells)]
     return "\n".join([*lines, "", words, ""])
 
 
-def _short(key: str, value: str | float) -> str:
+def shown(key: str, value: str | float) -> str:
+    """Text of one average as people read it; empty where there is none."""
     if isinstance(value, str):
-        return value.replace("|", "\\|")
+        return value
     if math.isnan(value):
         return ""
     return f"{value:.4f}" if key in RATIOS else f"{value:.4g}"

@@ -23,6 +23,7 @@ from kdseg_train.patches import Batch, Patches
 from kdseg_train.prepared import StoredCase, store_all
 from kdseg_train.scoring import scored, write_scores
 from kdseg_train.targets import Target, trained
+from kdseg_train.watching import Watched
 from napari_kdseg.errors import DataSetError
 from napari_kdseg.models.model import Model
 from napari_kdseg.models.networks.network import SegmentationNetwork
@@ -194,6 +195,7 @@ def train_on_labels(
             Patches(stored, config, settings, target.stage, organs=wanted),
             settings,
             kept_apart(annotating(material.validation), config, settings, target.stage),
+            Watched(target.classes, network, narrow, config.examples),
         )
 
     return trained(run, config, material.cases, target, stage)

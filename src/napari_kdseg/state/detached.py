@@ -19,7 +19,7 @@ from psygnal import Signal
 
 from napari_kdseg.errors import RunError
 from napari_kdseg.runs.run import Run, State
-from napari_kdseg.state.jobs import Job, take
+from napari_kdseg.state.jobs import Job, take_all
 
 COMMAND = (sys.executable, "-m", "kdseg_train")
 CONSOLE = "console.txt"
@@ -196,8 +196,7 @@ class _Followed:
         job = self.job
         events, self.byte = job.run.events(self.byte)
         job.news = tuple(events)
-        for event in events:
-            take(job, event)
+        take_all(job, events)
         return bool(events)
 
     def ended_as(self) -> State | None:

@@ -249,6 +249,19 @@ def _option(key: str, value: Any) -> list[str]:
     return [name, str(value)]
 
 
+def take_all(job: Job, events: Sequence[dict[str, Any]]) -> None:
+    """Note what events say about the state of a job; of progress the last counts.
+
+    A training that is opened late has told of a hundred thousand steps, and whoever
+    follows the job would be told of each.
+    """
+    places = [i for i, event in enumerate(events) if event["event"] == "progress"]
+    last = places[-1] if places else -1
+    for place, event in enumerate(events):
+        if event["event"] != "progress" or place == last:
+            take(job, event)
+
+
 def take(job: Job, event: dict[str, Any]) -> None:
     """Note what one event says about the state of a job."""
     match event:

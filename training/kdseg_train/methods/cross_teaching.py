@@ -54,6 +54,7 @@ from kdseg_train.supervised import Material, gaps, gather, kept_apart, test
 from kdseg_train.targets import Networks, Target, trained_together
 from kdseg_train.teachers import frozen_network
 from kdseg_train.turns import in_turn
+from kdseg_train.watching import Watched
 from napari_kdseg.errors import DataSetError
 from napari_kdseg.models.model import Model
 from napari_kdseg.models.parameters import NetworkSpec
@@ -394,7 +395,9 @@ def learn(
         def terms(batch: Batch) -> Terms:
             return objective(networks, frozen, batch, config)
 
-        return Stage(name, network, terms, source, settings, apart)
+        last = networks[targets[-1].stage]
+        seen = Watched(material.cases.classes, last, pictures=config.examples)
+        return Stage(name, network, terms, source, settings, apart, seen)
 
     cases = material.cases
     return trained_together(run, config, cases, targets, stage, teachers=teachers)

@@ -52,6 +52,7 @@ from kdseg_train.soft_labels import soft_from_model
 from kdseg_train.supervised import gaps, gather, kept_apart
 from kdseg_train.targets import trained
 from kdseg_train.teachers import Bottled, bottled_answer, frozen_network
+from kdseg_train.watching import Watched
 from napari_kdseg.errors import DataSetError, RecipeError
 from napari_kdseg.models.model import Model, NetworkSpec
 from napari_kdseg.models.networks.network import SegmentationNetwork
@@ -392,7 +393,15 @@ def train_part(
         objective = objective_of(config, cases, network, part, frozen)
         source = Patches(shown, config, settings, part.draws, soft=soft)
         apart = kept_apart(kept, config, settings, part.draws, soft_kept)
-        return Stage(part.stage, network, objective, source, settings, apart)
+        seen = None
+        if config.output == "softmax":
+            picks = list(part.channels)
+            seen = Watched(
+                cases.classes,
+                lambda image: network(image[:, picks]),
+                pictures=config.examples,
+            )
+        return Stage(part.stage, network, objective, source, settings, apart, seen)
 
     target = part.target(cases.classes)
     known = [] if teacher is None else [teacher]

@@ -56,6 +56,7 @@ from kdseg_train.slices import ChosenSlices, SlicePatches
 from kdseg_train.supervised import Material, gaps, gather, kept_apart, test
 from kdseg_train.targets import Target, trained
 from kdseg_train.teachers import frozen_network, given_teacher
+from kdseg_train.watching import Watched
 from napari_kdseg.errors import DataSetError
 from napari_kdseg.models.model import Model, NetworkSpec
 from napari_kdseg.models.networks.network import SegmentationNetwork
@@ -390,7 +391,8 @@ def taught(
         source = SlicePatches(lesson.slices, config, settings, name)
         run.metric(stage=name, slices=source.count)
         apart = kept_apart(material.validation, config, settings, name)
-        return Stage(name, network, objective, source, settings, apart)
+        seen = Watched(material.cases.classes, network, pictures=config.examples)
+        return Stage(name, network, objective, source, settings, apart, seen)
 
     cases, teachers = material.cases, lesson.teachers
     return trained(run, config, cases, target, stage, teachers=teachers)

@@ -46,6 +46,7 @@ from kdseg_train.teachers import (
     frozen_network,
     given_by_class,
 )
+from kdseg_train.watching import Watched
 from napari_kdseg.models.model import Model
 from napari_kdseg.models.networks.network import SegmentationNetwork
 from napari_kdseg.runs.run import Run
@@ -396,6 +397,7 @@ def train_student(
         apart = kept_apart(
             material.validation, config, settings, target.stage, told_apart
         )
-        return Stage(target.stage, student, objective, source, settings, apart)
+        seen = Watched(cases.classes, student, pictures=config.examples)
+        return Stage(target.stage, student, objective, source, settings, apart, seen)
 
     return trained(run, config, cases, target, stage, teachers=models)
