@@ -1,14 +1,14 @@
-"""The commands bulk predict and bulk score: many volumes, many workers, one report.
+"""The command bulk predict: many volumes, many workers, one report.
 
 ::
 
-    OUT/CASE/MODEL/...       of bulk predict, as predict publishes it
-    OUT/scores.csv           of bulk score, as quality score writes it
+    OUT/CASE/MODEL/...       as predict publishes it
     OUT/bulk-report.json     what became of every volume; bulk-report.md to read
     OUT/.bulk/               the run: events.jsonl, stop
     OUT/.bulk-cases/CASE/    a run for each volume, with what is unfinished of it
 
-Given again, the same command does what is missing and nothing else.
+Given again, the same command does what is missing and nothing else. Needs no torch:
+the workers have it.
 """
 
 import contextlib
@@ -26,7 +26,6 @@ from kdseg_train.bulk_report import Report
 from kdseg_train.config import Settings, parse
 from kdseg_train.crew import Crew, Foreman, Job, Outcome, Watch, at_work, gpus_for
 from kdseg_train.plan import PredictConfig, find_cases, open_models, refuse_doubles
-from kdseg_train.scores import ScoreConfig, read_scores, to_judge, write_scores
 from napari_kdseg.errors import KdsegError, RunError, StopRequested, UsageError
 from napari_kdseg.inference.estimate import estimate
 from napari_kdseg.models.model import Model
@@ -35,9 +34,8 @@ from napari_kdseg.volumes import formats
 
 FOLDER = ".bulk"
 _CASES = ".bulk-cases"
-_KEPT = ".bulk-scores"
 _WORKER_BYTES = 800_000_000  # torch and its friends, before the first volume
-_UNKNOWN_BYTES = 2_000_000_000  # where no estimate can be made
+UNKNOWN_BYTES = 2_000_000_000  # where no estimate can be made
 _MEMORY_SHARE = 0.8  # of what is free
 
 
@@ -47,16 +45,6 @@ class BulkPredictConfig(Settings):
     version: Literal[1] = 1
     command: Literal["bulk-predict"] = "bulk-predict"
     predict: PredictConfig = Field(description="as of the command predict")
-    crew: Crew = Field(Crew(), description="who does the work")
-
-
-class BulkScoreConfig(Settings):
-    """Judging the slices of many predictions with several workers."""
-
-    version: Literal[1] = 1
-    command: Literal["bulk-score"] = "bulk-score"
-    score: ScoreConfig = Field(description="as of the command quality score")
-    out: Path = Field(description="gets scores.csv and the report")
     crew: Crew = Field(Crew(), description="who does the work")
 
 
@@ -75,12 +63,12 @@ def bulk_predict(run: Run) -> None:
     config = parse(BulkPredictConfig, run.config, str(run.folder / "config.yaml"))
     asked = config.predict
     models, cases = check_prediction(asked)
-    count, gpus = _team(config.crew, asked.device, _predict_bytes(asked, models, cases))
+    count, gpus = team(config.crew, asked.device, _predict_bytes(asked, models, cases))
     count = min(count, len(cases))
     threads = asked.threads or _threads(config.crew, count)
     single = asked.model_copy(update={"threads": threads})
     jobs = [
-        _job(
+        job(
             asked.out,
             name,
             single.model_copy(
@@ -93,8 +81,8 @@ def bulk_predict(run: Run) -> None:
         )
         for name, images in cases
     ]
-    with _reporting(run, asked.out, len(jobs)) as report:
-        for outcome in _worked(run, jobs, config.crew, count, gpus):
+    with reporting(run, asked.out, len(jobs)) as report:
+        for outcome in worked(run, jobs, config.crew, count, gpus):
             report.add(outcome)
             if outcome.state == "done":
                 run.event(
@@ -103,46 +91,7 @@ def bulk_predict(run: Run) -> None:
                     folder=asked.out / outcome.case,
                     models=[model.card.name for model in models],
                 )
-            _tell(run, report, outcome)
-
-
-def bulk_score(run: Run) -> None:
-    """Judge the slices of every prediction that a run's config names.
-
-    Raises
-    ------
-    KdsegError
-        What is wrong with the command itself, before anything is computed.
-    RunError
-        Where predictions failed; the report says why, and the table has the others.
-    StopRequested
-        Where somebody asked for it; what is finished is kept.
-    """
-    config = parse(BulkScoreConfig, run.config, str(run.folder / "config.yaml"))
-    asked = config.score.model_copy(update={"scores": config.out / _KEPT})
-    Model.open(asked.model)
-    subjects = to_judge(asked)
-    count, gpus = _team(config.crew, asked.device, _UNKNOWN_BYTES)
-    count = min(count, len(subjects))
-    jobs = [
-        _job(
-            config.out, one.case, asked.model_copy(update={"cases": (one.case,)}), gpus
-        )
-        for one in subjects
-        if not one.missing
-    ]
-    with _reporting(run, config.out, len(subjects)) as report:
-        for one in subjects:
-            if one.missing:
-                lost = Outcome(one.case, "failed", 0.0, "", one.missing)
-                report.add(lost)
-                _tell(run, report, lost)
-        for outcome in _worked(run, jobs, config.crew, count, gpus):
-            report.add(outcome)
-            _tell(run, report, outcome)
-        tables = [job.folder / "scores.csv" for job in jobs if job.case in report.good]
-        rows = [row for table in tables for row in read_scores(table)]
-        write_scores(config.out / "scores.csv", rows)
+            tell(run, report, outcome)
 
 
 def check_prediction(
@@ -194,13 +143,15 @@ class _OfRun(Watch):
         self.run.warning(text)
 
 
-def _job(out: Path, case: str, config: Settings, gpus: tuple[str, ...]) -> Job:
+def job(out: Path, case: str, config: Settings, gpus: tuple[str, ...]) -> Job:
+    """Give a volume its job: the config of a single command, and a folder to run it."""
     return Job(case, out / _CASES / case, config.model_dump(mode="json"), gpus)
 
 
-def _worked(
+def worked(
     run: Run, jobs: Sequence[Job], crew: Crew, workers: int, gpus: tuple[str, ...]
 ) -> Iterator[Outcome]:
+    """Do all jobs with a crew; each outcome as it comes."""
     if not jobs:
         return
     run.event("crew", workers=workers, gpus=len(gpus), volumes=len(jobs))
@@ -213,7 +164,7 @@ def _worked(
 
 
 @contextlib.contextmanager
-def _reporting(run: Run, out: Path, total: int) -> Iterator[Report]:
+def reporting(run: Run, out: Path, total: int) -> Iterator[Report]:
     """Write the report, however the work ends; fail where a volume did."""
     report = Report(run.config["command"], total)
     out.mkdir(parents=True, exist_ok=True)
@@ -234,7 +185,8 @@ def _reporting(run: Run, out: Path, total: int) -> Iterator[Report]:
         )
 
 
-def _tell(run: Run, report: Report, outcome: Outcome) -> None:
+def tell(run: Run, report: Report, outcome: Outcome) -> None:
+    """Say in the run's events how a volume ended, and how far all of it is."""
     run.event(
         "volume",
         case=outcome.case,
@@ -259,7 +211,7 @@ def _tell(run: Run, report: Report, outcome: Outcome) -> None:
 # ---- How many ----
 
 
-def _team(crew: Crew, device: str, need_bytes: int) -> tuple[int, tuple[str, ...]]:
+def team(crew: Crew, device: str, need_bytes: int) -> tuple[int, tuple[str, ...]]:
     """Workers to start, and the GPUs of this machine that they share."""
     if crew.scheduler is not None:
         return 1, ()  # they are there already; nobody is started
@@ -304,7 +256,7 @@ def _predict_bytes(
             header = formats.inspect_volume(images[0], _part(asked))
             need = estimate(header, models, asked.settings).memory_bytes
             largest = max(largest, need)
-    return largest or _UNKNOWN_BYTES
+    return largest or UNKNOWN_BYTES
 
 
 def _part(asked: PredictConfig) -> str | None:

@@ -1,7 +1,8 @@
 """One volume of a bulk command, as a worker does it: a run folder of its own.
 
 The code is that of the single commands, so are the labels and scores, and so is going
-on where an earlier execution was cut off.
+on where an earlier execution was cut off. Who hands out jobs needs no torch, so what
+the commands import is imported in the worker.
 """
 
 import json
@@ -17,10 +18,8 @@ from typing import Any
 from distributed import get_worker
 
 from kdseg_train.crew import Job, Outcome, State
-from kdseg_train.predict import predict
-from kdseg_train.publish import RECORD
-from kdseg_train.scores import score
 from napari_kdseg.errors import KdsegError, RunError, StopRequested
+from napari_kdseg.review.predictions import RECORD
 from napari_kdseg.runs.lock import DEAD_AFTER_S, is_held
 from napari_kdseg.runs.run import Run
 
@@ -121,6 +120,18 @@ def _scores(config: dict[str, Any], case: str) -> dict[str, Any]:
     }
 
 
+def _predict(run: Run) -> None:
+    from kdseg_train.predict import predict
+
+    predict(run)
+
+
+def _score(run: Run) -> None:
+    from kdseg_train.scores import score
+
+    score(run)
+
+
 _COMMANDS: dict[
     str, tuple[Callable[[dict[str, Any], str], dict[str, Any]], Callable[[Run], None]]
-] = {"predict": (_records, predict), "quality-score": (_scores, score)}
+] = {"predict": (_records, _predict), "quality-score": (_scores, _score)}

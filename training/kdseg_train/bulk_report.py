@@ -31,13 +31,15 @@ class Report:
         Whose report it is.
     total
         Volumes that there are.
+    began
+        When the work began, seconds since 1970; now by default.
     """
 
-    def __init__(self, command: str, total: int) -> None:
+    def __init__(self, command: str, total: int, began: float | None = None) -> None:
         self.command = command
         self.total = total
         self.outcomes: list[Outcome] = []
-        self._began = time.time()
+        self._began = time.time() if began is None else began
 
     def add(self, outcome: Outcome) -> None:
         """Take one in."""

@@ -147,7 +147,7 @@ def score(
     precision: Precision = "auto",
 ) -> None:
     """Give every slice of many predictions its P(good): OUT/scores.csv."""
-    from kdseg_train.bulk import BulkScoreConfig
+    from kdseg_train.bulk_score import BulkScoreConfig
     from kdseg_train.config import parse
     from kdseg_train.scores import to_judge
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import dask
-import torch
 from distributed import (
     Client,
     Future,
@@ -111,6 +110,8 @@ class Watch:
 def gpus_for(device: str) -> tuple[str, ...]:
     """GPUs of this machine that a setting of the device allows."""
     if device == "auto":
+        import torch  # takes seconds, and is not needed where the device is named
+
         return tuple(f"cuda:{place}" for place in range(torch.cuda.device_count()))
     return (device,) if device.startswith("cuda") else ()
 
@@ -147,7 +148,7 @@ def at_work(
             resources = [w["resources"] for w in _workers(client).values()]
             counts_gpus = any("GPU" in one for one in resources)
         elif crew.slurm is not None:
-            cluster = stack.enter_context(_slurm(crew.slurm, logs))
+            cluster = stack.enter_context(slurm_cluster(crew.slurm, logs))
             cluster.scale(jobs=workers)
             client, counts_gpus = Client(cluster), crew.slurm.gpus > 0
         else:
@@ -313,7 +314,14 @@ def _connected(address: str) -> Client:
         ) from error
 
 
-def _slurm(asked: Slurm, logs: Path) -> Any:
+def slurm_cluster(asked: Slurm, logs: Path) -> Any:
+    """A scheduler here, whose workers are SLURM jobs.
+
+    Raises
+    ------
+    UsageError
+        Where the extra is not installed.
+    """
     try:
         from dask_jobqueue import SLURMCluster
     except ImportError as error:

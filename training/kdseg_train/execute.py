@@ -69,7 +69,7 @@ def _bulk_predict(run: Run) -> None:
 
 
 def _bulk_score(run: Run) -> None:
-    from kdseg_train.bulk import bulk_score
+    from kdseg_train.bulk_score import bulk_score
 
     bulk_score(run)
 
