@@ -13,7 +13,7 @@ the workers have it.
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -63,7 +63,9 @@ def bulk_predict(run: Run) -> None:
     config = parse(BulkPredictConfig, run.config, str(run.folder / "config.yaml"))
     asked = config.predict
     models, cases = check_prediction(asked)
-    count, gpus = team(config.crew, asked.device, _predict_bytes(asked, models, cases))
+    count, gpus = team(
+        config.crew, asked.device, lambda: _predict_bytes(asked, models, cases)
+    )
     count = min(count, len(cases))
     threads = asked.threads or _threads(config.crew, count)
     single = asked.model_copy(update={"threads": threads})
@@ -172,7 +174,7 @@ def reporting(run: Run, out: Path, total: int) -> Iterator[Report]:
         yield report
     finally:
         report.write(out)
-    if run.stop_requested():
+    if report.counts["stopped"] or report.counts["not begun"]:
         raise StopRequested(
             f"{run.folder} was asked to stop: {report.summary}. Give the same command "
             "again to go on."
@@ -211,8 +213,23 @@ def tell(run: Run, report: Report, outcome: Outcome) -> None:
 # ---- How many ----
 
 
-def team(crew: Crew, device: str, need_bytes: int) -> tuple[int, tuple[str, ...]]:
-    """Workers to start, and the GPUs of this machine that they share."""
+def team(
+    crew: Crew, device: str, need_bytes: Callable[[], int]
+) -> tuple[int, tuple[str, ...]]:
+    """Workers to start, and the GPUs of this machine that they share.
+
+    Parameters
+    ----------
+    crew, device
+        As asked for.
+    need_bytes
+        Says what one volume takes, where nobody said how many workers.
+
+    Raises
+    ------
+    UsageError
+        Where SLURM shall start nobody knows how many.
+    """
     if crew.scheduler is not None:
         return 1, ()  # they are there already; nobody is started
     if crew.slurm is not None:
@@ -225,7 +242,7 @@ def team(crew: Crew, device: str, need_bytes: int) -> tuple[int, tuple[str, ...]
     if gpus:
         return len(gpus), gpus
     free = psutil.virtual_memory().available * _MEMORY_SHARE
-    fitting = int(free // (need_bytes + _WORKER_BYTES))
+    fitting = int(free // (need_bytes() + _WORKER_BYTES))
     return max(1, min(_cores(), fitting)), ()
 
 

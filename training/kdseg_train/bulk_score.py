@@ -48,7 +48,7 @@ def bulk_score(run: Run) -> None:
     asked = config.score.model_copy(update={"scores": config.out / _KEPT})
     Model.open(asked.model)
     subjects = to_judge(asked)
-    count, gpus = team(config.crew, asked.device, UNKNOWN_BYTES)
+    count, gpus = team(config.crew, asked.device, lambda: UNKNOWN_BYTES)
     count = min(count, len(subjects))
     jobs = [
         job(config.out, one.case, asked.model_copy(update={"cases": (one.case,)}), gpus)

@@ -145,11 +145,12 @@ def at_work(
     with dask.config.set(quiet), contextlib.ExitStack() as stack:
         if crew.scheduler is not None:
             client = _connected(crew.scheduler)
-            resources = [w["resources"] for w in _workers(client).values()]
-            counts_gpus = any("GPU" in one for one in resources)
+            workers_there = client.scheduler_info()["workers"].values()
+            counts_gpus = any("GPU" in one["resources"] for one in workers_there)
         elif crew.slurm is not None:
             cluster = stack.enter_context(slurm_cluster(crew.slurm, logs))
-            cluster.scale(jobs=workers)
+            # Unlike scale, this replaces jobs whose time is over.
+            cluster.adapt(minimum_jobs=workers, maximum_jobs=workers)
             client, counts_gpus = Client(cluster), crew.slurm.gpus > 0
         else:
             cluster = LocalCluster(
@@ -233,7 +234,7 @@ class Foreman:
 
     def _hand_out(self) -> None:
         """Give every worker without a job one: a death then costs a single job."""
-        workers = len(_workers(self._client))
+        workers = len(self._client.nthreads())
         self._tell_of_waiting(workers)
         while self._waiting and len(self._running) < workers:
             job, attempt = self._waiting.popleft()
@@ -297,11 +298,6 @@ class Foreman:
         elif now - self._alone_since > SAY_WAITING_S:
             self._watch.warn("There is no worker yet; waiting for one.")
             self._alone_since = now
-
-
-def _workers(client: Client) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = client.scheduler_info(n_workers=-1)["workers"]
-    return found
 
 
 def _connected(address: str) -> Client:
