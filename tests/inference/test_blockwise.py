@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cc3d
 import numpy as np
@@ -41,7 +42,7 @@ def test_components_found_in_blocks_are_those_of_the_whole(
     shape: tuple[int, int, int],
     block: tuple[int, int, int],
     full: float,
-    connectivity: int,
+    connectivity: Any,
 ) -> None:
     labels = scene(seed, shape, full)
     found = find_components(

@@ -53,11 +53,15 @@ def scans(write_scan: Any, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def predict(
-    call: Call, scans: Path, model_folder: Any, tmp_path: Path, scheduler: str
-) -> Callable[..., tuple[int, str, str]]:
-    model = model_folder()
+def model(model_folder: Any) -> Model:
+    found: Model = model_folder()
+    return found
 
+
+@pytest.fixture
+def predict(
+    call: Call, scans: Path, model: Model, tmp_path: Path, scheduler: str
+) -> Callable[..., tuple[int, str, str]]:
     def run(*words: object) -> tuple[int, str, str]:
         place = ("--out", tmp_path / "out", "--scheduler", scheduler)
         inputs = (scans, "--model", model.folder, "--device", "cpu")
@@ -92,11 +96,12 @@ def cut_off(scan: Path) -> None:
 
 
 def test_labels_are_those_of_predict(
-    predict: Any, call: Call, scans: Path, model_folder: Any, tmp_path: Path
+    predict: Any, call: Call, scans: Path, model: Model, tmp_path: Path
 ) -> None:
     assert predict()[0] == 0
-    model, alone = model_folder().folder, tmp_path / "alone"
-    call("predict", scans, "--model", model, "--out", alone, "--device", "cpu")
+    alone = tmp_path / "alone"
+    words = ("--model", model.folder, "--out", alone, "--device", "cpu")
+    assert call("predict", scans, *words)[0] == 0
     for number in range(3):
         place = f"case_{number}/organs/labels.nii.gz"
         many, one = (read_labels(out / place)[0] for out in (tmp_path / "out", alone))
@@ -105,13 +110,12 @@ def test_labels_are_those_of_predict(
 
 
 def test_predict_takes_what_bulk_published_for_its_own(
-    predict: Any, call: Call, scans: Path, model_folder: Any, tmp_path: Path
+    predict: Any, call: Call, scans: Path, model: Model, tmp_path: Path
 ) -> None:
     predict()
     before = records(tmp_path / "out")
-    model = model_folder().folder
-    words = ("--model", model, "--out", tmp_path / "out", "--resume", "--device", "cpu")
-    assert call("predict", scans, *words)[0] == 0
+    place = ("--out", tmp_path / "out", "--resume", "--device", "cpu")
+    assert call("predict", scans, "--model", model.folder, *place)[0] == 0
     assert records(tmp_path / "out") == before
 
 

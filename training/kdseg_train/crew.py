@@ -11,6 +11,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -168,7 +169,7 @@ def at_work(
         yield client, counts_gpus
 
 
-class DeafToKeyboard(WorkerPlugin):  # type: ignore[misc]  # distributed is untyped
+class DeafToKeyboard(WorkerPlugin):
     """Leaves Ctrl+C to the process that a person sees: it lets workers end in order."""
 
     name = "kdseg-deaf-to-keyboard"
@@ -206,7 +207,7 @@ class Foreman:
         self._watch = watch
         self._resources = {"GPU": 1} if gpu else None
         self._waiting: deque[tuple[Job, int]] = deque()
-        self._running: dict[Future, tuple[Job, int]] = {}
+        self._running: dict[Future[Any], tuple[Job, int]] = {}
         self._alone_since = time.monotonic()
 
     def outcomes(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
@@ -222,6 +223,11 @@ class Foreman:
         """
         self._waiting.extend((job, 1) for job in jobs)
         while self._waiting or self._running:
+            if self._client.status != "running":
+                raise RunError(
+                    "The scheduler of the workers is gone; what is finished is kept. "
+                    "Start it, and give the same command again."
+                )
             if self._watch.should_stop():
                 self._stop()
             self._hand_out()
@@ -247,20 +253,15 @@ class Foreman:
             )
             self._running[future] = (job, attempt)
 
-    def _finished(self) -> list[Future]:
+    def _finished(self) -> "list[Future[Any]]":
         if not self._running:
             time.sleep(LOOK_S)
             return []
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, CancelledError):
             wait(list(self._running), timeout=LOOK_S, return_when="FIRST_COMPLETED")
-        if self._client.status != "running":
-            raise RunError(
-                "The scheduler of the workers is gone; what is finished is kept. Start "
-                "it, and give the same command again."
-            )
         return [future for future in self._running if future.status != "pending"]
 
-    def _ended(self, future: Future, job: Job, attempt: int) -> Outcome | None:
+    def _ended(self, future: "Future[Any]", job: Job, attempt: int) -> Outcome | None:
         if future.status == "finished":
             outcome: Outcome = future.result()
             return replace(outcome, attempts=attempt)
@@ -275,8 +276,8 @@ class Foreman:
                 self._waiting.append((job, attempt + 1))
             return None
         text = (
-            f"its worker died {attempt} times over it, the last time on the way; "
-            "perhaps memory did not suffice: take fewer workers."
+            f"its worker died {attempt} times; perhaps memory did not suffice: take "
+            "fewer workers."
         )
         return Outcome(job.case, "failed", 0.0, "", text, attempt)
 
@@ -319,7 +320,7 @@ def slurm_cluster(asked: Slurm, logs: Path) -> Any:
         Where the extra is not installed.
     """
     try:
-        from dask_jobqueue import SLURMCluster
+        from dask_jobqueue.slurm import SLURMCluster
     except ImportError as error:
         raise UsageError(
             "SLURM needs dask-jobqueue: pip install 'napari-kdseg[cluster]'."

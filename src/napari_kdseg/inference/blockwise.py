@@ -10,7 +10,7 @@ numbers for each component of each block.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 import cc3d
 import fastremap
@@ -24,10 +24,11 @@ from napari_kdseg.volumes.labels import LabelSet
 from napari_kdseg.volumes.volume import Box, VoxelArray
 
 BLOCK_VOX = (256, 256, 256)
-_TOUCHING = 26  # components of a class: by a face, an edge or a corner
-_BY_FACES = 6  # what is around a class: holes do not leak through corners
+_TOUCHING: Final = 26  # components of a class: by a face, an edge or a corner
+_BY_FACES: Final = 6  # what is around a class: holes do not leak through corners
 _LOW_BITS = 40  # of a pair of numbers in one
 
+Neighbours = Literal[6, 18, 26]
 Numbers = NDArray[np.int64]
 Read = Callable[[Box], NDArray[Any]]
 
@@ -129,7 +130,7 @@ def clean_stored(
 def find_components(
     read: Read,
     shape: Sequence[int],
-    connectivity: int,
+    connectivity: Neighbours,
     block_vox: Sequence[int] = BLOCK_VOX,
 ) -> Components:
     """Find the components of equal values that touch; 0 belongs to none.
@@ -191,7 +192,8 @@ def _fill(
     """Give a class the background that it encloses."""
 
     def around(box: Box) -> NDArray[Any]:
-        return np.asarray(labels[box]) != value
+        outside: NDArray[Any] = np.asarray(labels[box]) != value
+        return outside
 
     found = find_components(around, labels.shape, _BY_FACES, block_vox)
     for start, block in zip(found.start, _blocks(labels.shape, block_vox), strict=True):
@@ -214,7 +216,7 @@ def _masked(
     return kept
 
 
-def _labelled(values: NDArray[Any], connectivity: int) -> NDArray[Any]:
+def _labelled(values: NDArray[Any], connectivity: Neighbours) -> NDArray[Any]:
     """Components numbered in the order of their first voxels."""
     found: NDArray[Any] = cc3d.connected_components(values, connectivity=connectivity)
     return found
