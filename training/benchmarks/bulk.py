@@ -142,7 +142,7 @@ def kill_one(out: Path, rng: random.Random) -> bool:
     rng.shuffle(locks)
     for lock in locks:
         holder = read_holder(lock)
-        if holder is not None:
+        if holder is not None and holder.is_alive(time.time()):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(holder.pid, signal.SIGKILL)
                 return True
