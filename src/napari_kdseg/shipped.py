@@ -35,6 +35,14 @@ def shipped_models() -> dict[str, Path]:
     return {card.parent.name: card.parent for card in sorted(cards)}
 
 
+def find_model(name: str) -> Path:
+    """Give a model folder, or the folder of a model that comes along, by its name."""
+    folder = Path(name)
+    if folder.exists():
+        return folder.absolute()
+    return shipped_models().get(name, folder.absolute())
+
+
 def shipped_volumes() -> dict[str, Path]:
     """Give the scans that come along, by name."""
     files = (sample_folder() / "volumes").glob(f"*{_VOLUME_SUFFIX}")

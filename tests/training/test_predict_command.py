@@ -151,11 +151,20 @@ def test_results_have_the_format_asked_for(
     assert labels.any()
 
 
+@pytest.mark.parametrize("at_once_vox", [1 << 26, 0])
 def test_clean_up_of_the_card_is_applied(
-    prepare: Prepare, tmp_path: Path, write_scan: Any, model_folder: Any
+    prepare: Prepare,
+    tmp_path: Path,
+    write_scan: Any,
+    model_folder: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    at_once_vox: int,
 ) -> None:
+    monkeypatch.setattr("kdseg_train.publish.CLEANED_AT_ONCE_VOX", at_once_vox)
     scan = write_scan()
-    rules = Postprocessing(keep_largest={"liver": 1}, minimum_mm3=20)
+    rules = Postprocessing(
+        keep_largest={"liver": 1}, fill_holes=("liver",), minimum_mm3=20
+    )
     model = model_folder(postprocessing=rules)
     execute(prepare(inputs=[scan], models=[model.folder], regions=True))
     labels, _ = read_labels(tmp_path / "out/case_1/organs/labels.nii.gz")

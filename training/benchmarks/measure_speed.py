@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.metrics import compute_dice, compute_hausdorff_distance
+from monai.metrics.hausdorff_distance import compute_hausdorff_distance
+from monai.metrics.meandice import compute_dice
 from monai.networks.utils import one_hot
 from scipy import ndimage
 
@@ -193,21 +194,21 @@ def components_of_scipy(labels: np.ndarray) -> np.ndarray:
 
 def hd95_of_monai(reference: np.ndarray, prediction: np.ndarray) -> float:
     """MONAI's function on the same masks."""
-    pair = [torch.from_numpy(mask)[None, None] for mask in (prediction, reference)]
+    guess, truth = (torch.from_numpy(m)[None, None] for m in (prediction, reference))
     found = compute_hausdorff_distance(
-        *pair, include_background=True, percentile=95, spacing=SPACING_MM
+        guess, truth, include_background=True, percentile=95, spacing=SPACING_MM
     )
     return float(found)
 
 
 def dice_of_monai(reference: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     """MONAI's function, which takes one-hot tensors; its answers are float32."""
-    pair = [
+    guess, truth = (
         one_hot(torch.from_numpy(labels)[None, None], ORGANS.count)
         for labels in (prediction, reference)
-    ]
-    found: np.ndarray = compute_dice(*pair, include_background=True)[0].numpy()
-    return found
+    )
+    found = compute_dice(guess, truth, include_background=True)
+    return np.asarray(found[0])
 
 
 def medpy_hd95() -> Callable[..., float] | None:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kdseg_train import cli_quality, cli_training, cli_volumes
+from kdseg_train import cli_bulk, cli_quality, cli_training, cli_volumes
 from napari_kdseg.errors import KdsegError, UsageError
 
 # Whatever else a command needs is imported inside it: --help must answer at once.
@@ -161,13 +161,14 @@ def predict(
     from kdseg_train.config import parse
     from kdseg_train.plan import PredictConfig, plan
     from napari_kdseg.runs.run import make_way
+    from napari_kdseg.shipped import find_model
 
     values = {
         "command": "predict",
         "inputs": [path.absolute() for path in inputs],
         "part": part,
         "case": case,
-        "models": [_model_folder(name) for name in model],
+        "models": [find_model(name) for name in model],
         "out": out.absolute(),
         "uncertainty": uncertainty,
         "regions": regions,
@@ -226,6 +227,7 @@ def evaluate(
 for command in (cli_volumes.convert, cli_volumes.inspect, cli_volumes.cache):
     app.command()(command)
 app.add_typer(cli_quality.app, name="quality")
+app.add_typer(cli_bulk.app, name="bulk")
 
 
 @app.command()
@@ -328,16 +330,6 @@ def _execute(folder: Path, config: dict[str, Any], *, resume: bool) -> None:
     from kdseg_train.follow import prepare_and_execute
 
     prepare_and_execute(folder, config, resume=resume)
-
-
-def _model_folder(name: str) -> Path:
-    """A model folder, or the folder of a shipped model of that name."""
-    from napari_kdseg.shipped import shipped_models
-
-    folder = Path(name)
-    if folder.exists():
-        return folder.absolute()
-    return shipped_models().get(name, folder.absolute())
 
 
 def _numbers(text: str | None, option: str) -> list[int] | None:

@@ -76,6 +76,18 @@ def _quality_score(run: Run) -> None:
     score(run)
 
 
+def _bulk_predict(run: Run) -> None:
+    from kdseg_train.bulk import bulk_predict
+
+    bulk_predict(run)
+
+
+def _bulk_score(run: Run) -> None:
+    from kdseg_train.bulk_score import bulk_score
+
+    bulk_score(run)
+
+
 COMMANDS: dict[str, Callable[[Run], None]] = {
     "fit": _fit,
     "predict": _predict,
@@ -83,4 +95,6 @@ COMMANDS: dict[str, Callable[[Run], None]] = {
     "convert": _convert,
     "quality-fit": _quality_fit,
     "quality-score": _quality_score,
+    "bulk-predict": _bulk_predict,
+    "bulk-score": _bulk_score,
 }

@@ -168,7 +168,8 @@ class _Shown:
         console = self._progress.console
         match event:
             case {"event": "progress", "step": step, "total": total}:
-                self._move(str(event.get("stage") or "progress"), step, total)
+                stage = str(event.get("stage") or "progress")
+                self._move(stage, step, total, str(event.get("pace") or ""))
             case {"event": "warning", "message": message}:
                 console.print(f"warning: {message}", style="yellow", markup=False)
             case {"event": "note", "message": message}:
@@ -176,10 +177,12 @@ class _Shown:
             case {"event": "prediction", "folder": folder}:
                 console.print(f"{folder}", markup=False)
 
-    def _move(self, stage: str, step: float, total: float) -> None:
+    def _move(self, stage: str, step: float, total: float, pace: str) -> None:
         if stage not in self._bars:
             self._bars[stage] = self._progress.add_task(stage, total=total)
-        self._progress.update(self._bars[stage], completed=step, total=total)
+        shown = f"{stage}, {pace}" if pace else stage
+        bar = self._bars[stage]
+        self._progress.update(bar, completed=step, total=total, description=shown)
 
 
 def print_table(rows: Sequence[Mapping[str, str | float]], caption: str) -> None:

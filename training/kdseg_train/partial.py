@@ -7,6 +7,7 @@
                        probabilities.zarr  uncertainty is uint8, 255 is 1
     partial/CASE/regions.zarr, regions.json, uncertainty.zarr   of all teachers
     partial/CASE/tiles.jsonl               what is finished, with checksums
+    partial/CASE/scratch/                  labels on their way through the clean-up
 
 A case that was cut off goes on from the last tile whose checksum is right.
 """
@@ -53,6 +54,7 @@ class Partial:
         self._grid = scan.grid
         self._axis = plan.slow_axis(scan.grid)
         self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._scratches = 0
         self._done: slice | None = None
         self._opening = {
             "files": [_stamp(path) for path in scan.images],
@@ -82,6 +84,19 @@ class Partial:
     def array(self, name: str) -> zarr.Array[Any]:
         """The array of that name, such as ``MODEL/labels`` or ``regions``."""
         return self._arrays[name]
+
+    def scratch(self, name: str) -> zarr.Array[Any]:
+        """A new array of zeros like the one of that name, to work with."""
+        like = self._arrays[name]
+        self._scratches += 1
+        return zarr.create_array(
+            store=str(self.folder / "scratch" / f"{self._scratches}.zarr"),
+            shape=like.shape,
+            dtype=like.dtype,
+            chunks=like.chunks,
+            fill_value=0,
+            overwrite=True,
+        )
 
     def show(self, tile: FinishedTile) -> None:
         """Write a tile to look at; it will be computed again."""

@@ -194,11 +194,7 @@ def plan(settings: PredictConfig, *, resume: bool) -> Plan:
     UsageError, DataSetError, VolumeError, ModelError
         The first thing that is wrong, and its fix.
     """
-    models = tuple(Model.open(folder) for folder in settings.models)
-    if settings.coarse_to_fine:
-        models = (_paired(models),)
-    _refuse_namesakes(models)
-    plan_passes([model.card for model in models], settings.settings)
+    models = open_models(settings)
     scans = find_scans(settings.inputs, settings.part, settings.case)
     for scan in scans:
         for model in models:
@@ -215,15 +211,31 @@ def plan(settings: PredictConfig, *, resume: bool) -> Plan:
     return found
 
 
+def open_models(settings: PredictConfig) -> tuple[Model, ...]:
+    """Open the models of a prediction, and see that the settings suit them.
+
+    Raises
+    ------
+    UsageError, ModelError
+        The first thing that is wrong, and its fix.
+    """
+    models = tuple(Model.open(folder) for folder in settings.models)
+    if settings.coarse_to_fine:
+        models = (_paired(models),)
+    _refuse_namesakes(models)
+    plan_passes([model.card for model in models], settings.settings)
+    return models
+
+
 def find_scans(
     inputs: Sequence[Path], part: Part = None, case: str | None = None
 ) -> tuple[Scan, ...]:
-    """Expand files, folders of files and data sets into cases.
+    """Find the cases of the inputs, and read their headers.
 
     Parameters
     ----------
     inputs
-        What is to be predicted.
+        Files, folders of files and data sets.
     part
         Which volume of each, where they hold several; one for each input where these
         are the channels of one case.
@@ -236,6 +248,32 @@ def find_scans(
         An input that is not there, or that holds no scan; one id for two cases.
     VolumeError
         A header that cannot be trusted, or channels on different grids.
+    """
+    cases = find_cases(inputs)
+    if case is not None:
+        cases = [(case, tuple(inputs))]
+    if isinstance(part, tuple) and (case is None or len(part) != len(inputs)):
+        raise UsageError(
+            f"The part {part} does not name one volume for each of {len(inputs)} "
+            "channels of one case; a list does. Give one part, or a case and a part "
+            "for each input."
+        )
+    refuse_doubles(cases)
+    return tuple(_scan(name, images, part) for name, images in cases)
+
+
+def find_cases(inputs: Sequence[Path]) -> list[tuple[str, tuple[Path, ...]]]:
+    """Expand files, folders of files and data sets into cases, by their names alone.
+
+    Returns
+    -------
+    list of tuple
+        The id of each case, and its images.
+
+    Raises
+    ------
+    UsageError, DataSetError
+        An input that is not there, or that holds no scan.
     """
     cases: list[tuple[str, tuple[Path, ...]]] = []
     files: dict[Path, list[Path]] = {}
@@ -250,16 +288,7 @@ def find_scans(
             formats.inspect_volume(path)  # says which endings are known
     for together in files.values():
         cases += group_channels(together).items()
-    if case is not None:
-        cases = [(case, tuple(inputs))]
-    if isinstance(part, tuple) and (case is None or len(part) != len(inputs)):
-        raise UsageError(
-            f"The part {part} does not name one volume for each of {len(inputs)} "
-            "channels of one case; a list does. Give one part, or a case and a part "
-            "for each input."
-        )
-    _refuse_doubles(cases)
-    return tuple(_scan(name, images, part) for name, images in cases)
+    return cases
 
 
 def claimants(models: Sequence[Model]) -> tuple[tuple[int, int, Claimant], ...]:
@@ -309,7 +338,14 @@ def _scan(name: str, images: tuple[Path, ...], part: Part) -> Scan:
     return Scan(name, images, headers, parts)
 
 
-def _refuse_doubles(cases: Sequence[tuple[str, tuple[Path, ...]]]) -> None:
+def refuse_doubles(cases: Sequence[tuple[str, tuple[Path, ...]]]) -> None:
+    """Refuse cases whose results would lie in one folder, or outside theirs.
+
+    Raises
+    ------
+    UsageError
+        Naming the files.
+    """
     seen: dict[str, Path] = {}
     for name, (first, *_) in cases:
         if name != Path(name).name or name.startswith("."):

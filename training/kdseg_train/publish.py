@@ -8,6 +8,7 @@
 
 import hashlib
 import json
+import math
 import shutil
 import uuid
 from collections import Counter
@@ -25,6 +26,7 @@ from kdseg_train.partial import Partial
 from kdseg_train.plan import Plan, Scan
 from napari_kdseg.atomic import publish_folder, temporary_beside
 from napari_kdseg.errors import RunError
+from napari_kdseg.inference.blockwise import clean_stored
 from napari_kdseg.inference.predict import finish_labels
 from napari_kdseg.inference.regions import shares, tally
 from napari_kdseg.models.model import Model, Postprocessing
@@ -34,6 +36,7 @@ from napari_kdseg.volumes.formats.voxels import LazyVoxels
 from napari_kdseg.volumes.volume import Grid, VoxelArray
 
 RECORD = "prediction.json"
+CLEANED_AT_ONCE_VOX = 1 << 26  # takes 0.4 GB; more is cleaned up block by block
 
 
 def publish(plan: Plan, scan: Scan, partial: Partial, seconds: float) -> Path:
@@ -126,7 +129,7 @@ def _is_published(plan: Plan, scan: Scan, model: Model) -> bool:
 
 def _deciding(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that the results of one model depend on."""
-    without = {"version", "command", "inputs", "models", "out", "preview"}
+    without = {"version", "command", "inputs", "case", "models", "out", "preview"}
     without |= {"device", "batch", "threads", "regions", "overlap_rule"}
     return {key: value for key, value in settings.items() if key not in without}
 
@@ -164,13 +167,34 @@ class _Case:
 
     @property
     def is_cleaned(self) -> bool:
-        return any(isinstance(labels, np.ndarray) for labels in self.labels)
+        models = self.plan.models
+        return any(model.card.postprocessing != Postprocessing() for model in models)
+
+    def cleaned_bits(self) -> VoxelArray:
+        """Who claims each voxel, by the labels that are published."""
+        target = self.partial.scratch("regions")
+        depth = target.chunks[0]
+        for start in range(0, target.shape[0], depth):
+            planes = slice(start, start + depth)
+            parts = [np.asarray(labels[planes]) for labels in self.labels]
+            target[planes] = self.plan.bits(parts)
+        return target
 
     def _clean(self, model: Model) -> VoxelArray:
-        stored: VoxelArray = self.partial.array(f"{model.card.name}/labels")
-        if model.card.postprocessing == Postprocessing():
+        name, card = f"{model.card.name}/labels", model.card
+        stored: VoxelArray = self.partial.array(name)
+        voxel_mm3 = self.grid.voxel_ml * 1000
+        if card.postprocessing == Postprocessing():
             return stored
-        return finish_labels(stored[...], model.card, self.grid.voxel_ml * 1000)
+        if math.prod(stored.shape) <= CLEANED_AT_ONCE_VOX:
+            return finish_labels(stored[...], card, voxel_mm3)
+        return clean_stored(
+            stored,
+            card.classes,
+            card.postprocessing,
+            voxel_mm3=voxel_mm3,
+            new_array=lambda: self.partial.scratch(name),
+        )
 
 
 def _write_case(case: _Case) -> None:
@@ -241,7 +265,7 @@ def labels_hash(labels: VoxelArray) -> str:
 def _write_regions(case: _Case) -> None:
     bits: VoxelArray = case.partial.array("regions")
     if case.is_cleaned:
-        bits = case.plan.bits([labels[...] for labels in case.labels])
+        bits = case.cleaned_bits()
     counts = sum((tally(slab) for slab in _slabs(bits)), Counter[int]())
     write_labels(case.folder / f"regions{case.labels_ending}", bits, case.grid, None)
     known = [claimant for _, _, claimant in case.plan.claimants]

@@ -1,0 +1,323 @@
+"""Many volumes on many workers: all done, nothing twice, each failure explained."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from distributed import LocalCluster
+
+from kdseg_train.bulk_report import Report
+from kdseg_train.crew import Outcome, Slurm, slurm_cluster
+from napari_kdseg.models.card import Calibration
+from napari_kdseg.models.model import (
+    Model,
+    ModelCard,
+    NetworkSpec,
+    Tiling,
+    save_model,
+)
+from napari_kdseg.models.networks import build_classifier
+from napari_kdseg.runs.run import Run
+from napari_kdseg.volumes.formats import read_labels
+from napari_kdseg.volumes.labels import LabelSet
+from napari_kdseg.volumes.preprocessing import Intensity, Preprocessing
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[str]:
+    """A worker that somebody else started: a thread of this process."""
+    with LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        processes=False,
+        dashboard_address=None,
+        protocol="tcp",
+        silence_logs="CRITICAL",
+    ) as cluster:
+        yield cluster.scheduler_address
+
+
+@pytest.fixture
+def scans(write_scan: Any, tmp_path: Path) -> Path:
+    folder = tmp_path / "scans"
+    for number in range(3):
+        write_scan(f"case_{number}.nii.gz", folder=folder)
+    return folder
+
+
+@pytest.fixture
+def model(model_folder: Any) -> Model:
+    found: Model = model_folder()
+    return found
+
+
+@pytest.fixture
+def predict(
+    call: Call, scans: Path, model: Model, tmp_path: Path, scheduler: str
+) -> Callable[..., tuple[int, str, str]]:
+    def run(*words: object) -> tuple[int, str, str]:
+        place = ("--out", tmp_path / "out", "--scheduler", scheduler)
+        inputs = (scans, "--model", model.folder, "--device", "cpu")
+        return call("bulk", "predict", *inputs, *place, *words)
+
+    return run
+
+
+def report(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "bulk-report.json").read_text())
+    return found
+
+
+def records(out: Path) -> dict[str, tuple[str, int]]:
+    """Identity and time of every record."""
+    return {
+        path.parts[-3]: (
+            json.loads(path.read_text())["uuid"],
+            path.stat().st_mtime_ns,
+        )
+        for path in out.glob("*/*/prediction.json")
+    }
+
+
+def cut_off(scan: Path) -> None:
+    """Leave half of a file."""
+    data = scan.read_bytes()
+    scan.write_bytes(data[: len(data) // 2])
+
+
+# ---- One worker, here ----
+
+
+def test_labels_are_those_of_predict(
+    predict: Any, call: Call, scans: Path, model: Model, tmp_path: Path
+) -> None:
+    assert predict()[0] == 0
+    alone = tmp_path / "alone"
+    words = ("--model", model.folder, "--out", alone, "--device", "cpu")
+    assert call("predict", scans, *words)[0] == 0
+    for number in range(3):
+        place = f"case_{number}/organs/labels.nii.gz"
+        many, one = (read_labels(out / place)[0] for out in (tmp_path / "out", alone))
+        assert many.any()
+        assert (many == one).all()
+
+
+def test_predict_takes_what_bulk_published_for_its_own(
+    predict: Any, call: Call, scans: Path, model: Model, tmp_path: Path
+) -> None:
+    predict()
+    before = records(tmp_path / "out")
+    place = ("--out", tmp_path / "out", "--resume", "--device", "cpu")
+    assert call("predict", scans, "--model", model.folder, *place)[0] == 0
+    assert records(tmp_path / "out") == before
+
+
+def test_a_second_call_computes_nothing(predict: Any, tmp_path: Path) -> None:
+    predict()
+    before = records(tmp_path / "out")
+    assert predict()[0] == 0
+    assert records(tmp_path / "out") == before
+    assert report(tmp_path / "out")["counts"]["there"] == 3
+
+
+def test_a_damaged_volume_is_reported_and_stops_no_other(
+    predict: Any, scans: Path, tmp_path: Path
+) -> None:
+    cut_off(scans / "case_1.nii.gz")
+    status, said, told = predict()
+    assert status == 1
+    assert "case_1" in told
+    assert "case_1" in said
+    found = report(tmp_path / "out")
+    assert found["counts"] | {"done": 2, "failed": 1} == found["counts"]
+    (failed,) = (one for one in found["cases"] if one["state"] == "failed")
+    assert "case_1.nii.gz" in failed["error"]
+    assert sorted(records(tmp_path / "out")) == ["case_0", "case_2"]
+
+
+def test_a_volume_that_was_mended_is_all_that_is_computed_later(
+    predict: Any, scans: Path, tmp_path: Path
+) -> None:
+    whole = (scans / "case_1.nii.gz").read_bytes()
+    cut_off(scans / "case_1.nii.gz")
+    predict()
+    before = records(tmp_path / "out")
+    (scans / "case_1.nii.gz").write_bytes(whole)
+    assert predict()[0] == 0
+    after = records(tmp_path / "out")
+    assert sorted(after) == ["case_0", "case_1", "case_2"]
+    assert {name: after[name] for name in before} == before
+
+
+def test_results_of_other_settings_are_reported_not_replaced(
+    predict: Any, tmp_path: Path
+) -> None:
+    predict()
+    before = records(tmp_path / "out")
+    status, _, told = predict("--set", "overlap=0.25")
+    assert status == 1
+    assert "Choose another --out" in told
+    assert records(tmp_path / "out") == before
+
+
+def test_a_request_to_stop_leaves_the_rest_for_later(
+    predict: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+
+    def stop_after_the_first() -> None:
+        deadline = time.monotonic() + 120
+        while not records(out) and time.monotonic() < deadline:
+            time.sleep(0.002)
+        (out / ".bulk" / "stop").touch()
+
+    thread = threading.Thread(target=stop_after_the_first)
+    thread.start()
+    status, _, told = predict()
+    thread.join()
+    before = records(out)
+    assert status == 3
+    assert "Give the same command again" in told
+    assert 1 <= len(before) < 3
+    assert predict()[0] == 0
+    after = records(out)
+    assert len(after) == 3
+    assert {name: after[name] for name in before} == before
+
+
+def test_progress_tells_rate_and_time_left(predict: Any, tmp_path: Path) -> None:
+    predict()
+    events, _ = Run.open(tmp_path / "out" / ".bulk").events()
+    steps = [one for one in events if one["event"] == "progress"]
+    assert [one["step"] for one in steps] == [1, 2, 3]
+    assert steps[0]["per_hour"] > 0
+    assert steps[0]["seconds_left"] > steps[-1]["seconds_left"] == 0
+    assert [e["state"] for e in events if e["event"] == "volume"] == ["done"] * 3
+
+
+def test_a_model_that_is_not_there_is_refused_before_anything_starts(
+    call: Call, scans: Path, tmp_path: Path
+) -> None:
+    words = ("--model", tmp_path / "nothing", "--out", tmp_path / "out")
+    assert call("bulk", "predict", scans, *words)[0] == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_scheduler_that_does_not_answer_is_named(
+    call: Call,
+    scans: Path,
+    model_folder: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kdseg_train.crew.CONNECT_S", 0.5)
+    words = ("--model", model_folder().folder, "--out", tmp_path / "out")
+    nobody = ("--scheduler", "tcp://127.0.0.1:9")
+    status, _, told = call("bulk", "predict", scans, *words, *nobody)
+    assert status == 2
+    assert "tcp://127.0.0.1:9 does not answer" in told
+
+
+@pytest.mark.parametrize("command", ["predict", "score"])
+def test_every_command_has_help(call: Call, command: str) -> None:
+    assert call("bulk", command, "--help")[0] == 0
+
+
+# ---- Scores ----
+
+
+@pytest.fixture
+def judge(tmp_path: Path) -> Model:
+    torch.manual_seed(0)
+    card = ModelCard(
+        name="judge",
+        role="quality-classifier",
+        network=NetworkSpec(name="resnet18-quality", parameters={"width": 4}),
+        channels=("image",),
+        classes=LabelSet.from_names(["liver", "spleen"]),
+        preprocessing=Preprocessing(intensity=(Intensity(kind="none"),)),
+        tiling=Tiling(tile_vox=(32, 32), overlap=0),
+        calibration=Calibration(slope=2.0, intercept=-0.5),
+    )
+    return save_model(tmp_path / "judge", card, build_classifier(card.network, 1, 3))
+
+
+def test_scores_are_those_of_quality_score_and_kept(
+    predict: Any, call: Call, judge: Model, scheduler: str, tmp_path: Path
+) -> None:
+    predict()
+    words = ("--model", judge.folder, "--labels", tmp_path / "out", "--device", "cpu")
+    call("quality", "score", *words, "--out", tmp_path / "alone.csv")
+    many = ("bulk", "score", *words, "--scheduler", scheduler)
+    assert call(*many, "--out", tmp_path / "many")[0] == 0
+    table = tmp_path / "many" / "scores.csv"
+    assert sorted(table.read_text().splitlines()) == sorted(
+        (tmp_path / "alone.csv").read_text().splitlines()
+    )
+    assert call(*many, "--out", tmp_path / "many")[0] == 0
+    assert report(tmp_path / "many")["counts"]["there"] == 3
+
+
+def test_a_prediction_whose_scan_is_gone_is_reported(
+    predict: Any,
+    call: Call,
+    judge: Model,
+    scans: Path,
+    scheduler: str,
+    tmp_path: Path,
+) -> None:
+    predict()
+    (scans / "case_2.nii.gz").unlink()
+    words = ("--model", judge.folder, "--labels", tmp_path / "out")
+    place = ("--out", tmp_path / "many", "--scheduler", scheduler, "--device", "cpu")
+    assert call("bulk", "score", *words, *place)[0] == 1
+    found = report(tmp_path / "many")
+    assert found["counts"]["failed"] == 1
+    assert "case_2" in (tmp_path / "many" / "bulk-report.md").read_text()
+    assert "case_0" in (tmp_path / "many" / "scores.csv").read_text()
+
+
+# ---- The report, and SLURM's script ----
+
+
+def test_rate_counts_what_was_computed_alone() -> None:
+    found = Report("bulk-predict", 10, began=time.time() - 3600)
+    for number, state in enumerate(["there"] * 4 + ["done"] * 2):
+        found.add(Outcome(str(number), state, 1.0, "host:1"))
+    # Two in an hour; four are left, which takes two.
+    assert found.per_hour == pytest.approx(2, rel=1e-3)
+    assert found.seconds_left == pytest.approx(7200, rel=1e-2)
+    assert found.summary == "2 done, 4 there already, 4 not begun"
+
+
+def test_a_slurm_job_asks_for_what_its_worker_needs(tmp_path: Path) -> None:
+    asked = Slurm(
+        cores=8,
+        memory="32GB",
+        walltime="02:00:00",
+        partition="long",
+        account="fish",
+        gpus=1,
+        directives=("--constraint=a100",),
+    )
+    with slurm_cluster(asked, tmp_path) as cluster:
+        script = cluster.job_script()
+    lines = script.splitlines()
+    for wanted in (
+        "#SBATCH -p long",
+        "#SBATCH -A fish",
+        "#SBATCH --cpus-per-task=8",
+        "#SBATCH -t 02:00:00",
+        "#SBATCH --gpus=1",
+        "#SBATCH --constraint=a100",
+    ):
+        assert wanted in lines
+    assert "--nthreads 1" in script
+    assert "--resources GPU=1" in script

@@ -1,0 +1,285 @@
+"""The command bulk predict: many volumes, many workers, one report.
+
+::
+
+    OUT/CASE/MODEL/...       as predict publishes it
+    OUT/bulk-report.json     what became of every volume; bulk-report.md to read
+    OUT/.bulk/               the run: events.jsonl, stop
+    OUT/.bulk-cases/CASE/    a run for each volume, with what is unfinished of it
+
+Given again, the same command does what is missing and nothing else. Needs no torch:
+the workers have it.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+from pydantic import Field
+
+from kdseg_train import bulk_job
+from kdseg_train.bulk_report import Report
+from kdseg_train.config import Settings, parse
+from kdseg_train.crew import Crew, Foreman, Job, Outcome, Watch, at_work, gpus_for
+from kdseg_train.plan import PredictConfig, find_cases, open_models, refuse_doubles
+from napari_kdseg.errors import KdsegError, RunError, StopRequested, UsageError
+from napari_kdseg.inference.estimate import estimate
+from napari_kdseg.models.model import Model
+from napari_kdseg.runs.run import Run
+from napari_kdseg.volumes import formats
+
+FOLDER = ".bulk"
+_CASES = ".bulk-cases"
+_WORKER_BYTES = 800_000_000  # torch and its friends, before the first volume
+UNKNOWN_BYTES = 2_000_000_000  # where no estimate can be made
+_MEMORY_SHARE = 0.8  # of what is free
+
+
+class BulkPredictConfig(Settings):
+    """Predicting many volumes with several workers."""
+
+    version: Literal[1] = 1
+    command: Literal["bulk-predict"] = "bulk-predict"
+    predict: PredictConfig = Field(description="as of the command predict")
+    crew: Crew = Field(Crew(), description="who does the work")
+
+
+def bulk_predict(run: Run) -> None:
+    """Predict every volume that a run's config names; one that fails stops no other.
+
+    Raises
+    ------
+    KdsegError
+        What is wrong with the command itself, before anything is computed.
+    RunError
+        Where volumes failed; the report says why.
+    StopRequested
+        Where somebody asked for it; what is finished is kept.
+    """
+    config = parse(BulkPredictConfig, run.config, str(run.folder / "config.yaml"))
+    asked = config.predict
+    models, cases = check_prediction(asked)
+    count, gpus = team(
+        config.crew, asked.device, lambda: _predict_bytes(asked, models, cases)
+    )
+    count = min(count, len(cases))
+    threads = asked.threads or _threads(config.crew, count)
+    single = asked.model_copy(update={"threads": threads})
+    jobs = [
+        job(
+            asked.out,
+            name,
+            single.model_copy(
+                update={
+                    "inputs": images,
+                    "case": None if _calls_itself(name, images) else name,
+                }
+            ),
+            gpus,
+        )
+        for name, images in cases
+    ]
+    with reporting(run, asked.out, len(jobs)) as report:
+        for outcome in worked(run, jobs, config.crew, count, gpus):
+            report.add(outcome)
+            if outcome.state == "done":
+                run.event(
+                    "prediction",
+                    case=outcome.case,
+                    folder=asked.out / outcome.case,
+                    models=[model.card.name for model in models],
+                )
+            tell(run, report, outcome)
+
+
+def check_prediction(
+    asked: PredictConfig,
+) -> tuple[tuple[Model, ...], list[tuple[str, tuple[Path, ...]]]]:
+    """Check what holds for all volumes alike; give the models, and cases by name.
+
+    Raises
+    ------
+    UsageError, DataSetError, ModelError
+        The first thing that is wrong, and its fix.
+    """
+    if asked.case is not None or isinstance(asked.part, tuple) or asked.preview:
+        raise UsageError(
+            "Many volumes have no common case, list of parts or preview; use predict "
+            "for a single one."
+        )
+    models = open_models(asked)
+    cases = find_cases(asked.inputs)
+    refuse_doubles(cases)
+    return models, cases
+
+
+def make_room(folder: Path) -> None:
+    """Keep the record of a finished run under another name: what is new may follow.
+
+    The folder of an unfinished one stays, since its volumes go on where they were.
+    """
+    if not (folder / "config.yaml").exists():
+        return
+    if Run.open(folder).state() == "finished":
+        number = 1
+        while (aside := folder.with_name(f"{folder.name}-{number}")).exists():
+            number += 1
+        folder.rename(aside)
+
+
+# ---- Doing it ----
+
+
+@dataclass(frozen=True)
+class _OfRun(Watch):
+    run: Run
+
+    def should_stop(self) -> bool:
+        return self.run.stop_requested()
+
+    def warn(self, text: str) -> None:
+        self.run.warning(text)
+
+
+def job(out: Path, case: str, config: Settings, gpus: tuple[str, ...]) -> Job:
+    """Give a volume its job: the config of a single command, and a folder to run it."""
+    return Job(case, out / _CASES / case, config.model_dump(mode="json"), gpus)
+
+
+def worked(
+    run: Run, jobs: Sequence[Job], crew: Crew, workers: int, gpus: tuple[str, ...]
+) -> Iterator[Outcome]:
+    """Do all jobs with a crew; each outcome as it comes."""
+    if not jobs:
+        return
+    run.event("crew", workers=workers, gpus=len(gpus), volumes=len(jobs))
+    logs = run.folder / "slurm"
+    with at_work(crew, workers, gpu=bool(gpus), logs=logs) as (client, counts_gpus):
+        foreman = Foreman(
+            client, bulk_job.do, crew.retries, _OfRun(run), gpu=counts_gpus
+        )
+        yield from foreman.outcomes(jobs)
+
+
+@contextlib.contextmanager
+def reporting(run: Run, out: Path, total: int) -> Iterator[Report]:
+    """Write the report, however the work ends; fail where a volume did."""
+    report = Report(run.config["command"], total)
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        yield report
+    finally:
+        report.write(out)
+    if report.counts["stopped"] or report.counts["not begun"]:
+        raise StopRequested(
+            f"{run.folder} was asked to stop: {report.summary}. Give the same command "
+            "again to go on."
+        )
+    if report.failed:
+        first = report.failed[0]
+        raise RunError(
+            f"{len(report.failed)} of {total} volumes failed, and "
+            f"{out / 'bulk-report.md'} says why; the first, {first.case}: {first.error}"
+        )
+
+
+def tell(run: Run, report: Report, outcome: Outcome) -> None:
+    """Say in the run's events how a volume ended, and how far all of it is."""
+    run.event(
+        "volume",
+        case=outcome.case,
+        state=outcome.state,
+        seconds=outcome.seconds,
+        worker=outcome.worker,
+        attempts=outcome.attempts,
+        error=outcome.error,
+    )
+    if outcome.state == "failed":
+        run.warning(f"{outcome.case}: {outcome.error}")
+    run.progress(
+        len(report.outcomes),
+        report.total,
+        "volumes",
+        per_hour=report.per_hour,
+        seconds_left=report.seconds_left,
+        pace=report.pace,
+    )
+
+
+# ---- How many ----
+
+
+def team(
+    crew: Crew, device: str, need_bytes: Callable[[], int]
+) -> tuple[int, tuple[str, ...]]:
+    """Workers to start, and the GPUs of this machine that they share.
+
+    Parameters
+    ----------
+    crew, device
+        As asked for.
+    need_bytes
+        Says what one volume takes, where nobody said how many workers.
+
+    Raises
+    ------
+    UsageError
+        Where SLURM shall start nobody knows how many.
+    """
+    if crew.scheduler is not None:
+        return 1, ()  # they are there already; nobody is started
+    if crew.slurm is not None:
+        if crew.workers is None:
+            raise UsageError("--slurm needs --workers: how many jobs to ask for.")
+        return crew.workers, ()
+    gpus = gpus_for(device)
+    if crew.workers is not None:
+        return crew.workers, gpus
+    if gpus:
+        return len(gpus), gpus
+    free = psutil.virtual_memory().available * _MEMORY_SHARE
+    fitting = int(free // (need_bytes() + _WORKER_BYTES))
+    return max(1, min(_cores(), fitting)), ()
+
+
+def _threads(crew: Crew, workers: int) -> int | None:
+    """Threads of a worker; None where its machine is not known."""
+    if crew.slurm is not None:
+        return crew.slurm.cores
+    if crew.scheduler is not None:
+        return None
+    return max(1, _cores() // workers)
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _predict_bytes(
+    asked: PredictConfig,
+    models: Sequence[Model],
+    cases: Sequence[tuple[str, tuple[Path, ...]]],
+) -> int:
+    """What the largest volume takes; damaged ones are left out, they fail later."""
+    largest = 0
+    for _, images in cases:
+        with contextlib.suppress(KdsegError, OSError):
+            header = formats.inspect_volume(images[0], _part(asked))
+            need = estimate(header, models, asked.settings).memory_bytes
+            largest = max(largest, need)
+    return largest or UNKNOWN_BYTES
+
+
+def _part(asked: PredictConfig) -> str | None:
+    return asked.part if isinstance(asked.part, str) else None
+
+
+def _calls_itself(name: str, images: tuple[Path, ...]) -> bool:
+    """Whether the files alone give the case its name."""
+    return [found for found, _ in find_cases(images)] == [name]

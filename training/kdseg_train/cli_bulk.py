@@ -1,0 +1,200 @@
+"""The commands ``kdseg-train bulk ...``: many volumes on many workers."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from napari_kdseg.errors import UsageError
+
+# Whatever else a command needs is imported inside it: --help must answer at once.
+
+app = typer.Typer(
+    help="Many volumes on many workers: here, on a Dask scheduler, or as SLURM jobs. "
+    "Given again, a command does what is missing and nothing else.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Processes; what memory, cores and GPUs allow by default."
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(help="Dask scheduler whose workers do it, tcp://HOST:PORT."),
+]
+Slurm = Annotated[
+    bool, typer.Option("--slurm", help="Workers are SLURM jobs, so many as --workers.")
+]
+SlurmSet = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--slurm-set",
+        help="cores, memory, walltime, partition, account, gpus or directives, as "
+        "gpus=1; give several times.",
+    ),
+]
+Retries = Annotated[
+    int,
+    typer.Option(min=0, help="So often a volume is tried again if its worker dies."),
+]
+Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda[:N].")]
+Precision = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+
+
+@app.command()
+def predict(
+    inputs: Annotated[
+        list[Path], typer.Argument(help="Scans, folders of scans, data sets.")
+    ],
+    model: Annotated[
+        list[str],
+        typer.Option(help="Model folder or shipped model; give several times."),
+    ],
+    out: Out,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    slurm: Slurm = False,
+    slurm_set: SlurmSet = None,
+    retries: Retries = 2,
+    uncertainty: Annotated[
+        str | None, typer.Option(help="entropy, margin or least-confidence.")
+    ] = None,
+    regions: Annotated[
+        bool,
+        typer.Option("--regions", help="Also write where which teacher may teach."),
+    ] = False,
+    coarse_to_fine: Annotated[
+        bool,
+        typer.Option(
+            "--coarse-to-fine",
+            help="The first of two models finds the box, the second segments it.",
+        ),
+    ] = False,
+    format_: Annotated[
+        str,
+        typer.Option("--format", help="source, nifti, nrrd, mha, tiff or ome-zarr."),
+    ] = "source",
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Annotated[
+        int | None, typer.Option(help="Of each worker; its share of all by default.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other setting of predict: overlap=0.25."),
+    ] = None,
+) -> None:
+    """Segment many scans: OUT/CASE/MODEL/labels, as predict makes them."""
+    from kdseg_train.bulk import BulkPredictConfig, check_prediction
+    from kdseg_train.config import apply_override, parse
+    from napari_kdseg.shipped import find_model
+
+    values: dict[str, Any] = {
+        "command": "predict",
+        "inputs": [path.absolute() for path in inputs],
+        "models": [find_model(name) for name in model],
+        "out": out.absolute(),
+        "uncertainty": uncertainty,
+        "regions": regions,
+        "coarse_to_fine": coarse_to_fine,
+        "format": format_,
+        "device": device,
+        "precision": precision,
+        "threads": threads,
+    }
+    for override in set_ or ():
+        apply_override(values, override)
+    crew = {"workers": workers, "scheduler": scheduler, "retries": retries}
+    whole = {"predict": values, "crew": crew | _slurm(slurm, slurm_set)}
+    config = parse(BulkPredictConfig, whole, "bulk predict")
+    check_prediction(config.predict)
+    _execute(out, config.model_dump(mode="json"))
+
+
+@app.command()
+def score(
+    model: Annotated[Path, typer.Option(help="Folder of a quality classifier.")],
+    labels: Annotated[
+        Path, typer.Option(help="OUT of predict, or a folder of label files.")
+    ],
+    out: Out,
+    image: Annotated[
+        Path | None,
+        typer.Option(
+            help="Project, data set or folder of scans; else where the labels say "
+            "they were."
+        ),
+    ] = None,
+    segmentation: Annotated[
+        str, typer.Option(help="Name of the model that made the labels, of several.")
+    ] = "",
+    axis: Annotated[
+        list[int] | None,
+        typer.Option(min=0, max=2, help="Slices along this axis; 0 unless given."),
+    ] = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    slurm: Slurm = False,
+    slurm_set: SlurmSet = None,
+    retries: Retries = 2,
+    device: Device = "auto",
+    precision: Precision = "auto",
+) -> None:
+    """Give every slice of many predictions its P(good): OUT/scores.csv."""
+    from kdseg_train.bulk_score import BulkScoreConfig
+    from kdseg_train.config import parse
+    from kdseg_train.scores import to_judge
+
+    values = {
+        "model": model.absolute(),
+        "images": None if image is None else image.absolute(),
+        "labels": labels.absolute(),
+        "predicted_by": segmentation,
+        "axes": tuple(axis or (0,)),
+        "device": device,
+        "precision": precision,
+    }
+    crew = {"workers": workers, "scheduler": scheduler, "retries": retries}
+    whole = {
+        "score": values,
+        "out": out.absolute(),
+        "crew": crew | _slurm(slurm, slurm_set),
+    }
+    config = parse(BulkScoreConfig, whole, "bulk score")
+    to_judge(config.score)
+    _execute(out, config.model_dump(mode="json"))
+
+
+def _slurm(wanted: bool, settings: list[str] | None) -> dict[str, Any]:
+    """What the workers ask of SLURM, where they are its jobs."""
+    from kdseg_train.config import apply_override
+
+    if settings and not wanted:
+        raise UsageError("--slurm-set is for workers that are SLURM jobs; add --slurm.")
+    asked: dict[str, Any] = {}
+    for override in settings or ():
+        apply_override(asked, override)
+    return {"slurm": asked} if wanted else {}
+
+
+def _execute(out: Path, config: dict[str, Any]) -> None:
+    from kdseg_train.bulk import FOLDER, make_room
+    from kdseg_train.bulk_report import read_failures
+    from kdseg_train.follow import prepare_and_execute, print_table
+    from napari_kdseg.runs.run import make_way
+
+    folder = out / FOLDER
+    make_room(folder)
+    make_way(folder, config)
+    try:
+        prepare_and_execute(folder, config, resume=True)
+    finally:
+        rows, words = read_failures(out)
+        print_table(rows, words)
+    sys.stderr.write(f"The report is {out / 'bulk-report.json'}.\n")

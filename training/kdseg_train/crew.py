@@ -1,0 +1,342 @@
+"""Processes that work for a bulk command: here, on a scheduler, or as SLURM jobs.
+
+Every worker process takes one job at a time, so that models stay warm in it and memory
+is that of one volume. A job that a dying worker takes along is given to another one, as
+often as asked for; jobs write what they make in one rename, so none is done twice.
+"""
+
+import contextlib
+import signal
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import dask
+from distributed import (
+    Client,
+    Future,
+    KilledWorker,
+    LocalCluster,
+    Worker,
+    WorkerPlugin,
+    wait,
+)
+from pydantic import Field, model_validator
+
+from kdseg_train.config import Settings
+from napari_kdseg.errors import RunError, UsageError
+
+LOOK_S = 0.5
+SAY_WAITING_S = 30.0
+CONNECT_S = 30.0
+
+State = Literal["done", "there", "failed", "stopped"]
+
+
+class Slurm(Settings):
+    """What one SLURM job, which is one worker, asks for."""
+
+    cores: int = Field(4, ge=1, description="processor cores of a worker")
+    memory: str = Field("16GB", description="memory of a worker")
+    walltime: str = Field("24:00:00", description="longest time of a worker")
+    partition: str | None = Field(None, description="where jobs go")
+    account: str | None = Field(None, description="who pays")
+    gpus: int = Field(0, ge=0, le=1, description="GPUs of a worker: none or one")
+    directives: tuple[str, ...] = Field((), description="further lines after #SBATCH")
+
+
+class Crew(Settings):
+    """Who does the work."""
+
+    workers: int | None = Field(
+        None, ge=1, description="processes; none: what memory and cores allow"
+    )
+    scheduler: str | None = Field(None, description="of workers that run, tcp://...")
+    slurm: Slurm | None = Field(None, description="workers are SLURM jobs")
+    retries: int = Field(
+        2, ge=0, description="how often a volume is tried again when its worker died"
+    )
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "Crew":
+        if self.scheduler is not None and self.slurm is not None:
+            raise ValueError("a scheduler has its own workers; leave out --slurm")
+        return self
+
+
+@dataclass(frozen=True)
+class Job:
+    """One volume's share of a bulk command: a run folder, prepared by the worker."""
+
+    case: str
+    folder: Path
+    config: dict[str, Any]
+    devices: tuple[str, ...] = ()
+    """GPUs of this machine, of which each worker takes its own; empty: the config's."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended."""
+
+    case: str
+    state: State
+    """done; there: nothing was left to do; failed; stopped on request."""
+    seconds: float
+    worker: str
+    """Host and process."""
+    error: str = ""
+    attempts: int = 1
+
+
+Task = Callable[[Job], Outcome]
+
+
+class Watch:
+    """Whom to tell what happens, and whether to go on; this one listens to nobody."""
+
+    def should_stop(self) -> bool:
+        """Whether to end in good order."""
+        return False
+
+    def warn(self, text: str) -> None:
+        """Something odd does not end it."""
+
+
+def gpus_for(device: str) -> tuple[str, ...]:
+    """GPUs of this machine that a setting of the device allows."""
+    if device == "auto":
+        import torch  # takes seconds, and is not needed where the device is named
+
+        return tuple(f"cuda:{place}" for place in range(torch.cuda.device_count()))
+    return (device,) if device.startswith("cuda") else ()
+
+
+@contextlib.contextmanager
+def at_work(
+    crew: Crew, workers: int, *, gpu: bool, logs: Path
+) -> Iterator["tuple[Client, bool]"]:
+    """Have workers while the block lasts; says whether they count their GPUs.
+
+    Parameters
+    ----------
+    crew, workers
+        Who works, and how many where they are started here.
+    gpu
+        Whether each worker started here has a GPU of its own.
+    logs
+        Folder for what SLURM jobs print.
+
+    Raises
+    ------
+    UsageError
+        Where the scheduler does not answer, or SLURM's extra is not installed.
+    """
+    quiet = {
+        "distributed.admin.tick.limit": "10m",  # reading holds the interpreter
+        "distributed.nanny.pre-spawn-environ.OMP_WAIT_POLICY": "PASSIVE",
+        # A death counts at once; who is tried again is decided here, and said.
+        "distributed.scheduler.allowed-failures": 0,
+    }
+    with dask.config.set(quiet), contextlib.ExitStack() as stack:
+        if crew.scheduler is not None:
+            client = _connected(crew.scheduler)
+            workers_there = client.scheduler_info()["workers"].values()
+            counts_gpus = any("GPU" in one["resources"] for one in workers_there)
+        elif crew.slurm is not None:
+            cluster = stack.enter_context(slurm_cluster(crew.slurm, logs))
+            # Unlike scale, this replaces jobs whose time is over.
+            cluster.adapt(minimum_jobs=workers, maximum_jobs=workers)
+            client, counts_gpus = Client(cluster), crew.slurm.gpus > 0
+        else:
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=0,  # foreseen before; Dask would only kill
+                dashboard_address=None,
+                resources={"GPU": 1} if gpu else None,
+                silence_logs="CRITICAL",
+            )
+            client, counts_gpus = Client(stack.enter_context(cluster)), gpu
+        stack.enter_context(client)
+        client.register_plugin(DeafToKeyboard())
+        yield client, counts_gpus
+
+
+class DeafToKeyboard(WorkerPlugin):
+    """Leaves Ctrl+C to the process that a person sees: it lets workers end in order."""
+
+    name = "kdseg-deaf-to-keyboard"
+
+    def setup(self, worker: Worker) -> None:
+        """Run once in each worker, also in those that replace dead ones."""
+        del worker
+        with contextlib.suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class Foreman:
+    """Hands out jobs, one to a worker, and takes back how they ended.
+
+    Parameters
+    ----------
+    client
+        Of the workers.
+    task
+        Does one job in a worker; what goes wrong with the volume it says in words.
+    retries
+        How often a job is handed out again when its worker died.
+    watch
+        Told of deaths; asked whether to stop.
+    gpu
+        Whether a job needs a worker's GPU.
+    """
+
+    def __init__(
+        self, client: Client, task: Task, retries: int, watch: Watch, *, gpu: bool
+    ) -> None:
+        self._client = client
+        self._task = task
+        self._retries = retries
+        self._watch = watch
+        self._resources = {"GPU": 1} if gpu else None
+        self._waiting: deque[tuple[Job, int]] = deque()
+        self._running: dict[Future[Any], tuple[Job, int]] = {}
+        self._alone_since = time.monotonic()
+
+    def outcomes(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+        """Do all jobs; each outcome as it comes.
+
+        After a request to stop, jobs that have begun end at their next step, and the
+        others are not begun: they have no outcome.
+
+        Raises
+        ------
+        RunError
+            Where the scheduler is gone.
+        """
+        self._waiting.extend((job, 1) for job in jobs)
+        while self._waiting or self._running:
+            if self._client.status != "running":
+                raise RunError(
+                    "The scheduler of the workers is gone; what is finished is kept. "
+                    "Start it, and give the same command again."
+                )
+            if self._watch.should_stop():
+                self._stop()
+            self._hand_out()
+            for future in self._finished():
+                job, attempt = self._running.pop(future)
+                outcome = self._ended(future, job, attempt)
+                future.release()
+                if outcome is not None:
+                    yield outcome
+
+    def _hand_out(self) -> None:
+        """Give every worker without a job one: a death then costs a single job."""
+        workers = len(self._client.nthreads())
+        self._tell_of_waiting(workers)
+        while self._waiting and len(self._running) < workers:
+            job, attempt = self._waiting.popleft()
+            future = self._client.submit(
+                self._task,
+                job,
+                key=f"{job.case}-{attempt}-{uuid.uuid4().hex}",
+                pure=False,
+                resources=self._resources,
+            )
+            self._running[future] = (job, attempt)
+
+    def _finished(self) -> "list[Future[Any]]":
+        if not self._running:
+            time.sleep(LOOK_S)
+            return []
+        with contextlib.suppress(TimeoutError, CancelledError):
+            wait(list(self._running), timeout=LOOK_S, return_when="FIRST_COMPLETED")
+        return [future for future in self._running if future.status != "pending"]
+
+    def _ended(self, future: "Future[Any]", job: Job, attempt: int) -> Outcome | None:
+        if future.status == "finished":
+            outcome: Outcome = future.result()
+            return replace(outcome, attempts=attempt)
+        if future.status == "error":
+            error = future.exception()
+            if not isinstance(error, KilledWorker):
+                text = f"{type(error).__name__}: {error}"
+                return Outcome(job.case, "failed", 0.0, "", text, attempt)
+        if attempt <= self._retries:
+            if not self._watch.should_stop():
+                self._watch.warn(f"{job.case}: its worker died; it is tried again.")
+                self._waiting.append((job, attempt + 1))
+            return None
+        text = (
+            f"its worker died {attempt} times; perhaps memory did not suffice: take "
+            "fewer workers."
+        )
+        return Outcome(job.case, "failed", 0.0, "", text, attempt)
+
+    def _stop(self) -> None:
+        """Begin nothing more, and ask what has begun to end at its next step."""
+        self._waiting.clear()
+        taken = {key for keys in self._client.processing().values() for key in keys}
+        for future, (job, _) in list(self._running.items()):
+            if future.status == "pending" and future.key not in taken:
+                future.cancel()  # no worker has it yet
+                del self._running[future]
+            elif job.folder.is_dir():
+                (job.folder / "stop").touch()
+
+    def _tell_of_waiting(self, workers: int) -> None:
+        now = time.monotonic()
+        if workers:
+            self._alone_since = now
+        elif now - self._alone_since > SAY_WAITING_S:
+            self._watch.warn("There is no worker yet; waiting for one.")
+            self._alone_since = now
+
+
+def _connected(address: str) -> Client:
+    try:
+        return Client(address, timeout=CONNECT_S)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"The scheduler {address} does not answer ({error}). Start it with dask "
+            "scheduler, and its workers with dask worker --nthreads 1."
+        ) from error
+
+
+def slurm_cluster(asked: Slurm, logs: Path) -> Any:
+    """A scheduler here, whose workers are SLURM jobs.
+
+    Raises
+    ------
+    UsageError
+        Where the extra is not installed.
+    """
+    try:
+        from dask_jobqueue.slurm import SLURMCluster
+    except ImportError as error:
+        raise UsageError(
+            "SLURM needs dask-jobqueue: pip install 'napari-kdseg[cluster]'."
+        ) from error
+    gpus = [f"--gpus={asked.gpus}"] if asked.gpus else []
+    return SLURMCluster(
+        cores=1,
+        processes=1,
+        job_cpu=asked.cores,
+        memory=asked.memory,
+        walltime=asked.walltime,
+        queue=asked.partition,
+        account=asked.account,
+        job_extra_directives=[*gpus, *asked.directives],
+        worker_extra_args=["--resources", "GPU=1"] if asked.gpus else [],
+        log_directory=str(logs),
+        scheduler_options={"dashboard_address": None},
+        silence_logs="error",
+    )
