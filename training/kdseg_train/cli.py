@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kdseg_train import cli_quality, cli_volumes
+from kdseg_train import cli_measure, cli_quality, cli_volumes
 from napari_kdseg.errors import KdsegError, UsageError
 
 # Whatever else a command needs is imported inside it: --help must answer at once.
@@ -224,6 +224,9 @@ def evaluate(
     nsd_tolerance_mm: Annotated[
         float, typer.Option(min=0, help="Surfaces this close agree, in mm.")
     ] = 1.0,
+    slices: Annotated[
+        Path | None, typer.Option(help="Also a CSV of the slices that differ most.")
+    ] = None,
 ) -> None:
     """Compare labels with a reference, matched by case id."""
     from kdseg_train.config import parse
@@ -235,6 +238,7 @@ def evaluate(
         "prediction": prediction,
         "out": out,
         "nsd_tolerance_mm": nsd_tolerance_mm,
+        "slices": slices,
     }
     config = parse(EvaluateConfig, values, "evaluate")
     with counting("cases") as count:
@@ -243,6 +247,7 @@ def evaluate(
     print_table(means(comparison), comparison.caption)
 
 
+app.command()(cli_measure.measure)
 for command in (cli_volumes.convert, cli_volumes.inspect, cli_volumes.cache):
     app.command()(command)
 app.add_typer(cli_quality.app, name="quality")

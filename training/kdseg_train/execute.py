@@ -50,6 +50,12 @@ def _convert(run: Run) -> None:
     execute_conversion(run)
 
 
+def _measure(run: Run) -> None:
+    from kdseg_train.measure import execute_measurement
+
+    execute_measurement(run)
+
+
 def _quality_fit(run: Run) -> None:
     from kdseg_train.quality import fit
 
@@ -67,6 +73,7 @@ COMMANDS: dict[str, Callable[[Run], None]] = {
     "predict": _predict,
     "evaluate": _evaluate,
     "convert": _convert,
+    "measure": _measure,
     "quality-fit": _quality_fit,
     "quality-score": _quality_score,
 }

@@ -1,0 +1,38 @@
+"""Labels seen as class indices where they are read, whatever values a file keeps."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Integer
+
+from napari_kdseg.volumes.labels import LabelSet
+from napari_kdseg.volumes.volume import VoxelArray
+
+
+@dataclass(frozen=True)
+class Renumbered:
+    """Labels (1, z, y, x) seen as class indices (z, y, x), where they are read."""
+
+    array: VoxelArray
+    table: Integer[np.ndarray, " V"]
+    known: LabelSet
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels along z, y, x."""
+        return tuple(self.array.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the indices."""
+        return self.table.dtype
+
+    def __getitem__(self, box: Any) -> np.ndarray:
+        """Read a box; values that mean nothing are refused."""
+        picks = box if isinstance(box, tuple) else (box,)
+        stored = np.asarray(self.array[(0, *picks)])
+        self.known.check(stored, self.name)
+        found: np.ndarray = self.table[stored.astype(np.uint16, copy=False)]
+        return found
