@@ -20,7 +20,7 @@ import napari
 from napari_kdseg.contributions import get_reader
 viewer = napari.Viewer(show=False)
 times = []
-for name in ("Volumes", "Segment", "Teachers", "Review"):
+for name in ("Volumes", "Segment", "Teachers", "Review", "Measure"):
     begun = time.perf_counter()
     viewer.window.add_plugin_dock_widget("napari-kdseg", name)
     times.append(time.perf_counter() - begun)
@@ -47,6 +47,7 @@ def test_the_plugin_is_found_by_its_entry_point(npe2pm: Any) -> None:
         "Segment",
         "Teachers",
         "Review",
+        "Measure",
     }
 
 

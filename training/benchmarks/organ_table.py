@@ -1,7 +1,7 @@
 """Seconds and memory of the organ table: 512 x 512 x 400 voxels, 30 classes, an image.
 
-Organs are the regions nearest to 30 scattered points inside an ellipsoid, so that all of
-them touch and half of the volume is labelled: harder than a body with organs. Run::
+Organs are the regions nearest to 30 scattered points inside an ellipsoid, so that all
+of them touch and half of the volume is labelled: harder than a body with organs. Run::
 
     python training/benchmarks/organ_table.py [--size 512 512 400]
 """

@@ -247,7 +247,8 @@ def evaluate(
     print_table(means(comparison), comparison.caption)
 
 
-app.command()(cli_measure.measure)
+for command in (cli_measure.measure, cli_measure.atlas):
+    app.command()(command)
 for command in (cli_volumes.convert, cli_volumes.inspect, cli_volumes.cache):
     app.command()(command)
 app.add_typer(cli_quality.app, name="quality")

@@ -1,4 +1,4 @@
-"""The commands about what scans hold: measure."""
+"""The commands about what scans hold: measure, atlas."""
 
 import sys
 from pathlib import Path
@@ -56,3 +56,56 @@ def measure(
         f"{out} has {len(rows)} rows; {far} volumes lie far from the others of their "
         f"kind (|robust z| > {FAR}). {DEFINITIONS}\n"
     )
+
+
+def atlas(
+    labels: Annotated[
+        Path,
+        typer.Argument(
+            metavar="LABELS", help="Project, OUT of predict, data set, or labels."
+        ),
+    ],
+    reference: Annotated[
+        str, typer.Option(help="The scan that all others are laid over.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    on: Annotated[
+        str, typer.Option(help="Compare images, or masks of all organs together.")
+    ] = "images",
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of scans named like the labels.")
+    ] = None,
+    own: Annotated[
+        bool,
+        typer.Option("--own", help="Of a project: its own labels, not predictions."),
+    ] = False,
+    model: Annotated[
+        str | None, typer.Option(help="Whose predictions, where there are several.")
+    ] = None,
+    format_: Annotated[
+        str, typer.Option("--format", help="Of the occupancy: ome-zarr or nifti.")
+    ] = "ome-zarr",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where an earlier call was cut off.")
+    ] = False,
+) -> None:
+    """Lay scans over one of them: mean occupancy of organs, and how they vary."""
+    from kdseg_train.atlas import AtlasConfig, cases_of
+    from kdseg_train.config import parse
+    from kdseg_train.follow import prepare_and_execute
+
+    values = {
+        "labels": labels.absolute(),
+        "images": None if images is None else images.absolute(),
+        "of": "labels" if own else "predictions",
+        "model": model,
+        "reference": reference,
+        "on": on,
+        "format": format_,
+        "out": out.absolute(),
+    }
+    settings = parse(AtlasConfig, values, "atlas")
+    cases_of(settings)  # what cannot become one is said before anything is made
+    asked = settings.model_dump(mode="json")
+    prepare_and_execute(out / ".run", asked, resume=resume)
+    sys.stderr.write(f"The atlas is in {out}.\n")

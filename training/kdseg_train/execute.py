@@ -56,6 +56,12 @@ def _measure(run: Run) -> None:
     execute_measurement(run)
 
 
+def _atlas(run: Run) -> None:
+    from kdseg_train.atlas import execute_atlas
+
+    execute_atlas(run)
+
+
 def _quality_fit(run: Run) -> None:
     from kdseg_train.quality import fit
 
@@ -74,6 +80,7 @@ COMMANDS: dict[str, Callable[[Run], None]] = {
     "evaluate": _evaluate,
     "convert": _convert,
     "measure": _measure,
+    "atlas": _atlas,
     "quality-fit": _quality_fit,
     "quality-score": _quality_score,
 }

@@ -243,8 +243,8 @@ def measured(
     GridError, LabelError, VolumeError
         Where scan and labels do not fit, or are damaged.
     """
-    labels, grid = _labels_of(subject)
-    image, name = _channel_of(subject, channel, grid)
+    labels, grid = labels_of(subject)
+    image, name = channel_of(subject, channel, grid)
     values = subject.values or _by_value(labels, subject.labels)
     key = key_of(
         "organs",
@@ -296,8 +296,14 @@ def _remembered(memory: Memory, key: str) -> list[Organ] | None:
         return None  # nothing, or nothing of use
 
 
-def _labels_of(subject: Subject) -> tuple[VoxelArray, Grid]:
-    """Labels 1, z, y, x: decoded where they are small, else read by pieces."""
+def labels_of(subject: Subject) -> tuple[VoxelArray, Grid]:
+    """Open labels, 1, z, y, x: decoded where they are small, else read by pieces.
+
+    Raises
+    ------
+    LabelError, VolumeError
+        Where they are damaged, or no labels.
+    """
     header = formats.inspect_volume(subject.labels)
     if header.bytes > LARGEST_DECODED_BYTES:
         volume = open_scan(subject.labels)
@@ -306,9 +312,18 @@ def _labels_of(subject: Subject) -> tuple[VoxelArray, Grid]:
     return data[None], grid
 
 
-def _channel_of(
+def channel_of(
     subject: Subject, channel: str | None, grid: Grid
 ) -> tuple[VoxelArray | None, str]:
+    """Open one channel of a scan, z, y, x, and say its name; None without a scan.
+
+    Raises
+    ------
+    UsageError
+        Where there is no such channel.
+    GridError, VolumeError
+        Where it does not lie on the grid of the labels, or is damaged.
+    """
     if not subject.images:
         if channel is not None:
             raise UsageError(

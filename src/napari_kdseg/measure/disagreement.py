@@ -72,17 +72,18 @@ def worst_slices(
         counts = wrong.sum(axis=others)
         both, all_ = hit.sum(axis=others), labelled.sum(axis=others, dtype=np.int64)
         face_mm2 = float(np.prod([spacing_mm[other] for other in others]))
-        for index in np.argsort(-counts, kind="stable")[:most]:
-            if counts[index]:
-                found.append(
-                    WrongSlice(
-                        axis,
-                        int(index),
-                        int(counts[index]),
-                        float(counts[index] * face_mm2),
-                        float(2 * both[index] / all_[index]),
-                    )
-                )
+        worst = np.argsort(-counts, kind="stable")[:most]
+        found += [
+            WrongSlice(
+                axis,
+                int(index),
+                int(counts[index]),
+                float(counts[index] * face_mm2),
+                float(2 * both[index] / all_[index]),
+            )
+            for index in worst
+            if counts[index]
+        ]
     return found
 
 

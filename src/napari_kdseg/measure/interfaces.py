@@ -16,7 +16,6 @@ from itertools import product
 
 import numpy as np
 from jaxtyping import Float, Integer
-from scipy.spatial import SphericalVoronoi
 
 from napari_kdseg.volumes.volume import Grid
 
@@ -100,6 +99,8 @@ class Interfaces:
 
 def weights(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     """Share of the sphere of each of `DIRECTIONS`, and its step's length in mm."""
+    from scipy.spatial import SphericalVoronoi  # takes long; docks read texts only
+
     steps = np.asarray(DIRECTIONS, np.float64)[:, ::-1]  # x, y, z
     ways = steps @ grid.affine[:3, :3].T
     lengths = np.linalg.norm(ways, axis=1)
@@ -119,7 +120,9 @@ def _occupied(planes: Indices) -> tuple[slice, slice] | None:
     return rows, columns
 
 
-def _pairs(around: Indices, step: tuple[int, int, int]) -> tuple[Indices, Indices]:
+def _pairs(
+    around: np.ndarray, step: tuple[int, int, int]
+) -> tuple[np.ndarray, np.ndarray]:
     """Voxels, and the voxels one step on; the first plane is left out of both ends."""
     down, *_ = step
     first = [slice(1 - down, around.shape[0] - down)]

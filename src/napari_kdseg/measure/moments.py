@@ -1,9 +1,10 @@
 """Where the voxels of each class lie, and how bright they are, from one pass.
 
 Labels lie in runs along x, so that sums over voxels are sums over runs, of which there
-are some tens of times fewer. Sums of coordinates and of their products are whole numbers
-that float64 holds exactly; means and squares of intensities are merged slab by slab about the means
-(Chan, Golub and LeVeque, 1983), so that bright scans lose no digits.
+are some tens of times fewer. Sums of coordinates and of their products are whole
+numbers that float64 holds exactly; means and squares of intensities are merged slab by
+slab about the means (Chan, Golub and LeVeque, 1983), so that bright scans lose no
+digits.
 """
 
 import math
