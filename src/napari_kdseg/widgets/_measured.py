@@ -21,8 +21,8 @@ from napari_kdseg.widgets._form import (
     table,
     wrapped_label,
 )
-from napari_kdseg.widgets._review_parts import row
 from napari_kdseg.widgets._strip_plot import StripPlot
+from napari_kdseg.widgets.review.parts import row
 
 _SHOWN = {
     "organs": ("case", "class", "volume_mm3", "surface_mm2", "left_right_ratio"),

@@ -22,7 +22,7 @@ from napari_kdseg.state.views import go_to_slice, layer_with_key, show
 from napari_kdseg.widgets._form import Dock, form, wrapped_label
 from napari_kdseg.widgets._job_row import JobRow
 from napari_kdseg.widgets._measured import MeasuredBox
-from napari_kdseg.widgets._review_parts import button, row
+from napari_kdseg.widgets.review.parts import button, row
 
 POLL_MS = 200
 _ALL = "all"
