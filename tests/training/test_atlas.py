@@ -29,7 +29,7 @@ GUT, HEART = 6, 4
 
 
 def turned(grid: Grid, degrees: float, scale: float) -> Affine:
-    """From the world of the reference to that of the scan: about the middle, along z."""
+    """From the reference to the scan, turned about z through the middle."""
     angle = math.radians(degrees)
     matrix = np.eye(4)
     matrix[:2, :2] = [
@@ -99,7 +99,8 @@ def test_turned_and_smaller_fish_lie_over_one_another(
     assert float(gut["centroid_spread_mm"]) < 0.5 * max(grid.spacing_mm)
     assert occupancy.data.shape == (2, *grid.shape)
     share = np.asarray(occupancy.data[0])
-    assert share.min() >= 0 and share.max() == pytest.approx(1)
+    assert share.min() >= 0
+    assert share.max() == pytest.approx(1)
     both = (share > 0.5) & (labels == 1)
     assert 2 * both.sum() / ((share > 0.5).sum() + (labels == 1).sum()) > 0.9
 

@@ -11,7 +11,7 @@ from made_predictions import CLASSES, grid_of, write_prediction
 
 from kdseg_train import measure as command
 from kdseg_train.execute import execute
-from kdseg_train.measure import MeasureConfig
+from kdseg_train.measurable import MeasureConfig
 from napari_kdseg.errors import (
     DataSetError,
     GridError,

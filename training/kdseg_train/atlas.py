@@ -25,14 +25,14 @@ import numpy as np
 from pydantic import Field
 
 from kdseg_train import config
-from kdseg_train.measure import (
+from kdseg_train.measurable import (
     MeasureConfig,
     Subject,
     channel_of,
     labels_of,
-    measured,
     subjects,
 )
+from kdseg_train.measure import measured
 from napari_kdseg.atomic import write_text_atomic
 from napari_kdseg.errors import DataSetError, UsageError
 from napari_kdseg.measure.alignment import (

@@ -247,7 +247,7 @@ def evaluate(
     print_table(means(comparison), comparison.caption)
 
 
-for command in (cli_measure.measure, cli_measure.atlas):
+for command in (cli_measure.measure, cli_measure.atlas, cli_measure.report):
     app.command()(command)
 for command in (cli_volumes.convert, cli_volumes.inspect, cli_volumes.cache):
     app.command()(command)

@@ -1,4 +1,4 @@
-"""The commands about what scans hold: measure, atlas."""
+"""The commands about what scans hold: measure, atlas, report."""
 
 import sys
 from pathlib import Path
@@ -36,6 +36,7 @@ def measure(
     from kdseg_train import measure as command
     from kdseg_train.config import parse
     from kdseg_train.follow import counting
+    from kdseg_train.measurable import MeasureConfig
     from napari_kdseg.measure.organs import DEFINITIONS
     from napari_kdseg.measure.outliers import FAR
 
@@ -48,7 +49,7 @@ def measure(
         "channel": channel,
         "out": out.absolute(),
     }
-    settings = parse(command.MeasureConfig, values, "measure")
+    settings = parse(MeasureConfig, values, "measure")
     with counting("scans") as count:
         rows = command.measure(settings, count)
     far = sum(abs(float(row["volume_robust_z"])) > FAR for row in rows)
@@ -109,3 +110,16 @@ def atlas(
     asked = settings.model_dump(mode="json")
     prepare_and_execute(out / ".run", asked, resume=resume)
     sys.stderr.write(f"The atlas is in {out}.\n")
+
+
+def report(
+    project: Annotated[Path, typer.Option(help="Folder of the project.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder; PROJECT/report by default.")
+    ] = None,
+) -> None:
+    """Write a methods section and a table of who did what, from a project's stamps."""
+    from kdseg_train.project_report import write_project_report
+
+    written = write_project_report(project.absolute(), out)
+    sys.stderr.write(f"{written} is written, and stamps.csv beside it.\n")

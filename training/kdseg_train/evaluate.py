@@ -30,7 +30,8 @@ from napari_kdseg.measure.metrics import NSD_TOLERANCE_MM, ClassScore
 from napari_kdseg.project_folder import is_project
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes import formats
-from napari_kdseg.volumes.labels import LabelClass, LabelSet, distinct_color, values_in
+from napari_kdseg.volumes.labels import LabelSet, values_in
+from napari_kdseg.volumes.renumbered import label_set, renumbered
 from napari_kdseg.volumes.volume import Grid, check_same_grid
 
 COLUMNS = (
@@ -372,31 +373,6 @@ class Pair:
                 "nothing can be compared."
             )
         return names, known, predicted
-
-
-def renumbered(labels: np.ndarray, values: Sequence[tuple[int, ...]]) -> np.ndarray:
-    """Labels as 1, 2, ... in the order given; all others 0."""
-    kind = np.uint8 if len(values) < 256 else np.uint16
-    table = np.zeros(2**16, kind)
-    for number, stored in enumerate(values, start=1):
-        table[list(stored)] = number
-    renumbered: np.ndarray = table[labels]
-    return renumbered
-
-
-def label_set(values: Mapping[str, tuple[int, ...]]) -> LabelSet:
-    """The set that allows exactly these values."""
-    return LabelSet(
-        classes=tuple(
-            LabelClass(
-                value=value,
-                name=name if len(stored) == 1 else f"{name} ({value})",
-                color=distinct_color(value),
-            )
-            for name, stored in values.items()
-            for value in stored
-        )
-    )
 
 
 def _few(names: Sequence[str]) -> str:

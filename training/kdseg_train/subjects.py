@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdseg_train.evaluate import LabelFile, label_set, predicted_files
+from kdseg_train.evaluate import LabelFile, predicted_files
 from kdseg_train.layouts import Case, read_data_set
 from napari_kdseg.errors import DataSetError, VolumeError
 from napari_kdseg.project_folder import is_project, read
@@ -17,7 +17,7 @@ from napari_kdseg.volumes import formats
 from napari_kdseg.volumes.channels import joined_names, stacked
 from napari_kdseg.volumes.labels import LabelSet, labels_hash
 from napari_kdseg.volumes.opening import LARGEST_DECODED_BYTES, open_scan
-from napari_kdseg.volumes.renumbered import Renumbered
+from napari_kdseg.volumes.renumbered import Renumbered, label_set
 from napari_kdseg.volumes.volume import Volume, VoxelArray, check_same_grid
 
 Planes = Callable[[int, int], None]
