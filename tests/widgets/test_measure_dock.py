@@ -30,7 +30,7 @@ def fish(length: int) -> np.ndarray:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """Six fish, of which one has a gut far too short and lacks two voxels in plane 4."""
+    """Six fish; the last has too short a gut, of which two voxels are not predicted."""
     folder = tmp_path / "project"
     with Project.create(folder, "fish") as made:
         made.set_classes(CLASSES)
@@ -89,7 +89,7 @@ def test_a_project_becomes_a_table_and_a_plot_with_its_outlier(
         "gut",
         "192",  # 4 x 4 x 6 voxels of 2 mm^3
     ]
-    assert dock.measured.quantity.currentText() == "volume_mm3"
+    assert dock.measured.quantity.currentText() == "volume, mm³"
     assert "1 marked" in dock.measured.rule.text()
     far = [(place, point) for place, point in dock.measured.plot.dots() if point.far]
     assert [point.case for _, point in far] == ["fish-5"]

@@ -86,6 +86,8 @@ class LabelFile:
     model: str = ""
     annotated: tuple[str, ...] | None = None
     """Classes the labels speak about; None: all."""
+    images: tuple[Path, ...] = ()
+    """The scan, where a data set tells it."""
 
 
 @dataclass(frozen=True)
@@ -240,7 +242,11 @@ def _references(folder: Path) -> Iterator[LabelFile]:
     for case in read_data_set(folder).cases:
         if case.label is not None:
             yield LabelFile(
-                case.id, case.label, case.values, annotated=tuple(case.annotated)
+                case.id,
+                case.label,
+                case.values,
+                annotated=tuple(case.annotated),
+                images=case.images,
             )
 
 
@@ -330,6 +336,7 @@ class Pair:
             "model": self.prediction.model,
             "reference": str(self.reference.path),
             "prediction": str(self.prediction.path),
+            "images": [str(path) for path in self.reference.images],
             "reference_values": {name: list(known[name]) for name in names},
             "prediction_values": {name: list(predicted[name]) for name in names},
         }

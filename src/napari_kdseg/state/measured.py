@@ -84,6 +84,8 @@ class Pair:
     prediction: Path
     reference_values: dict[str, list[int]]
     prediction_values: dict[str, list[int]]
+    images: tuple[Path, ...] = ()
+    """The scan, where the reference tells it."""
 
     def layers(self, images: Sequence[VolumeFile] = ()) -> list[LayerData]:
         """Layers of the scan, of both labels, and of where they differ.
@@ -167,11 +169,7 @@ class Result:
     def quantities(self) -> tuple[str, ...]:
         """Columns that are worth a plot, and have numbers."""
         names = NUMBERS if self.mode == "organs" else SCORES
-        return tuple(
-            name
-            for name in names
-            if any(math.isfinite(float(row[name])) for row in self.rows)
-        )
+        return tuple(name for name in names if self.has(name))
 
     @property
     def organs(self) -> tuple[str, ...]:
@@ -210,9 +208,18 @@ class Result:
             strips.append(Strip(name, group, points))
         return strips
 
-    def outliers(self, quantity: str) -> int:
-        """How many values of a quantity are marked."""
-        return sum(point.far for s in self.strips(quantity) for point in s.points)
+    def has(self, column: str) -> bool:
+        """Whether any row has a number, or a word, in a column."""
+        found = [row[column] for row in self.rows]
+        return any(
+            math.isfinite(value) if isinstance(value, float) else value != ""
+            for value in found
+        )
+
+    def outliers(self, quantity: str, organ: str = "") -> int:
+        """How many values of a quantity are marked, among those of `strips`."""
+        strips = self.strips(quantity, organ)
+        return sum(point.far for strip in strips for point in strip.points)
 
     def pair(self, case: str, model: str) -> Pair | None:
         """The files of one comparison."""
@@ -262,6 +269,7 @@ def _pairs(run: Run) -> Iterator[Pair]:
                 Path(event["prediction"]),
                 event["reference_values"],
                 event["prediction_values"],
+                tuple(Path(name) for name in event["images"]),
             )
 
 

@@ -261,10 +261,10 @@ class Measurement:
         self._choices = (tuple(sorted(cases)), tuple(sorted(models)))
 
     def _images_of(self, pair: Pair) -> list[VolumeFile]:
-        """The scan of a prediction, where its record or the project tells it."""
+        """The scan of a pair: its reference, its record or the project tells it."""
         place = self._wish.labels
-        if place is None:
-            return []
+        if place is None or pair.images:
+            return [VolumeFile(path) for path in pair.images if path.exists()]
         project = is_project(place)
         find = finder(read(place)[0].scans, place) if project else as_noted
         results = place / "predictions" if project else place

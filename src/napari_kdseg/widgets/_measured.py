@@ -91,7 +91,8 @@ class MeasuredBox(QWidget):
         self._show_worst(result)
         with QSignalBlocker(self.quantity), QSignalBlocker(self.organ):
             self.quantity.clear()
-            self.quantity.addItems(list(result.quantities))
+            for name in result.quantities:
+                self.quantity.addItem(_title(name), name)
             self.organ.clear()
             self.organ.addItems([_ALL, *result.organs])
         self._show_plot()
@@ -113,7 +114,7 @@ class MeasuredBox(QWidget):
             self.titles.setCurrentItem(found[0])
 
     def _show_table(self, result: Result) -> None:
-        names = _SHOWN[result.mode]
+        names = [name for name in _SHOWN[result.mode] if result.has(name)]
         self.titles.setColumnCount(len(names))
         self.titles.setHorizontalHeaderLabels([_TITLES[name] for name in names])
         self.titles.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAsNeeded)
@@ -150,14 +151,14 @@ class MeasuredBox(QWidget):
         fit_height(self.worst, _MOST_ROWS)
 
     def _show_plot(self) -> None:
-        result, quantity = self._result, self.quantity.currentText()
+        result, quantity = self._result, self.quantity.currentData()
         if result is None or not quantity:
             self.plot.setStrips((), "")
             self.rule.setText("")
             return
         organ = self.organ.currentText() if self.organ.currentIndex() > 0 else ""
         self.plot.setStrips(result.strips(quantity, organ), _title(quantity))
-        self.rule.setText(f"{result.outliers(quantity)} marked. {RULE}")
+        self.rule.setText(f"{result.outliers(quantity, organ)} marked. {RULE}")
 
 
 def _text(value: Value) -> str:

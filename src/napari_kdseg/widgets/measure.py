@@ -185,7 +185,7 @@ class MeasureDock(Dock):
         self.state.change(tolerance_mm=tolerance_mm)
 
     def _on_run_clicked(self) -> None:
-        self.message.setText("")
+        self._show_message("")
         self.state.run()
         self._timer.start()
 
@@ -197,7 +197,7 @@ class MeasureDock(Dock):
             self, "Export the table", "measured.csv", _EXPORTS
         )
         if name and self.state.export(Path(name)):
-            self.message.setText(f"{name} is written.")
+            self._show_message(f"{name} is written.")
 
     def _on_copy_clicked(self) -> None:
         clipboard = QGuiApplication.clipboard()
@@ -218,6 +218,7 @@ class MeasureDock(Dock):
 
     def _show_message(self, text: str) -> None:
         self.message.setText(text)
+        self.message.setVisible(bool(text))
 
     def _show_wish(self) -> None:
         wish, project = self.state.wish, self.state.is_project
@@ -238,6 +239,7 @@ class MeasureDock(Dock):
             self.of.setCurrentIndex(int(wish.of == "labels"))
         _fill(self.case, self.state.cases, wish.case)
         _fill(self.model, self.state.models, wish.model)
+        self._show_message(self.state.problem)
         self._show_buttons()
 
     def _show_job(self) -> None:
@@ -258,10 +260,6 @@ class MeasureDock(Dock):
         self.run_button.setToolTip(problem or ORGAN_DEFINITIONS)
         self.export_button.setEnabled(self.state.result is not None)
         self.copy_button.setEnabled(bool(self.state.command_line))
-        if problem:
-            self.message.setText(problem)
-        elif not self.state.busy and self.state.result is None:
-            self.message.setText("")
 
 
 def _fill(combo: QComboBox, names: tuple[str, ...], chosen: str | None) -> None:
