@@ -112,11 +112,11 @@ class Pair:
             (Disagreement(truth, guess, *tables), KINDS, f"{model} disagreement"),
         ):
             record = {"case": self.case, "key": self._key(name)}
-            made.append(
-                labels_layer(
-                    data, grid, known, name=f"{self.case} {name}", record=record
-                )
+            layer = labels_layer(
+                data, grid, known, name=f"{self.case} {name}", record=record
             )
+            layer[1]["visible"] = known is KINDS  # else it would hide among the others
+            made.append(layer)
         return made
 
     @property

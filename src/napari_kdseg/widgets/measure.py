@@ -99,7 +99,7 @@ class MeasureDock(Dock):
         self.tolerance.setDecimals(3)
         self.tolerance.setRange(0.0, 1000.0)
         self.tolerance.setSuffix(" mm")
-        self.tolerance.setToolTip("Surfaces this close agree, for NSD")
+        self.tolerance.setToolTip("Surfaces this close agree, for NSD: some voxels")
         self.tolerance.setValue(self.state.wish.tolerance_mm)
         self.fields = form()
         self.fields.addRow("Labels", row(self.place, self.place_button))
