@@ -48,7 +48,7 @@ from napari_kdseg.measure.alignment import (
 from napari_kdseg.measure.memory import Memory
 from napari_kdseg.measure.tables import Value, write_table
 from napari_kdseg.runs.run import Run
-from napari_kdseg.volumes.formats import write_volume
+from napari_kdseg.volumes.formats import inspect_volume, write_volume
 from napari_kdseg.volumes.volume import Affine, Grid
 
 Format = Literal["ome-zarr", "nifti"]
@@ -259,7 +259,7 @@ def _polar(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _grid_of(reference: Subject, settings: AtlasConfig) -> Grid:
-    _, grid = labels_of(reference)
+    grid = inspect_volume(reference.labels).grid
     return binned_grid(grid, factors_for(grid, settings.largest_vox))[1]
 
 

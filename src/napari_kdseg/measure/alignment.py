@@ -61,22 +61,19 @@ def align(
     """
     import SimpleITK as sitk  # noqa: N813 - takes long
 
+    check_stop()
     fixed, moving = _as_image(reference, reference_grid), _as_image(scan, scan_grid)
-    rigid = sitk.CenteredTransformInitializer(
-        fixed,
-        moving,
-        sitk.Euler3DTransform(),
-        sitk.CenteredTransformInitializerFilter.MOMENTS,
-    )
-    unlike = math.nan
-    transform = sitk.Transform(rigid)
     try:
-        for affine in (False, True):
-            if affine:
-                transform = _as_affine(_matrix(transform), fixed)
-            transform, unlike = _improved(
-                fixed, moving, transform, likeness, check_stop
-            )
+        transform: sitk.Transform = sitk.CenteredTransformInitializer(
+            fixed,
+            moving,
+            sitk.Euler3DTransform(),
+            sitk.CenteredTransformInitializerFilter.MOMENTS,
+        )
+        transform, _ = _improved(fixed, moving, transform, likeness, check_stop)
+        check_stop()
+        transform = _as_affine(_matrix(transform), fixed)
+        transform, unlike = _improved(fixed, moving, transform, likeness, check_stop)
     except RuntimeError as error:
         reason = str(error).strip().rsplit("): ", 1)[-1].strip(" .")
         raise VolumeError(
@@ -220,7 +217,8 @@ def _improved(
 def _as_image(array: Block, grid: Grid) -> "sitk.Image":  # type: ignore[name-defined]  # noqa: F821
     import SimpleITK as sitk  # noqa: N813
 
-    image = sitk.GetImageFromArray(array.astype(np.float32))
+    # Middles of mass are sought first, and there is no negative mass.
+    image = sitk.GetImageFromArray((array - array.min()).astype(np.float32))
     image.SetSpacing(grid.spacing_mm[::-1])
     image.SetOrigin(grid.origin_mm)
     image.SetDirection([value for row in grid.direction for value in row])
