@@ -166,12 +166,8 @@ def _measure(viewer: Any, options: argparse.Namespace, folder: Path) -> None:
     _wait(lambda: not state.busy)
     if state.result is None:
         raise SystemExit(dock.message.text())
-    dock.measured.organ.setCurrentText("swim bladder")
-    _settle(1.0)
-    viewer.window.screenshot(
-        str(options.out / "measure-organs.png"), canvas_only=False, flash=False
-    )
     state.change(reference=folder / "fish")
+    dock.tolerance.setValue(0.05)
     dock.run_button.click()
     _wait(lambda: not state.busy)
     dock.measured.placeClicked.emit(state.result.worst()[0])

@@ -12,13 +12,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from napari_kdseg.measure.organs import organ_table
 from napari_kdseg.volumes.formats import read_volume, write_labels, write_volume
 from napari_kdseg.volumes.labels import LabelSet
-from napari_kdseg.volumes.volume import Grid
+from napari_kdseg.volumes.volume import Grid, VoxelArray
 
 CLASSES = 30
 
@@ -52,12 +53,12 @@ def main() -> None:
 class _First:
     """The first channel of a lazy volume."""
 
-    def __init__(self, data: object) -> None:
+    def __init__(self, data: VoxelArray) -> None:
         self._data = data
         self.shape = data.shape[1:]
         self.dtype = data.dtype
 
-    def __getitem__(self, planes: slice) -> np.ndarray:
+    def __getitem__(self, planes: Any) -> np.ndarray:
         return np.asarray(self._data[0, planes])
 
 

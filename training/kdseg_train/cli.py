@@ -247,8 +247,8 @@ def evaluate(
     print_table(means(comparison), comparison.caption)
 
 
-for command in (cli_measure.measure, cli_measure.atlas, cli_measure.report):
-    app.command()(command)
+for measuring in (cli_measure.measure, cli_measure.atlas, cli_measure.report):
+    app.command()(measuring)
 for command in (cli_volumes.convert, cli_volumes.inspect, cli_volumes.cache):
     app.command()(command)
 app.add_typer(cli_quality.app, name="quality")

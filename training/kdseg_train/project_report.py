@@ -16,7 +16,7 @@ from napari_kdseg.atomic import write_text_atomic
 from napari_kdseg.errors import ProjectError
 from napari_kdseg.measure.tables import Value, write_table
 from napari_kdseg.project_folder import is_project
-from napari_kdseg.volumes.scan import Scan
+from napari_kdseg.volumes.scan import Scan, Use
 
 COLUMNS = (
     "kind",
@@ -32,7 +32,11 @@ COLUMNS = (
 )
 _SHOWN_SETTINGS = ("uncertainty", "precision", "overlap_rule", "fill_nonfinite")
 _NOBODY = "A person who gave no name"
-_USES = {"training": "for training", "test": "held out for testing", "none": "for none"}
+_USES: dict[Use, str] = {
+    "training": "for training",
+    "test": "held out for testing",
+    "none": "for none",
+}
 
 
 def write_project_report(project: Path, out: Path | None = None) -> Path:

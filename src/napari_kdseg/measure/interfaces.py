@@ -12,6 +12,7 @@ voxels come out 7 % too small, where counting the voxels' faces has them right a
 a sphere 50 % too large; meshes of labels make it about 10 % too large.
 """
 
+from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
@@ -120,11 +121,9 @@ def _occupied(planes: Indices) -> tuple[slice, slice] | None:
     return rows, columns
 
 
-def _pairs(
-    around: np.ndarray, step: tuple[int, int, int]
-) -> tuple[np.ndarray, np.ndarray]:
+def _pairs(around: np.ndarray, step: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Voxels, and the voxels one step on; the first plane is left out of both ends."""
-    down, *_ = step
+    down = step[0]
     first = [slice(1 - down, around.shape[0] - down)]
     second = [slice(1, None)]
     for way, size in zip(step[1:], around.shape[1:], strict=True):

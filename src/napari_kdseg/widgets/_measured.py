@@ -7,7 +7,13 @@ from qtpy.QtCore import (  # type: ignore[attr-defined]  # qtpy makes Signal
     Qt,
     Signal,
 )
-from qtpy.QtWidgets import QComboBox, QTableWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QHeaderView,
+    QTableWidget,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_kdseg.measure.metrics import DEFINITIONS as SCORE_DEFINITIONS
 from napari_kdseg.measure.organs import DEFINITIONS as ORGAN_DEFINITIONS
@@ -18,11 +24,11 @@ from napari_kdseg.widgets._form import (
     cell,
     fit_height,
     heading,
+    side_by_side,
     table,
     wrapped_label,
 )
 from napari_kdseg.widgets._strip_plot import StripPlot
-from napari_kdseg.widgets.review.parts import row
 
 _SHOWN = {
     "organs": ("case", "class", "volume_mm3", "surface_mm2", "left_right_ratio"),
@@ -59,6 +65,10 @@ class MeasuredBox(QWidget):
         super().__init__(parent)
         self._result: Result | None = None
         self.titles = table(("Scan",), 0, self)
+        header = self.titles.horizontalHeader()
+        if header is not None:  # wide: columns keep their width, and are scrolled
+            header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+            header.setStretchLastSection(True)
         self.words = wrapped_label()
         self.quantity, self.organ = QComboBox(), QComboBox()
         self.quantity.setToolTip("What the plot shows")
@@ -72,7 +82,7 @@ class MeasuredBox(QWidget):
         rows.setContentsMargins(0, 0, 0, 0)
         for widget in (self.titles, self.words, self.worst_heading, self.worst):
             rows.addWidget(widget)
-        rows.addLayout(row(self.quantity, self.organ))
+        rows.addLayout(side_by_side(self.quantity, self.organ))
         rows.addWidget(self.plot)
         rows.addWidget(self.rule)
         self.quantity.currentIndexChanged.connect(self._on_plot_chosen)
@@ -118,13 +128,14 @@ class MeasuredBox(QWidget):
         self.titles.setColumnCount(len(names))
         self.titles.setHorizontalHeaderLabels([_TITLES[name] for name in names])
         self.titles.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAsNeeded)
-        rows = result.shown()
+        rows, digits = result.shown(), 4 if result.mode == "organs" else 3
         self.titles.setRowCount(len(rows))
         for number, values in enumerate(rows):
             model = values.get("model") or ""
             for column, name in enumerate(names):
                 tip = f"{values['case']} {model}".strip() if name == "case" else ""
-                self.titles.setItem(number, column, cell(_text(values[name]), tip))
+                text = _text(values[name], digits)
+                self.titles.setItem(number, column, cell(text, tip))
         fit_height(self.titles, _MOST_ROWS)
         if result.mode == "organs":
             words = ORGAN_DEFINITIONS
@@ -161,10 +172,10 @@ class MeasuredBox(QWidget):
         self.rule.setText(f"{result.outliers(quantity, organ)} marked. {RULE}")
 
 
-def _text(value: Value) -> str:
+def _text(value: Value, digits: int) -> str:
     if not isinstance(value, float):
         return str(value)
-    return "—" if math.isnan(value) else f"{value:.4g}"
+    return "—" if math.isnan(value) else f"{value:.{digits}g}"
 
 
 def _title(column: str) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import QSignalBlocker, QTimer
-from qtpy.QtGui import QGuiApplication
+from qtpy.QtGui import QAction, QGuiApplication
 from qtpy.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
@@ -19,10 +19,15 @@ from napari_kdseg.state.jobs import Job
 from napari_kdseg.state.measured import Place
 from napari_kdseg.state.measurement import Measurement
 from napari_kdseg.state.views import go_to_slice, layer_with_key, show
-from napari_kdseg.widgets._form import Dock, form, wrapped_label
+from napari_kdseg.widgets._form import (
+    Dock,
+    form,
+    plain_button,
+    side_by_side,
+    wrapped_label,
+)
 from napari_kdseg.widgets._job_row import JobRow
 from napari_kdseg.widgets._measured import MeasuredBox
-from napari_kdseg.widgets.review.parts import button, row
 
 POLL_MS = 200
 _ALL = "all"
@@ -77,10 +82,10 @@ class MeasureDock(Dock):
         self.place = QLineEdit()
         self.place.setReadOnly(True)
         self.place.setPlaceholderText("a project, results, or labels")
-        self.place_button = button("Choose…", "What to measure")
+        self.place_button = plain_button("Choose…", "What to measure")
         menu = QMenu(self.place_button)
-        self.folder_action = menu.addAction("A project or a folder…")
-        self.file_action = menu.addAction("A file of labels…")
+        self.folder_action = _action(menu, "A project or a folder…")
+        self.file_action = _action(menu, "A file of labels…")
         self.place_button.setMenu(menu)
         self.of = QComboBox()
         self.of.addItems(["predictions", "its own labels"])
@@ -88,11 +93,11 @@ class MeasureDock(Dock):
         self.reference = QLineEdit()
         self.reference.setReadOnly(True)
         self.reference.setPlaceholderText("none: measure the organs themselves")
-        self.reference_button = button("Choose…", "What counts as the truth")
+        self.reference_button = plain_button("Choose…", "What counts as the truth")
         menu = QMenu(self.reference_button)
-        self.none_action = menu.addAction("None: measure organs")
-        self.own_action = menu.addAction("The project's own labels")
-        self.other_action = menu.addAction("A data set or folder of labels…")
+        self.none_action = _action(menu, "None: measure organs")
+        self.own_action = _action(menu, "The project's own labels")
+        self.other_action = _action(menu, "A data set or folder of labels…")
         self.reference_button.setMenu(menu)
         self.case, self.model = QComboBox(), QComboBox()
         self.tolerance = QDoubleSpinBox()
@@ -102,9 +107,11 @@ class MeasureDock(Dock):
         self.tolerance.setToolTip("Surfaces this close agree, for NSD: some voxels")
         self.tolerance.setValue(self.state.wish.tolerance_mm)
         self.fields = form()
-        self.fields.addRow("Labels", row(self.place, self.place_button))
+        self.fields.addRow("Labels", side_by_side(self.place, self.place_button))
         self.fields.addRow("Of it", self.of)
-        self.fields.addRow("Reference", row(self.reference, self.reference_button))
+        self.fields.addRow(
+            "Reference", side_by_side(self.reference, self.reference_button)
+        )
         self.fields.addRow("Scan", self.case)
         self.fields.addRow("Model", self.model)
         self.fields.addRow("Tolerance", self.tolerance)
@@ -112,11 +119,15 @@ class MeasureDock(Dock):
 
     def _build_run(self) -> None:
         self.message = wrapped_label()
-        self.run_button = button("Measure", "In a process of its own")
-        self.export_button = button("Export…", "The table as CSV or Parquet")
-        self.copy_button = button("Copy command line", "What repeats it in a shell")
+        self.run_button = plain_button("Measure", "In a process of its own")
+        self.export_button = plain_button("Export…", "The table as CSV or Parquet")
+        self.copy_button = plain_button(
+            "Copy command line", "What repeats it in a shell"
+        )
         self.job_row = JobRow(self._on_cancel, _CANCEL_TIP)
-        self.rows.addLayout(row(self.run_button, self.export_button, self.copy_button))
+        self.rows.addLayout(
+            side_by_side(self.run_button, self.export_button, self.copy_button)
+        )
         self.rows.addWidget(self.job_row)
         self.rows.addWidget(self.message)
 
@@ -260,6 +271,13 @@ class MeasureDock(Dock):
         self.run_button.setToolTip(problem or ORGAN_DEFINITIONS)
         self.export_button.setEnabled(self.state.result is not None)
         self.copy_button.setEnabled(bool(self.state.command_line))
+
+
+def _action(menu: QMenu, text: str) -> QAction:
+    """An entry of a menu."""
+    made = QAction(text, menu)
+    menu.addAction(made)
+    return made
 
 
 def _fill(combo: QComboBox, names: tuple[str, ...], chosen: str | None) -> None:
