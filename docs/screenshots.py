@@ -1,8 +1,9 @@
 """Takes the pictures of the docks that the README shows, from the made scans.
 
 Opens the real window, lists scans of several formats in a project, segments one with
-the shipped models, trains on made fish, and saves ``volumes.png``, ``segment.png``,
-``teachers.png`` and ``train.png`` in ``docs/images``. Without a display::
+the shipped models, measures and trains on made fish, and saves ``volumes.png``,
+``segment.png``, ``teachers.png``, ``measure.png`` and ``train.png`` in
+``docs/images``. Without a display::
 
     xvfb-run -a -s "-screen 0 1600x1000x24" python docs/screenshots.py
 """
@@ -15,12 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import napari
+import numpy as np
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QDockWidget, QMainWindow, QWidget
+from scipy.ndimage import binary_dilation
 
 from kdseg_train.samples import write_sample
+from kdseg_train.samples.fish import CLASSES
 from napari_kdseg.shipped import shipped_models, shipped_volumes
 from napari_kdseg.state.intake import scans_of
+from napari_kdseg.state.measurement import Measurement
 from napari_kdseg.state.segmentation import Segmentation
 from napari_kdseg.state.training import Training
 from napari_kdseg.state.training_runs import KnownRuns
@@ -29,6 +34,9 @@ from napari_kdseg.state.training_setup import Setup
 from napari_kdseg.state.volumes import Volumes
 from napari_kdseg.volumes.cache import Cache
 from napari_kdseg.volumes.convert import convert
+from napari_kdseg.volumes.formats import read_labels, write_labels
+from napari_kdseg.volumes.labels import LabelSet
+from napari_kdseg.widgets.measure import MeasureDock
 from napari_kdseg.widgets.segment import SegmentDock
 from napari_kdseg.widgets.teachers import TeachersDock
 from napari_kdseg.widgets.train import TrainDock
@@ -52,6 +60,8 @@ def main() -> None:
         viewer.open(str(options.scan), plugin="napari-kdseg")
         _segment(viewer, options, Path(cache))
         _teachers(viewer, options)
+        viewer.layers.clear()
+        _measure(viewer, options, Path(cache))
         _train(viewer, options, Path(cache))
         viewer.close()
 
@@ -150,7 +160,7 @@ def _teachers(viewer: Any, options: argparse.Namespace) -> None:
 
 def _train(viewer: Any, options: argparse.Namespace, folder: Path) -> None:
     """Set a training on made fish up, let it come to its end, and take the picture."""
-    write_sample("fish", folder / "fish", cases=10, size=64, seed=1)
+    write_sample("fish", folder / "to-learn", cases=10, size=64, seed=1)
     viewer.layers.clear()
     viewer.open(str(shipped_volumes()["fish"]), plugin="napari-kdseg")
     setup = Setup(Methods(folder / "methods"))
@@ -159,7 +169,7 @@ def _train(viewer: Any, options: argparse.Namespace, folder: Path) -> None:
     viewer.window.add_dock_widget(dock, name="Train", area="right")
     _widen(dock)
     _wait(lambda: bool(setup.method))
-    setup.add(folder / "fish")
+    setup.add(folder / "to-learn")
     _wait(lambda: not setup.busy)
     setup.start_from("supervised/small")
     setup.edit(("training", "epochs"), 12)
@@ -173,6 +183,50 @@ def _train(viewer: Any, options: argparse.Namespace, folder: Path) -> None:
         str(options.out / "train.png"), canvas_only=False, flash=False
     )
     viewer.window.remove_dock_widget(dock)
+
+
+def _measure(viewer: Any, options: argparse.Namespace, folder: Path) -> None:
+    """Compare made fish with labels that lack something, and take the picture."""
+    cases = 8
+    write_sample("fish", folder / "fish", cases=cases, size=48, seed=3)
+    _spoil_labels(folder / "fish" / "labelsTr", folder / "drawn")
+    state = Measurement(scratch=folder)
+    dock = MeasureDock(viewer, state)
+    viewer.window.add_dock_widget(dock, name="Measure", area="right")
+    _widen(dock)
+    state.set_labels(folder / "drawn")
+    state.change(images=folder / "fish")
+    dock.run_button.click()
+    _wait(lambda: not state.busy)
+    if state.result is None:
+        raise SystemExit(dock.message.text())
+    state.change(reference=folder / "fish")
+    dock.tolerance.setValue(0.05)
+    dock.run_button.click()
+    _wait(lambda: not state.busy)
+    dock.measured.placeClicked.emit(state.result.worst()[0])
+    viewer.reset_view()
+    _settle(1.0)
+    viewer.window.screenshot(
+        str(options.out / "measure.png"), canvas_only=False, flash=False
+    )
+    viewer.window.remove_dock_widget(dock)
+
+
+def _spoil_labels(source: Path, target: Path) -> None:
+    """Copy labels; of one scan in four an organ is cut, or drawn too large."""
+    target.mkdir()
+    for number, file in enumerate(sorted(source.iterdir())):
+        labels, grid = read_labels(file)
+        names = LabelSet.from_names(CLASSES)
+        if number % 4 == 1:
+            bladder = labels == CLASSES.index("swim bladder") + 1
+            labels[bladder & (np.arange(labels.shape[2]) % 8 < 5)] = 0
+        if number % 4 == 3:
+            liver = labels == CLASSES.index("liver") + 1
+            labels[binary_dilation(liver, iterations=2)] = 5
+        drawn = target / file.name.replace(".nii.gz", ".seg.nrrd")
+        write_labels(drawn, labels, grid, names)
 
 
 def _widen(dock: QWidget) -> None:

@@ -20,7 +20,7 @@ import napari
 from napari_kdseg.contributions import get_reader
 viewer = napari.Viewer(show=False)
 times = []
-for name in ("Volumes", "Segment", "Teachers", "Review", "Train"):
+for name in ("Volumes", "Segment", "Teachers", "Review", "Train", "Measure"):
     begun = time.perf_counter()
     viewer.window.add_plugin_dock_widget("napari-kdseg", name)
     times.append(time.perf_counter() - begun)
@@ -48,6 +48,7 @@ def test_the_plugin_is_found_by_its_entry_point(npe2pm: Any) -> None:
         "Teachers",
         "Review",
         "Train",
+        "Measure",
     }
 
 

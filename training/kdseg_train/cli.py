@@ -13,7 +13,13 @@ from typing import Annotated, Any
 
 import typer
 
-from kdseg_train import cli_bulk, cli_quality, cli_training, cli_volumes
+from kdseg_train import (
+    cli_bulk,
+    cli_measure,
+    cli_quality,
+    cli_training,
+    cli_volumes,
+)
 from napari_kdseg.errors import KdsegError, UsageError
 
 # Whatever else a command needs is imported inside it: --help must answer at once.
@@ -205,6 +211,9 @@ def evaluate(
     nsd_tolerance_mm: Annotated[
         float, typer.Option(min=0, help="Surfaces this close agree, in mm.")
     ] = 1.0,
+    slices: Annotated[
+        Path | None, typer.Option(help="Also a CSV of the slices that differ most.")
+    ] = None,
 ) -> None:
     """Compare labels with a reference, matched by case id."""
     from kdseg_train.config import parse
@@ -216,6 +225,7 @@ def evaluate(
         "prediction": prediction,
         "out": out,
         "nsd_tolerance_mm": nsd_tolerance_mm,
+        "slices": slices,
     }
     config = parse(EvaluateConfig, values, "evaluate")
     with counting("cases") as count:
@@ -224,6 +234,8 @@ def evaluate(
     print_table(means(comparison), comparison.caption)
 
 
+for measuring in (cli_measure.measure, cli_measure.atlas, cli_measure.report):
+    app.command()(measuring)
 for command in (cli_volumes.convert, cli_volumes.inspect, cli_volumes.cache):
     app.command()(command)
 app.add_typer(cli_quality.app, name="quality")
@@ -249,19 +261,6 @@ def run(
         execute_and_show(prepared, alone=not are_launched())
 
     execute_together(folder, prepared.config["device"], lead)
-
-
-@app.command()
-def report(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Of a training.")],
-    out: Annotated[
-        Path | None, typer.Option(help="The file; RUN/report.html by default.")
-    ] = None,
-) -> None:
-    """Write curves, tables, examples and settings of a run into one HTML file."""
-    from kdseg_train.report import write_report
-
-    _say(f"{write_report(folder, out)} is written; open it in a browser.")
 
 
 @app.command()

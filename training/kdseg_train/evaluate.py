@@ -1,19 +1,21 @@
 """The command evaluate: labels against a reference, matched by case id.
 
-The reference is a data set, or a folder with one label file a case. The prediction is
-the OUT of ``predict``, with one model or several, or again a folder of label files.
+The reference is a data set, a project, or a folder with one label file a case. The
+prediction is the OUT of ``predict``, with one model or several, a project, or again a
+folder of label files.
 """
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from kdseg_train import config
+from kdseg_train.agreement import SliceRow, agreement, write_slices
 from kdseg_train.layouts import read_data_set
 from kdseg_train.summary import (
     Entry,
@@ -23,10 +25,13 @@ from kdseg_train.summary import (
     write_tables,
 )
 from napari_kdseg.errors import DataSetError, UsageError
-from napari_kdseg.measure.metrics import NSD_TOLERANCE_MM, ClassScore, score
+from napari_kdseg.measure.memory import Memory
+from napari_kdseg.measure.metrics import NSD_TOLERANCE_MM, ClassScore
+from napari_kdseg.project_folder import is_project
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes import formats
-from napari_kdseg.volumes.labels import LabelClass, LabelSet, distinct_color, values_in
+from napari_kdseg.volumes.labels import LabelSet, values_in
+from napari_kdseg.volumes.renumbered import label_set, renumbered
 from napari_kdseg.volumes.volume import Grid, check_same_grid
 
 COLUMNS = (
@@ -62,6 +67,12 @@ class EvaluateConfig(config.Settings):
         allow_inf_nan=False,
         description="surfaces this close agree",
     )
+    slices: Path | None = Field(
+        None, description="also a table of the slices that differ most; none: no table"
+    )
+    memory: Path | None = Field(
+        None, description="where scores are remembered by the labels' hashes"
+    )
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,8 @@ class LabelFile:
     model: str = ""
     annotated: tuple[str, ...] | None = None
     """Classes the labels speak about; None: all."""
+    images: tuple[Path, ...] = ()
+    """The scan, where a data set tells it."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +106,7 @@ class Comparison:
     rows: tuple[Row, ...]
     without_prediction: tuple[str, ...]
     tolerance_mm: float
+    slices: tuple[SliceRow, ...] = ()
 
     @property
     def caption(self) -> str:
@@ -106,6 +120,8 @@ class Comparison:
 
 
 Count = Callable[[int, int], None]
+Values = Mapping[str, tuple[int, ...]]
+"""Class -> stored values."""
 
 
 def evaluate(run: Run) -> None:
@@ -116,14 +132,28 @@ def evaluate(run: Run) -> None:
         run.check_stop()
         run.progress(done, total, "cases")
 
-    comparison = compare(settings, count)
+    def note(pair: Pair) -> None:
+        run.event("pair", **pair.described())
+
+    comparison = compare(settings, count, note)
     write_table(settings, comparison)
     for values in means(comparison):
         run.metric(**{key: value for key, value in values.items() if value != ""})
 
 
-def compare(settings: EvaluateConfig, count: Count) -> Comparison:
+def compare(
+    settings: EvaluateConfig,
+    count: Count,
+    note: "Callable[[Pair], None]" = lambda _: None,
+) -> Comparison:
     """Score every case that is in both places.
+
+    Parameters
+    ----------
+    count
+        Told of progress after each case.
+    note
+        Told of each pair before it is read.
 
     Raises
     ------
@@ -136,14 +166,19 @@ def compare(settings: EvaluateConfig, count: Count) -> Comparison:
     """
     references = {file.case: file for file in _references(settings.reference)}
     pairs = list(matched(settings.reference, settings.prediction))
+    memory = None if settings.memory is None else Memory(settings.memory)
     rows: list[Row] = []
+    slices: list[SliceRow] = []
     for number, pair in enumerate(pairs, start=1):
-        truth, guess, common, grid = pair.read()
-        scores = score(truth, guess, common, grid.spacing_mm, settings.nsd_tolerance_mm)
-        rows += [Row(pair.case, pair.prediction.model, found) for found in scores]
+        note(pair)
+        found = agreement(*pair.read(), settings.nsd_tolerance_mm, memory)
+        model = pair.prediction.model
+        rows += [Row(pair.case, model, one) for one in found.scores]
+        slices += [SliceRow(pair.case, model, one) for one in found.slices]
         count(number, len(pairs))
     missing = sorted(set(references) - {pair.case for pair in pairs})
-    return Comparison(tuple(rows), tuple(missing), settings.nsd_tolerance_mm)
+    tolerance_mm = settings.nsd_tolerance_mm
+    return Comparison(tuple(rows), tuple(missing), tolerance_mm, tuple(slices))
 
 
 def matched(reference: Path, prediction: Path) -> list["Pair"]:
@@ -168,7 +203,9 @@ def matched(reference: Path, prediction: Path) -> list["Pair"]:
 
 
 def write_table(settings: EvaluateConfig, comparison: Comparison) -> None:
-    """Write all rows as CSV, and their summary beside it."""
+    """Write all rows as CSV, their summary beside it, and the slices if asked for."""
+    if settings.slices is not None:
+        write_slices(settings.slices, comparison.slices)
     write_tables(settings.out, _rows(comparison), comparison.caption)
 
 
@@ -198,13 +235,18 @@ def _references(folder: Path) -> Iterator[LabelFile]:
         raise DataSetError(
             f"{folder} is no folder; give a data set or a folder of labels."
         )
-    if not any((folder / name).is_file() for name in ("dataset.json", "dataset.yaml")):
+    described = any((folder / n).is_file() for n in ("dataset.json", "dataset.yaml"))
+    if not described and not is_project(folder):
         yield from _plain_files(folder)
         return
     for case in read_data_set(folder).cases:
         if case.label is not None:
             yield LabelFile(
-                case.id, case.label, case.values, annotated=tuple(case.annotated)
+                case.id,
+                case.label,
+                case.values,
+                annotated=tuple(case.annotated),
+                images=case.images,
             )
 
 
@@ -218,6 +260,8 @@ def predicted_files(folder: Path) -> Iterator[LabelFile]:
     """
     if not folder.is_dir():
         raise DataSetError(f"{folder} is no folder; give the OUT of predict.")
+    if is_project(folder):
+        folder = folder / "predictions"
     records = sorted(folder.glob("*/*/prediction.json"))
     published = [path for path in records if ".partial-" not in path.parts[-3]]
     if not published:
@@ -284,6 +328,19 @@ class Pair:
         """The id that both share."""
         return self.prediction.case
 
+    def described(self) -> dict[str, Any]:
+        """Say which files these are, and how each keeps the classes of both."""
+        names, known, predicted = self._common()
+        return {
+            "case": self.case,
+            "model": self.prediction.model,
+            "reference": str(self.reference.path),
+            "prediction": str(self.prediction.path),
+            "images": [str(path) for path in self.reference.images],
+            "reference_values": {name: list(known[name]) for name in names},
+            "prediction_values": {name: list(predicted[name]) for name in names},
+        }
+
     def read(self) -> tuple[np.ndarray, np.ndarray, LabelSet, Grid]:
         """Read both as values 1, 2, ... of the classes that both speak about.
 
@@ -297,6 +354,19 @@ class Pair:
         guess, guessed_grid = formats.read_labels(prediction.path)
         fix = "Predict the image of that reference, or resample one of them."
         check_same_grid(grid, guessed_grid, reference.path, prediction.path, fix)
+        names, known, predicted = self._common()
+        label_set(known).check(truth, str(reference.path))
+        label_set(predicted).check(guess, str(prediction.path))
+        return (
+            renumbered(truth, [known[name] for name in names]),
+            renumbered(guess, [predicted[name] for name in names]),
+            LabelSet.from_names(names),
+            grid,
+        )
+
+    def _common(self) -> tuple[list[str], Values, Values]:
+        """Classes of both, and the values that each has for what it knows."""
+        reference, prediction = self.reference, self.prediction
         # Who does not name classes is taken to use the values of who does.
         known = reference.values or prediction.values or self.unnamed or {}
         predicted = prediction.values or known
@@ -309,39 +379,7 @@ class Pair:
                 f"{prediction.path} {', '.join(predicted)}; they share none, so "
                 "nothing can be compared."
             )
-        label_set(known).check(truth, str(reference.path))
-        label_set(predicted).check(guess, str(prediction.path))
-        return (
-            renumbered(truth, [known[name] for name in names]),
-            renumbered(guess, [predicted[name] for name in names]),
-            LabelSet.from_names(names),
-            grid,
-        )
-
-
-def renumbered(labels: np.ndarray, values: Sequence[tuple[int, ...]]) -> np.ndarray:
-    """Labels as 1, 2, ... in the order given; all others 0."""
-    kind = np.uint8 if len(values) < 256 else np.uint16
-    table = np.zeros(2**16, kind)
-    for number, stored in enumerate(values, start=1):
-        table[list(stored)] = number
-    renumbered: np.ndarray = table[labels]
-    return renumbered
-
-
-def label_set(values: Mapping[str, tuple[int, ...]]) -> LabelSet:
-    """The set that allows exactly these values."""
-    return LabelSet(
-        classes=tuple(
-            LabelClass(
-                value=value,
-                name=name if len(stored) == 1 else f"{name} ({value})",
-                color=distinct_color(value),
-            )
-            for name, stored in values.items()
-            for value in stored
-        )
-    )
+        return names, known, predicted
 
 
 def _few(names: Sequence[str]) -> str:

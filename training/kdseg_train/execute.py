@@ -64,6 +64,18 @@ def _convert(run: Run) -> None:
     execute_conversion(run)
 
 
+def _measure(run: Run) -> None:
+    from kdseg_train.measure import execute_measurement
+
+    execute_measurement(run)
+
+
+def _atlas(run: Run) -> None:
+    from kdseg_train.atlas import execute_atlas
+
+    execute_atlas(run)
+
+
 def _quality_fit(run: Run) -> None:
     from kdseg_train.quality import fit
 
@@ -93,6 +105,8 @@ COMMANDS: dict[str, Callable[[Run], None]] = {
     "predict": _predict,
     "evaluate": _evaluate,
     "convert": _convert,
+    "measure": _measure,
+    "atlas": _atlas,
     "quality-fit": _quality_fit,
     "quality-score": _quality_score,
     "bulk-predict": _bulk_predict,

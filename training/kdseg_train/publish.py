@@ -6,7 +6,6 @@
     OUT/CASE/regions.*, regions.json, uncertainty.*     of all teachers
 """
 
-import hashlib
 import json
 import math
 import shutil
@@ -33,6 +32,7 @@ from napari_kdseg.models.model import Model, Postprocessing
 from napari_kdseg.runs.environment import version
 from napari_kdseg.volumes.formats import ome_zarr, write_labels, write_volume
 from napari_kdseg.volumes.formats.voxels import LazyVoxels
+from napari_kdseg.volumes.labels import labels_hash
 from napari_kdseg.volumes.volume import Grid, VoxelArray
 
 RECORD = "prediction.json"
@@ -251,15 +251,6 @@ def _record(case: _Case, model: Model, labels: VoxelArray) -> dict[str, Any]:
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {name: version(name) for name in ("napari-kdseg", "torch")},
     }
-
-
-def labels_hash(labels: VoxelArray) -> str:
-    """SHA-256 of the voxels z, y, x, little-endian, whatever file they lie in."""
-    digest = hashlib.sha256()
-    for slab in _slabs(labels):
-        ordered = slab.astype(slab.dtype.newbyteorder("<"), copy=False)
-        digest.update(np.ascontiguousarray(ordered).data)
-    return digest.hexdigest()
 
 
 def _write_regions(case: _Case) -> None:

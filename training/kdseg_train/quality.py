@@ -19,7 +19,6 @@ from kdseg_train.classifier_settings import ClassifierSettings
 from kdseg_train.config import Settings, parse
 from kdseg_train.evaluate import matched
 from kdseg_train.judged import Settled, cut_out, settle, verdicts_in
-from kdseg_train.publish import labels_hash
 from kdseg_train.subjects import Subject, subjects
 from napari_kdseg.inference.forward import pick_device
 from napari_kdseg.models.model import Model, Provenance
@@ -33,7 +32,7 @@ from napari_kdseg.review.verdicts import (
 )
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes import formats
-from napari_kdseg.volumes.labels import LabelSet, values_in
+from napari_kdseg.volumes.labels import LabelSet, labels_hash, values_in
 from napari_kdseg.volumes.preprocessing import Preprocessing
 
 BAD_BELOW = 0.7

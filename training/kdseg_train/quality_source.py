@@ -21,7 +21,6 @@ from kdseg_train.data import Cases
 from kdseg_train.judged import Settled, cut_out, settle, verdicts_in
 from kdseg_train.layouts import Case, read_data_set
 from kdseg_train.prepared import StoredCase, read_case_labels
-from kdseg_train.publish import labels_hash
 from kdseg_train.quality import BAD_BELOW, VERDICTS, VerdictPlace, simulated
 from kdseg_train.slices import stored_slices
 from kdseg_train.subjects import Subject, subjects_of
@@ -37,7 +36,7 @@ from napari_kdseg.review.verdicts import (
 )
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes import formats
-from napari_kdseg.volumes.labels import LabelSet
+from napari_kdseg.volumes.labels import LabelSet, labels_hash
 from napari_kdseg.volumes.preprocessing import Preprocessing, prepare_labels
 
 

@@ -5,21 +5,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from jaxtyping import Integer
 
-from kdseg_train.evaluate import LabelFile, label_set, predicted_files
+from kdseg_train.evaluate import LabelFile, predicted_files
 from kdseg_train.layouts import Case, read_data_set
-from kdseg_train.publish import labels_hash
 from napari_kdseg.errors import DataSetError, VolumeError
 from napari_kdseg.project_folder import is_project, read
 from napari_kdseg.review.predictions import RECORD, finder, predictions_in
 from napari_kdseg.volumes import formats
 from napari_kdseg.volumes.channels import joined_names, stacked
-from napari_kdseg.volumes.labels import LabelSet
+from napari_kdseg.volumes.labels import LabelSet, labels_hash
 from napari_kdseg.volumes.opening import LARGEST_DECODED_BYTES, open_scan
+from napari_kdseg.volumes.renumbered import Renumbered, label_set
 from napari_kdseg.volumes.volume import Volume, VoxelArray, check_same_grid
 
 Planes = Callable[[int, int], None]
@@ -108,9 +106,7 @@ class Subject:
     def _parts(self) -> tuple[str | None, ...]:
         return self.parts or (None,) * len(self.images)
 
-    def _indices(
-        self, classes: LabelSet, size: int, on_progress: Planes
-    ) -> "Renumbered":
+    def _indices(self, classes: LabelSet, size: int, on_progress: Planes) -> Renumbered:
         known = self.values or {item.name: (item.value,) for item in classes.classes}
         if not set(known) & set(classes.names):
             raise DataSetError(
@@ -135,34 +131,6 @@ class Subject:
                 f"{self.case!r} again."
             )
         return values
-
-
-@dataclass(frozen=True)
-class Renumbered:
-    """Labels (1, z, y, x) seen as class indices (z, y, x), where they are read."""
-
-    array: VoxelArray
-    table: Integer[np.ndarray, " V"]
-    known: LabelSet
-    name: str
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Voxels along z, y, x."""
-        return tuple(self.array.shape[1:])
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the indices."""
-        return self.table.dtype
-
-    def __getitem__(self, box: Any) -> np.ndarray:
-        """Read a box; values that mean nothing are refused."""
-        picks = box if isinstance(box, tuple) else (box,)
-        stored = np.asarray(self.array[(0, *picks)])
-        self.known.check(stored, self.name)
-        found: np.ndarray = self.table[stored.astype(np.uint16, copy=False)]
-        return found
 
 
 def subjects(images: Path | None, labels: Path, model: str = "") -> dict[str, Subject]:

@@ -1,6 +1,7 @@
 """Labels: which value means which organ, what it is called and how it is painted."""
 
 import colorsys
+import hashlib
 from collections.abc import Iterable
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from napari_kdseg.errors import LabelError
+from napari_kdseg.volumes.volume import VoxelArray
 
 # Okabe and Ito (2008), without black, then five of Paul Tol's "muted" set: colours
 # that people with each common kind of colour blindness can tell apart.
@@ -152,6 +154,18 @@ def values_in(array: np.ndarray, name: str) -> tuple[int, ...]:
             _refuse_no_labels(plane, name)
             present[_news(plane.reshape(-1)).astype(np.intp)] = True
     return tuple(int(value) for value in np.flatnonzero(present))
+
+
+def labels_hash(labels: VoxelArray) -> str:
+    """SHA-256 of the voxels z, y, x, little-endian, whatever file they lie in."""
+    digest = hashlib.sha256()
+    chunks = getattr(labels, "chunks", None)
+    depth = chunks[0] if chunks else 32
+    for start in range(0, labels.shape[0], depth):
+        slab = np.asarray(labels[start : start + depth])
+        ordered = slab.astype(slab.dtype.newbyteorder("<"), copy=False)
+        digest.update(np.ascontiguousarray(ordered).data)
+    return digest.hexdigest()
 
 
 def smallest_dtype(largest: int) -> np.dtype[np.unsignedinteger]:

@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QHeaderView,
     QLabel,
+    QPushButton,
     QScrollArea,
     QSizePolicy,
     QTableWidget,
@@ -246,6 +247,22 @@ def fit_height(widget: QTableWidget, most_rows: int) -> None:
     """Make a table as high as its rows, up to a number of them."""
     rows = min(widget.rowCount(), most_rows)
     widget.setFixedHeight(2 * widget.frameWidth() + ROW_HEIGHT * (rows + 1))
+
+
+def plain_button(text: str, tip: str) -> QPushButton:
+    """A button that Tab reaches, and that leaves the viewer its keys when clicked."""
+    made = QPushButton(text)
+    made.setToolTip(tip)
+    made.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+    return made
+
+
+def side_by_side(*widgets: QWidget) -> QHBoxLayout:
+    """Widgets in a row."""
+    made = QHBoxLayout()
+    for widget in widgets:
+        made.addWidget(widget)
+    return made
 
 
 def form() -> QFormLayout:

@@ -5,8 +5,7 @@ from collections.abc import Callable
 from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QVBoxLayout, QWidget
 
 from napari_kdseg.state.jobs import Job
-from napari_kdseg.widgets._form import wrapped_label
-from napari_kdseg.widgets.review.parts import button
+from napari_kdseg.widgets._form import plain_button, wrapped_label
 
 
 class JobRow(QWidget):
@@ -34,7 +33,7 @@ class JobRow(QWidget):
         self.bar = QProgressBar()
         self.bar.setRange(0, 1000)
         self.bar.setTextVisible(False)
-        self.cancel_button = button("Cancel", tip)
+        self.cancel_button = plain_button("Cancel", tip)
         self.message = wrapped_label()
         line = QHBoxLayout()
         line.addWidget(self.bar, 1)
