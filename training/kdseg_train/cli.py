@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kdseg_train import cli_quality, cli_volumes
+from kdseg_train import cli_interop, cli_quality, cli_volumes
 from napari_kdseg.errors import KdsegError, UsageError
 
 # Whatever else a command needs is imported inside it: --help must answer at once.
@@ -27,7 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-FORMATS = "source, nifti, nrrd, mha, tiff or ome-zarr"
+FORMATS = "source, nifti, nrrd, mha, tiff, ome-zarr or dicom-seg"
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on where an earlier call was cut off.")
@@ -245,6 +245,8 @@ def evaluate(
 
 for command in (cli_volumes.convert, cli_volumes.inspect, cli_volumes.cache):
     app.command()(command)
+app.command("import")(cli_interop.import_model)
+app.command("export")(cli_interop.export_model)
 app.add_typer(cli_quality.app, name="quality")
 
 

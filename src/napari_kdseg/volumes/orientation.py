@@ -57,6 +57,14 @@ class Orientation:
             grid.shape,
         )
 
+    def then(self, axes: tuple[int, int, int]) -> "Orientation":
+        """The same with the oriented axes in another order: new axis i is `axes[i]`."""
+        (a, b, c), (d, e, f) = (
+            tuple(values[axis] for axis in axes)
+            for values in (self.order, self.flipped)
+        )
+        return Orientation((a, b, c), (d, e, f), self.source_shape)
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """Voxels along z, y, x of the oriented array."""
