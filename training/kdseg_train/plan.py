@@ -26,9 +26,7 @@ from napari_kdseg.volumes.preprocessing import Frame
 from napari_kdseg.volumes.volume import Grid, check_same_grid
 
 Part = str | tuple[str | None, ...] | None
-FormatName = Literal[
-    "source", "nifti", "nrrd", "mha", "tiff", "ome-zarr", "dicom-seg"
-]
+FormatName = Literal["source", "nifti", "nrrd", "mha", "tiff", "ome-zarr", "dicom-seg"]
 
 
 class PredictConfig(config.Settings):

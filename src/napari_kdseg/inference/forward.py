@@ -96,9 +96,7 @@ class Forward:
             raise ModelError(self._not_finite(card))
         return logits
 
-    def _mirrored(
-        self, card: ModelCard, network: nn.Module, images: Tensor
-    ) -> Tensor:
+    def _mirrored(self, card: ModelCard, network: nn.Module, images: Tensor) -> Tensor:
         """Logits, averaged over the ways to mirror that the card asks for."""
         axes = [5 - card.dimensions + axis for axis in card.tiling.mirror]
         logits = self._logits(card, network, images)

@@ -16,8 +16,13 @@ class Taps:
     Along the axis ``nearest`` both are the nearest one.
     """
 
-    def __init__(  # noqa: PLR0913 - a place on an axis, and where it is computed
-        self, axis: int, size: int, target: int, wanted: slice, nearest: int | None,
+    def __init__(
+        self,
+        axis: int,
+        size: int,
+        target: int,
+        wanted: slice,
+        nearest: int | None,
         device: str,
     ) -> None:
         lower, upper, weight = linear_taps(size, target, wanted)

@@ -229,7 +229,9 @@ class NnUNetParameters(NetworkParameters):
     @property
     def divisors(self) -> tuple[int, ...]:
         """Each axis has strides of its own."""
-        return tuple(math.prod(axis) for axis in zip(*self.strides_by_stage, strict=True))
+        return tuple(
+            math.prod(axis) for axis in zip(*self.strides_by_stage, strict=True)
+        )
 
     @property
     def divisor(self) -> int:

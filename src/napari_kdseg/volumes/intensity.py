@@ -170,7 +170,9 @@ def _window(rule: Intensity) -> tuple[float, float]:
 
 
 def _standard(rule: Intensity) -> IntensityParameters:
-    low, high = ((limit - rule.mean) / rule.deviation for limit in (rule.low, rule.high))
+    low, high = (
+        (limit - rule.mean) / rule.deviation for limit in (rule.low, rule.high)
+    )
     centre, scale = rule.mean - rule.offset, 1 / rule.deviation
     return IntensityParameters(centre, scale, 0.0, (low, high), zero_stays=False)
 

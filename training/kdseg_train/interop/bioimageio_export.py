@@ -129,9 +129,9 @@ def _description(card: ModelCard, steps: list[Entry], folder: Path) -> Entry:
         "type": "model",
         "format_version": "0.5.4",
         "name": card.name,
-        "description": (card.description or f"Segments {', '.join(card.classes.names)}")[
-            :1000
-        ],
+        "description": (
+            card.description or f"Segments {', '.join(card.classes.names)}"
+        )[:1000],
         "authors": [{"name": "see documentation"}],
         "cite": [{"text": "napari-kdseg", "url": "https://napari.org"}],
         "license": card.licence,
@@ -160,7 +160,9 @@ def _description(card: ModelCard, steps: list[Entry], folder: Path) -> Entry:
         "weights": {
             "torchscript": {
                 **_file(folder, "weights.pt"),
-                "pytorch_version": importlib.metadata.version("torch").partition("+")[0],
+                "pytorch_version": importlib.metadata.version("torch").partition("+")[
+                    0
+                ],
             }
         },
         "config": {"bioimageio": {}, "napari_kdseg": {"tiling": card.tiling.overlap}},

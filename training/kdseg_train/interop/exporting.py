@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kdseg_train.interop.importing import check_place
+from kdseg_train.interop.place import check_place
 from napari_kdseg.atomic import temporary_beside
 from napari_kdseg.errors import ModelError, UsageError
 from napari_kdseg.models.model import Model
@@ -110,7 +110,10 @@ def random_images(model: Model, seed: int = 0) -> list[np.ndarray]:
 
 
 def check_equal(
-    name: str, tool: str, network: Any, run: Callable[[np.ndarray], np.ndarray],
+    name: str,
+    tool: str,
+    network: Any,
+    run: Callable[[np.ndarray], np.ndarray],
     images: Sequence[np.ndarray],
 ) -> None:
     """Compare what another tool computes with what torch does.
@@ -126,7 +129,9 @@ def check_equal(
         with torch.inference_mode():
             wanted = network(torch.from_numpy(image)).numpy()
         found = run(image)
-        apart = float(np.abs(found - wanted).max()) if found.shape == wanted.shape else 1
+        apart = (
+            float(np.abs(found - wanted).max()) if found.shape == wanted.shape else 1
+        )
         if apart > LARGEST_ERROR * max(float(np.abs(wanted).max()), 1.0):
             raise ModelError(
                 f"{name} gives other values in {tool} than here ({apart:.3g} apart on "

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdseg_train.interop.monai_import import import_bundle, is_bundle
 from kdseg_train.interop.nnunet import NnUNetOptions, import_nnunet, is_results_folder
+from kdseg_train.interop.onnx_import import import_onnx
+from kdseg_train.interop.place import check_place
 from napari_kdseg.errors import ModelError
 from napari_kdseg.models.model import Model
 
@@ -27,6 +30,10 @@ def import_from(source: Path, out: Path, options: ImportOptions) -> Model:
     if not source.exists():
         raise ModelError(f"{source} does not exist; give a folder or file to import.")
     check_place(out)
+    if source.suffix.lower() == ".onnx":
+        return import_onnx(source, out, options.card)
+    if is_bundle(source):
+        return import_bundle(source, out, options.card)
     if is_results_folder(source):
         return import_nnunet(source, out, options)
     raise ModelError(
@@ -34,26 +41,3 @@ def import_from(source: Path, out: Path, options: ImportOptions) -> Model:
         "bundle (configs/metadata.json) and no .onnx file. Is it a folder above or "
         "below?"
     )
-
-
-def check_place(out: Path) -> None:
-    """Refuse a place that is taken or cannot be written to, before work is done.
-
-    Raises
-    ------
-    ModelError
-        Naming the folder and what to do.
-    """
-    import os
-
-    if out.exists() or out.is_symlink():
-        raise ModelError(
-            f"{out} exists already, and a published model never changes. Choose "
-            "another name, or move the old one away."
-        )
-    parent = next(folder for folder in out.absolute().parents if folder.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise ModelError(
-            f"{parent} cannot be written to, so {out.name} cannot go there. Choose "
-            "another place with --out."
-        )

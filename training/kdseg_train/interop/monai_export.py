@@ -117,7 +117,9 @@ def inference_config(card: ModelCard) -> dict[str, Any]:
 def _data() -> str:
     """A file a case, or a folder with a file a channel, in the order of their names."""
     files = "[str(f) for f in sorted(p.iterdir())] if p.is_dir() else str(p)"
-    return f"$[{{'image': {files}}} for p in sorted(pathlib.Path(@dataset_dir).iterdir())]"
+    return (
+        f"$[{{'image': {files}}} for p in sorted(pathlib.Path(@dataset_dir).iterdir())]"
+    )
 
 
 # ---- before the network ----
@@ -320,7 +322,10 @@ def _metadata(card: ModelCard) -> dict[str, Any]:
         "description": card.description or f"{card.name}, of napari-kdseg",
         "authors": "see docs/README.md",
         "copyright": card.licence,
-        "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": labels}},
+        "network_data_format": {
+            "inputs": {"image": image},
+            "outputs": {"pred": labels},
+        },
         CARD_KEY: portable_card(card),
     }
 

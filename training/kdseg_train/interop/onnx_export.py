@@ -13,8 +13,8 @@ from kdseg_train.interop.exporting import (
     quiet,
     random_images,
 )
-from napari_kdseg.models.model import Model
 from napari_kdseg.models.card import portable_card
+from napari_kdseg.models.model import Model
 
 CARD_KEY = "napari_kdseg_card"
 OPSET = 17
@@ -43,9 +43,7 @@ def write(model: Model, out: Path) -> None:
         entry = graph.metadata_props.add()
         entry.key, entry.value = CARD_KEY, json.dumps(portable_card(model.card))
         onnx.save(graph, temporary)
-        check_equal(
-            model.card.name, "onnxruntime", network, runner(temporary), images
-        )
+        check_equal(model.card.name, "onnxruntime", network, runner(temporary), images)
 
 
 def write_graph(network: Any, image: np.ndarray, path: Path) -> None:

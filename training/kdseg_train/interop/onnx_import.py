@@ -40,7 +40,9 @@ def import_onnx(source: Path, out: Path, card: Path | None) -> Model:
     """
     size = source.stat().st_size
     if size > _LARGEST_BYTES:
-        raise ModelError(f"{source} has {size} bytes; ONNX in one piece has at most 2e9.")
+        raise ModelError(
+            f"{source} has {size} bytes; ONNX in one piece has at most 2e9."
+        )
     graph = source.read_bytes()
     found = _checked(source, graph)
     image = _image(source, found)

@@ -70,9 +70,7 @@ class MonaiNetwork(_Closed):
         When MONAI does not take the arguments.
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, **settings: object
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, **settings: object) -> None:
         shape = MonaiParameters.model_validate(settings)
         super().__init__(shape.dimensions, in_channels, out_channels, shape.divisor)
         from monai.networks import nets  # takes seconds
@@ -114,9 +112,7 @@ class OnnxNetwork(_Closed):
 
     graph: Tensor
 
-    def __init__(
-        self, in_channels: int, out_channels: int, **settings: object
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, **settings: object) -> None:
         shape = OnnxParameters.model_validate(settings)
         super().__init__(shape.dimensions, in_channels, out_channels, shape.divisor)
         self.shape = shape

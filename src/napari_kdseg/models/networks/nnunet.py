@@ -35,9 +35,7 @@ class NnUNet(SegmentationNetwork):
         Those of `NnUNetParameters`.
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, **settings: object
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, **settings: object) -> None:
         shape = NnUNetParameters.model_validate(settings)
         super().__init__(shape.dimensions, in_channels, out_channels, shape.divisor)
         self.shape = shape

@@ -5,6 +5,7 @@ a segment and slice, patient and study copied from the series, every slice refer
 Segments are numbered from 1 without gaps, as DICOM wants it.
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from napari_kdseg.volumes.labels import (
     LabelClass,
     LabelSet,
     distinct_color,
+    smallest_dtype,
     values_in,
 )
 from napari_kdseg.volumes.volume import VoxelArray
@@ -27,6 +29,9 @@ from napari_kdseg.volumes.volume import VoxelArray
 _MAKER = "napari-kdseg"
 _HOW = "drawn by people and networks"
 _LONGEST_LABEL = 64
+# Empty slices are written too, so that readers see the whole grid of the series; above
+# half a gigabyte they are left out, and readers see the slices with labels.
+_MOST_BITS = 4_000_000_000
 
 
 def write_segmentation(
@@ -57,11 +62,30 @@ def write_segmentation(
     numbered = np.zeros(array.shape, np.uint16)
     for number, item in enumerate(classes, start=1):
         numbered[array == item.value] = number
-    sources = [dcmread(file) for file in _files(frames)]
+    sources = [_source(file) for file in _files(frames)]
     try:
-        made = hd.seg.Segmentation(
+        made = _made(hd, path, sources, numbered, classes)
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise VolumeError(
+            f"{path} could not be made: {error}. The series {frames[0].pixels.path} "
+            "lacks what a segmentation refers to; save the labels as .seg.nrrd."
+        ) from error
+    with atomic_file(path) as file:
+        made.save_as(file)
+
+
+def _made(
+    hd: Any,
+    path: Path,
+    sources: Sequence[Any],
+    numbered: np.ndarray,
+    classes: Sequence[LabelClass],
+) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names of persons, which we do not change
+        return hd.seg.Segmentation(
             source_images=sources,
-            pixel_array=numbered.astype(np.uint8) if len(classes) < 256 else numbered,
+            pixel_array=numbered.astype(smallest_dtype(len(classes))),
             segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
             segment_descriptions=[
                 _segment(hd, number, item) for number, item in enumerate(classes, 1)
@@ -75,15 +99,8 @@ def write_segmentation(
             software_versions=_version(),
             device_serial_number="0",
             series_description=path.name.partition(".")[0][:_LONGEST_LABEL],
-            omit_empty_frames=True,
+            omit_empty_frames=len(classes) * numbered.size > _MOST_BITS,
         )
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise VolumeError(
-            f"{path} could not be made: {error}. The series {frames[0].pixels.path} "
-            "lacks what a segmentation refers to; save the labels as .seg.nrrd."
-        ) from error
-    with atomic_file(path) as file:
-        made.save_as(file)
 
 
 def _highdicom(path: Path) -> Any:
@@ -118,6 +135,14 @@ def _present(
 def _files(frames: Sequence[Frame]) -> list[Path]:
     """One file a slice, or the one that holds them all."""
     return list(dict.fromkeys(frame.pixels.path for frame in frames))
+
+
+def _source(file: Path) -> Any:
+    """A slice in Unicode, so that names of any script go along."""
+    source = dcmread(file)
+    source.decode()
+    source.SpecificCharacterSet = "ISO_IR 192"
+    return source
 
 
 def _segment(hd: Any, number: int, item: LabelClass) -> Any:
