@@ -89,7 +89,7 @@ def train(prepared: Path, iterations: int) -> Path:
         api.preprocess_dataset(
             NUMBER, configurations=(CONFIGURATION,), num_processes=(1,)
         )
-    os.environ["nnUNet_n_proc_DA"] = "0"  # noqa: TID251 - no processes to augment
+    os.environ["nnUNet_n_proc_DA"] = "0"  # noqa: TID251, SIM112 - its own name
     trainer = nnUNetTrainer(
         json.loads(plans_file.read_text()) | {"continue_training": False},
         CONFIGURATION,

@@ -34,9 +34,7 @@ def import_model(
     ] = True,
     card: Annotated[
         Path | None,
-        typer.Option(
-            help="ONNX, bundle: a model.yaml without network, with what they do not say."
-        ),
+        typer.Option(help="A model.yaml without network, for what ONNX does not say."),
     ] = None,
 ) -> None:
     """Turn a model of another tool into a model folder."""

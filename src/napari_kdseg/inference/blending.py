@@ -33,7 +33,7 @@ SMALLEST_WEIGHT = 1e-3
 """No voxel counts less than this: corners of a 3D Gaussian would vanish."""
 
 SMALLEST_HALF = 6e-9
-"""nnU-Net's: a tenth of the smallest float16, in which it keeps ten times the weights."""
+"""nnU-Net's: it keeps ten times the weights in float16, and this is its least."""
 
 
 @dataclass(frozen=True)

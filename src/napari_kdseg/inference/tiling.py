@@ -82,7 +82,7 @@ def starts(size: int, tile: int, overlap: float) -> tuple[int, ...]:
 
 
 def even_starts(size: int, tile: int, overlap: float) -> tuple[int, ...]:
-    """First voxel of every window along one axis, all equally far apart but for rounding.
+    """First voxel of every window along one axis, equally far apart but for rounding.
 
     As nnU-Net places them (Isensee et al. 2021): as few as overlap by at least the
     given part; the distance shrinks until the last one ends with the volume.

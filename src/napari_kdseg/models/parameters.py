@@ -201,6 +201,10 @@ class NnUNetParameters(NetworkParameters):
             given = getattr(self, name)
             if given is not None and len(given) != count:
                 raise ValueError(f"{name} has {len(given)} entries and needs {count}")
+        return self
+
+    @model_validator(mode="after")
+    def _sizes_by_axis(self) -> "NnUNetParameters":
         for name in ("kernels", "strides"):
             for sizes in getattr(self, name) or ():
                 if len(sizes) != self.dimensions or min(sizes) < 1:

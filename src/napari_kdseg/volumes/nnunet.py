@@ -1,8 +1,8 @@
 """A whole volume prepared as nnU-Net v2 prepares it, for models that come from there.
 
 Isensee et al., Nature Methods 18:203-211 (2021): the box of what is not 0 is cut out,
-grey values are scaled over the box (or over what is not 0 in it), and voxels are resized
-by cubic splines with scikit-image, slice by slice where slices are thick.
+grey values are scaled over the box (or what is not 0 in it), and voxels are resized by
+cubic splines with scikit-image, slice by slice where slices are thick.
 """
 
 from collections.abc import Sequence

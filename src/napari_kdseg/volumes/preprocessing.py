@@ -129,7 +129,7 @@ class Preprocessing(BaseModel):
     )
     axes: Annotated[tuple[int, int, int] | None, AfterValidator(_permuted)] = Field(
         None,
-        description="nnunet: for each axis of the model the stored one, 0 1 2 for z y x",
+        description="nnunet: for each axis of the model the stored one, 0 1 2: z y x",
     )
 
     @model_serializer(mode="wrap")

@@ -1,8 +1,8 @@
 """A model described as bioimage.io describes models, version 0.5.4 of its format.
 
 The network is TorchScript; ``rdf.yaml`` names its axes, what is done to grey values and
-a tile to test with. Cutting scans into tiles, orientation and what is cleaned up have no
-words there; the README says so in the folder.
+a tile to test with. Cutting scans into tiles, orientation and what is cleaned up have
+no words there; the README in the folder says so.
 """
 
 import hashlib
@@ -38,8 +38,8 @@ def write(model: Model, out: Path) -> None:
     card, network = model.card, model.network()
     if " " in card.licence:
         raise ModelError(
-            f"{model.folder} has the licence {card.licence!r}; bioimage.io asks for one "
-            "of SPDX, such as CC-BY-4.0. Write it into model.yaml, as licence."
+            f"{model.folder} has the licence {card.licence!r}; bioimage.io asks for "
+            "one of SPDX, such as CC-BY-4.0. Write it into model.yaml, as licence."
         )
     steps = _scaling(card)
     images = random_images(model)

@@ -37,7 +37,7 @@ def import_from(source: Path, out: Path, options: ImportOptions) -> Model:
     if is_results_folder(source):
         return import_nnunet(source, out, options)
     raise ModelError(
-        f"{source} is no results folder of nnU-Net v2 (plans.json and fold_0), no MONAI "
-        "bundle (configs/metadata.json) and no .onnx file. Is it a folder above or "
-        "below?"
+        f"{source} is no results folder of nnU-Net v2 (plans.json and fold_0), no "
+        "MONAI bundle (configs/metadata.json) and no .onnx file. Is it a folder above "
+        "or below?"
     )

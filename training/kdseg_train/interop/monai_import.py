@@ -129,9 +129,9 @@ class _Values:
         if found is not None and found[1] in self._config:
             return self.plain(self._config[found[1]], where, depth + 1)
         raise ModelError(
-            f"{self._source} has {where}: {value!r}, which is code; no code of a bundle "
-            "is run here. Write the value in its place, or predict with MONAI and give "
-            "the folder of predictions as the teacher."
+            f"{self._source} has {where}: {value!r}, which is code; no code of a "
+            "bundle is run here. Write the value in its place, or predict with "
+            "MONAI and give the folder of predictions as the teacher."
         )
 
 
@@ -182,14 +182,14 @@ def _values(
         tiling = _tiling(source, inferer)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(
-            f"{source / METADATA} does not say channels, classes and tiles as bundles do "
+            f"{source / METADATA} does not say channels, classes and tiles as bundles "
             f"({type(error).__name__}: {error}). Get the bundle again."
         ) from error
     del background
     name = "preprocessing" if "preprocessing" in config else "preprocess"
     after = values.entry("postprocessing")
     return {
-        "channels": [f"channel {i}" if not c else c for i, c in enumerate(channels)],
+        "channels": [c or f"channel {i}" for i, c in enumerate(channels)],
         "classes": {"classes": _classes(classes)},
         "preprocessing": preprocessing_of(source, values.entry(name), after),
         "tiling": tiling,

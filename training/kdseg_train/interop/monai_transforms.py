@@ -41,8 +41,8 @@ def preprocessing_of(source: Path, before: Any, after: Any) -> dict[str, Any]:
             _READ[name](source, transform, found)
         except (LookupError, TypeError, ValueError) as error:
             raise ModelError(
-                f"{source}: {transform.get('_target_')} lacks an argument ({error}). Get "
-                "the bundle again."
+                f"{source}: {transform.get('_target_')} lacks an argument ({error}). "
+                "Get the bundle again."
             ) from error
     for transform in _listed(source, after):
         if _name(transform) not in _AFTER or transform.get("sigmoid"):

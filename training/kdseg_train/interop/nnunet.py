@@ -172,12 +172,11 @@ def _network(
 
     with torch.device("meta"):
         network = build(card.network, len(card.channels), card.classes.count)
-    levels = len(plans.widths) - 1
     named = {
         f"members.{number}.{own}": value
         for number, part in enumerate(parts)
         for name, value in part.weights.items()
-        if (own := own_name(name, levels)) is not None
+        if (own := own_name(name, plans.levels)) is not None
     }
     wanted = {name: value.shape for name, value in network.state_dict().items()}
     shapes = {name: value.shape for name, value in named.items()}

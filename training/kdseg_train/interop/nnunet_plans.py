@@ -31,7 +31,8 @@ class Plans:
     classes: LabelSet
     preprocessing: Preprocessing
     patch_vox: tuple[int, ...]
-    widths: tuple[int, ...]
+    levels: int
+    """Stages of the decoder."""
     shape: Mapping[str, Any]
     """Settings of the network but for how many are averaged."""
 
@@ -91,7 +92,7 @@ def read_plans(path: Path, configuration: str, dataset: Mapping[str, Any]) -> Pl
             classes=_classes(path.with_name("dataset.json"), dataset),
             preprocessing=_preprocessing(path, plans, own, len(channels)),
             patch_vox=tuple(int(size) for size in own["patch_size"]),
-            widths=shape["widths"],
+            levels=len(shape["widths"]) - 1,
             shape=shape,
         )
     except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -230,7 +231,7 @@ def _network(path: Path, own: Mapping[str, Any]) -> dict[str, Any]:
     counts = given["n_blocks_per_stage" if residual else "n_conv_per_stage"]
     return {
         "dimensions": dimensions,
-        "widths": tuple(int(width) for width in given["features_per_stage"]),
+        "widths": [int(width) for width in given["features_per_stage"]],
         "kernels": _by_axis(given["kernel_sizes"], stages, dimensions),
         "strides": _by_axis(given["strides"], stages, dimensions),
         "encoder": _by_stage(counts, stages),

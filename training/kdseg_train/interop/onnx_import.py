@@ -68,8 +68,8 @@ def _exported(source: Path, text: str, parameters: dict[str, Any]) -> dict[str, 
         own = parameters_of(NetworkSpec.model_validate(values.pop("network")))
     except (ValueError, KeyError, AttributeError) as error:
         raise ModelError(
-            f"{source} carries a card that cannot be read ({error}). Export it anew, or "
-            "give one with --card."
+            f"{source} carries a card that cannot be read ({error}). Export it anew, "
+            "or give one with --card."
         ) from error
     parameters["steps"] = list(own.divisors)
     return dict(values)

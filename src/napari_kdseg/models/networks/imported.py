@@ -84,8 +84,8 @@ class MonaiNetwork(_Closed):
             )
         except (TypeError, ValueError, KeyError, AssertionError) as error:
             raise ModelError(
-                f"MONAI builds no {shape.kind} from {shape.arguments}: {error}. Was the "
-                "bundle made with another version of MONAI?"
+                f"MONAI builds no {shape.kind} from {shape.arguments}: {error}. Was "
+                "the bundle made with another version of MONAI?"
             ) from error
 
     def _logits(self, x: Tensor) -> Tensor:

@@ -104,8 +104,8 @@ class SegmentationNetwork(nn.Module, ABC):
         if math.prod(reduced) < 2:
             raise ModelError(
                 f"The image has {shown} voxels, of which {multiples(divisors)}-fold "
-                "reduction leaves fewer than two; the deepest stage needs at least two. Choose a "
-                "larger patch or tile, or fewer stages."
+                "reduction leaves fewer than two; the deepest stage needs at least "
+                "two. Choose a larger patch or tile, or fewer stages."
             )
 
     def _check_level(self, level: int, levels: int) -> None:

@@ -128,9 +128,9 @@ def write_labels(
     """
     del data, grid, labels
     raise VolumeError(
-        f"{path} would be a DICOM segmentation, which refers to the DICOM series it was "
-        "drawn on. Save labels of a DICOM series so, name the series with --onto, or "
-        "save them as .seg.nrrd to keep names and colours."
+        f"{path} would be a DICOM segmentation, which refers to the DICOM series it "
+        "was drawn on. Save labels of a DICOM series so, name the series with --onto, "
+        "or save them as .seg.nrrd to keep names and colours."
     )
 
 
@@ -171,8 +171,8 @@ def write_labels_of(
     chosen = _part(source, part)
     if isinstance(chosen, Segments):
         raise VolumeError(
-            f"{source} is a segmentation; another one refers to the series it was drawn "
-            "on. Give the series."
+            f"{source} is a segmentation; another one refers to the series it was "
+            "drawn on. Give the series."
         )
     stack = chosen.stack(source)
     fix = "A DICOM segmentation lies on the grid of its series; resample the labels."
