@@ -38,7 +38,7 @@ from napari_kdseg.volumes.intensity import (
     IntensityParameters,
     fit_intensity,
 )
-from napari_kdseg.volumes.nnunet import cut, cut_grid, nonzero_box
+from napari_kdseg.volumes.nnunet import cut, nonzero_box
 from napari_kdseg.volumes.preprocessing import Frame
 from napari_kdseg.volumes.volume import Box, Volume
 
@@ -312,7 +312,7 @@ class _Job:
     ) -> Iterator[Slab]:
         """A pass over what is not 0 alone, prepared as nnU-Net does it."""
         crop = nonzero_box(self.volume)
-        frame = Frame.of(cut_grid(self.volume.grid, crop), sweep.preprocessing)
+        frame = Frame.of(self.volume.grid.cropped(crop), sweep.preprocessing)
         reducer = self._reducer(models, frame, sweep)
         wanted = whole.orientation.oriented_index(self.box)
         cropped = whole.orientation.oriented_index(crop)

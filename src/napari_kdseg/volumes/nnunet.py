@@ -15,7 +15,7 @@ from scipy import ndimage
 from napari_kdseg.volumes.intensity import Intensity, apply_intensity, fit_intensity
 from napari_kdseg.volumes.preprocessing import Frame
 from napari_kdseg.volumes.resampling import nearest_taps
-from napari_kdseg.volumes.volume import Box, Grid, Volume
+from napari_kdseg.volumes.volume import Box, Volume
 
 _SMALLEST = 1e-8
 
@@ -43,15 +43,7 @@ def nonzero_box(volume: Volume) -> Box:
 def cut(volume: Volume, box: Box) -> Volume:
     """Cut a box (z, y, x as stored) out of a volume; in memory."""
     data = np.asarray(volume.data[(slice(None), *box)])
-    return replace(volume, data=data, grid=cut_grid(volume.grid, box), coarser=())
-
-
-def cut_grid(grid: Grid, box: Box) -> Grid:
-    """Give the grid of a box (z, y, x)."""
-    shift = np.eye(4)
-    shift[:3, 3] = [span.start for span in box[::-1]]
-    depth, height, width = (span.stop - span.start for span in box)
-    return Grid.from_affine(grid.affine @ shift, (depth, height, width))
+    return replace(volume, data=data, grid=volume.grid.cropped(box), coarser=())
 
 
 def prepare_whole(
