@@ -1,7 +1,7 @@
 """A real nnU-Net teaches: trained by its own package, imported, compared, then used.
 
 ``python training/benchmarks/nnunet_teacher.py DATA OUT`` needs the packages of
-``training/benchmarks/requirements.txt``. DATA is the hippocampus set of the Medical
+``make bench-env``. DATA is the hippocampus set of the Medical
 Segmentation Decathlon; OUT must be new, or is gone on with. Steps:
 
 1. nnU-Net v2 fingerprints, plans (``3d_fullres``, at a voxel size that is not the
@@ -82,7 +82,7 @@ def train(prepared: Path, iterations: int) -> Path:
         api.plan_experiment_dataset(NUMBER, overwrite_target_spacing=(0.8, 0.9, 1.1))
         plans = json.loads(plans_file.read_text())
         own = plans["configurations"][CONFIGURATION]
-        own["batch_size"] = 4
+        own["batch_size"] = 2
         shape = own["architecture"]["arch_kwargs"]
         shape["features_per_stage"] = [f // 4 for f in shape["features_per_stage"]]
         plans_file.write_text(json.dumps(plans))
@@ -161,7 +161,7 @@ def teach(data: Path, out: Path, cases: int) -> None:
     recipe.write_text(json.dumps(_recipe(data, predicted, cases)))
     if not (student / "model").exists():
         kdseg("fit", recipe, "--out", student)
-    print((student / "summary.csv").read_text() if False else _dice(student))
+    print((student / "metrics.csv").read_text())
 
 
 def _recipe(data: Path, predicted: Path, cases: int) -> dict[str, Any]:
@@ -188,10 +188,6 @@ def _recipe(data: Path, predicted: Path, cases: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _dice(student: Path) -> str:
-    return (student / "metrics.csv").read_text()
-
-
 def kdseg(*words: object) -> None:
     """Run kdseg-train as a person would, in a process of its own."""
     import subprocess
@@ -209,6 +205,6 @@ if __name__ == "__main__":
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--cases", type=int, default=32)
-    parser.add_argument("--iterations", type=int, default=100)
+    parser.add_argument("--iterations", type=int, default=300)
     given = parser.parse_args()
     main(given.data.absolute(), given.out.absolute(), given.cases, given.iterations)

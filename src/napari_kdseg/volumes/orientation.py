@@ -59,11 +59,13 @@ class Orientation:
 
     def then(self, axes: tuple[int, int, int]) -> "Orientation":
         """The same with the oriented axes in another order: new axis i is `axes[i]`."""
-        (a, b, c), (d, e, f) = (
-            tuple(values[axis] for axis in axes)
-            for values in (self.order, self.flipped)
+        first, second, third = axes
+        order, flipped = self.order, self.flipped
+        return Orientation(
+            (order[first], order[second], order[third]),
+            (flipped[first], flipped[second], flipped[third]),
+            self.source_shape,
         )
-        return Orientation((a, b, c), (d, e, f), self.source_shape)
 
     @property
     def shape(self) -> tuple[int, int, int]:
