@@ -93,10 +93,10 @@ def estimate(
     tile's depth without its step, times the face; ``strip`` the tile's depth and
     height times the face's width; F the face; D the depth of the deepest slab (the
     last is a tile deep, none has less than 8 planes); P bytes of results a voxel; S
-    the deepest slab of the model's frame; N, M all voxels of the scan and of the model's
-    frame; B windows at once of T voxels; I channels of
-    the image, C the classes, W the channels of a network's finest stage. The last two
-    lines are rough: five feature maps of full resolution are alive at once in a U-Net.
+    the deepest slab of the model's frame; N, M all voxels of the scan and of the
+    model's frame; B windows at once of T voxels; I channels of the image, C the
+    classes, W the channels of a network's finest stage. The last two lines
+    are rough: five feature maps of full resolution are alive at once in a U-Net.
 
     Parameters
     ----------
