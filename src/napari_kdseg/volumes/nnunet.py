@@ -28,7 +28,7 @@ def nonzero_box(volume: Volume) -> Box:
     depth = volume.grid.shape[0]
     found = [np.zeros(size, dtype=bool) for size in volume.grid.shape]
     for z in range(depth):
-        plane = np.asarray(volume.data[:, z]).any(axis=0)
+        plane: np.ndarray = (np.asarray(volume.data[:, z]) != 0).any(axis=0)
         found[0][z] = plane.any()
         found[1] |= plane.any(axis=1)
         found[2] |= plane.any(axis=0)
@@ -87,7 +87,8 @@ def _scaled(
     where = inside if rule.nonzero and inside is not None else np.True_
     measured = image[where] if rule.nonzero else image
     mean, deviation = measured.mean(), max(measured.std(), _SMALLEST)
-    return np.where(where, (image - mean) / np.float32(deviation), image)
+    scaled: np.ndarray = np.where(where, (image - mean) / np.float32(deviation), image)
+    return scaled
 
 
 def _resized(
@@ -109,5 +110,6 @@ def _resized(
 def _cubic(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     from skimage.transform import resize  # half a second, and few models ask for it
 
-    resized = resize(image, tuple(shape), order=3, mode="edge", anti_aliasing=False)
+    how = {"order": 3, "mode": "edge", "anti_aliasing": False}
+    resized = resize(image, tuple(shape), **how)  # type: ignore[no-untyped-call]
     return np.asarray(resized, np.float32)

@@ -314,7 +314,7 @@ def _metadata(card: ModelCard) -> dict[str, Any]:
         "version": "1.0.0",
         "changelog": {"1.0.0": "exported by napari-kdseg"},
         "monai_version": version("monai"),
-        "pytorch_version": version("torch").partition("+")[0],
+        "pytorch_version": str(version("torch")).partition("+")[0],
         "numpy_version": version("numpy"),
         "required_packages_version": {"pytorch-ignite": "0.5", "nibabel": "5.2"},
         "name": card.name,

@@ -111,10 +111,9 @@ def _folds(source: Path, options: NnUNetOptions) -> tuple[str, ...]:
             if (folder / options.checkpoint).is_file()
         )
     )
-    if options.folds is None:
+    wanted = options.folds
+    if wanted is None:
         wanted = ("all",) if there == ("all",) else ALL_FOLDS
-    else:
-        wanted = options.folds
     missing = [fold for fold in wanted if fold not in there]
     if not missing:
         return wanted

@@ -158,8 +158,7 @@ def _preprocessing(
         )
     _check_resampling(path, own)
     spacing = [float(size) for size in own["spacing"]]
-    kept = [None] * (3 - len(spacing))
-    z, y, x = (*kept, *spacing)
+    z, y, x = spacing if len(spacing) == 3 else (None, *spacing)
     forward = tuple(int(axis) for axis in plans["transpose_forward"])
     first, second, third = forward
     return Preprocessing(

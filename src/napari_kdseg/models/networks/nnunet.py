@@ -7,6 +7,7 @@ shortcuts (He et al., "Bag of Tricks", 2019); the decoder is plain.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -161,7 +162,7 @@ class _Residual(nn.Module):
         before, after = channels
         self.first = _Unit(shape, channels, kernel, stride)
         self.second = _Unit(shape, (after, after), kernel, bends=False)
-        pool = nn.AvgPool2d if shape.dimensions == 2 else nn.AvgPool3d
+        pool: Any = nn.AvgPool2d if shape.dimensions == 2 else nn.AvgPool3d
         self.pool = pool(stride, stride) if max(stride) > 1 else nn.Identity()
         self.widen: nn.Module = nn.Identity()
         if before != after:
@@ -191,7 +192,9 @@ def _encoder(shape: NnUNetParameters, in_channels: int) -> list[nn.Sequential]:
 
 
 def _up(shape: NnUNetParameters) -> list[nn.Module]:
-    transposed = nn.ConvTranspose2d if shape.dimensions == 2 else nn.ConvTranspose3d
+    transposed: Any = (
+        nn.ConvTranspose2d if shape.dimensions == 2 else nn.ConvTranspose3d
+    )
     widths, strides = shape.widths, shape.strides_by_stage[1:]
     return [
         transposed(deep, fine, kernel_size=stride, stride=stride, bias=shape.bias)
@@ -210,5 +213,6 @@ def _decoder(shape: NnUNetParameters) -> list[nn.Sequential]:
     return stages
 
 
-def _conv(dimensions: int) -> type[nn.Conv2d] | type[nn.Conv3d]:
+# Any: torch's types ask for tuples of two or three, and the plans decide which.
+def _conv(dimensions: int) -> Any:
     return nn.Conv2d if dimensions == 2 else nn.Conv3d
