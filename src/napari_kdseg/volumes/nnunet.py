@@ -82,7 +82,8 @@ def _scaled(
 ) -> Float32[np.ndarray, "z y x"]:
     if rule.kind != "zscore":
         one = stored[np.newaxis]
-        return apply_intensity(one, fit_intensity(one, (rule,), name))[0]
+        whole: np.ndarray = apply_intensity(one, fit_intensity(one, (rule,), name))[0]
+        return whole
     image = stored.astype(np.float32)
     where = inside if rule.nonzero and inside is not None else np.True_
     measured = image[where] if rule.nonzero else image
