@@ -69,8 +69,8 @@ def write(model: Model, out: Path) -> None:
 _LIMITS = """
 ## Validation
 
-The test output is what torch gives for the test input; the weights were compared with it
-before they were kept.
+The test output is what torch gives for the test input; the weights were compared with
+it before they were kept.
 
 bioimage.io describes one tile: the image above is cut, turned and put together by
 napari-kdseg alone. The output holds logits, the class with the largest is the label.
@@ -133,7 +133,7 @@ def _description(card: ModelCard, steps: list[Entry], folder: Path) -> Entry:
     return {
         "type": "model",
         "format_version": "0.5.4",
-        "name": f"{card.name} of napari-kdseg",  # at least five letters
+        "name": f"{card.name} of napari-kdseg",  # five letters at least
         "description": (
             card.description or f"Segments {', '.join(card.classes.names)}"
         )[:1000],
