@@ -14,6 +14,7 @@ from napari_kdseg.state.layers import (
     labels_layer,
     record_of,
 )
+from napari_kdseg.state.results import source_of_prediction
 from napari_kdseg.state.scan_layers import classes_of_labels, labels_to_show
 from napari_kdseg.volumes.formats import (
     Header,
@@ -108,6 +109,11 @@ def write_labels_slicer(path: str, data: Any, arguments: dict[str, Any]) -> list
     return _write(Path(path), ".seg.nrrd", data, arguments)
 
 
+def write_labels_dicom(path: str, data: Any, arguments: dict[str, Any]) -> list[str]:
+    """Write a labels layer as a DICOM segmentation of the series it was made from."""
+    return _write(Path(path), ".dcm", data, arguments)
+
+
 def write_labels_ome_zarr(path: str, data: Any, arguments: dict[str, Any]) -> list[str]:
     """Write a labels layer as OME-Zarr on the grid of the scan it was made from."""
     return _write(Path(path), ".ome.zarr", data, arguments)
@@ -185,8 +191,18 @@ def _write(path: Path, ending: str, data: Any, arguments: dict[str, Any]) -> lis
     array = np.asarray(data)
     classes = record_of(arguments).get("classes")
     known = _with_painted(classes, array, name) if classes is not None else None
-    write_labels(path, array, grid, known)
+    of = _series_behind(record_of(arguments)) if suffix_of(path) == ".dcm" else None
+    write_labels(path, array, grid, known, of=of)
     return [str(path)]
+
+
+def _series_behind(record: dict[str, Any]) -> tuple[Path, str | None] | None:
+    """The scan that a prediction's record names, or that the labels came from."""
+    path = record.get("path")
+    if path is None:
+        return None
+    source = source_of_prediction(Path(path))
+    return (Path(path), record.get("part")) if source is None else (source, None)
 
 
 def _with_painted(classes: LabelSet, array: np.ndarray, name: str) -> LabelSet:

@@ -1,18 +1,25 @@
 """What napari gets of files that hold more than one volume, and what it gives back."""
 
+import json
 import shutil
 from pathlib import Path
 
 import damaged_corpus
+import dicom_files
 import nibabel
 import nrrd
 import numpy as np
 import zarr
 
-from napari_kdseg.contributions import get_reader, read, write_image
+from napari_kdseg.contributions import (
+    get_reader,
+    read,
+    write_image,
+    write_labels_dicom,
+)
 from napari_kdseg.state.layers import record_of
 from napari_kdseg.volumes.convert import convert
-from napari_kdseg.volumes.formats import inspect_volume, write_labels
+from napari_kdseg.volumes.formats import inspect_volume, read_labels, write_labels
 from napari_kdseg.volumes.labels import LabelSet
 from napari_kdseg.volumes.volume import Grid
 
@@ -107,3 +114,32 @@ def test_a_scan_is_saved_where_it_lies(tmp_path: Path) -> None:
     assert np.allclose(found.affine, source.affine, atol=1e-4)
     assert isinstance(record_of(arguments)["grid"], Grid)
     assert np.array_equal(np.asarray(found.dataobj).T, damaged_corpus.DATA)
+
+
+def test_a_prediction_of_a_series_is_saved_as_a_segmentation_of_it(
+    tmp_path: Path,
+) -> None:
+    series = tmp_path / "series"
+    person = {"PatientID": "1", "PatientBirthDate": "", "PatientSex": "O"}
+    study = {"StudyDate": "", "StudyTime": "", "AccessionNumber": "", "StudyID": "1"}
+    dicom_files.write_series(
+        series,
+        dicom_files.gradient((6, 5, 7)),
+        **person,
+        **study,
+        FrameOfReferenceUID="1.2.3",
+    )
+    grid = inspect_volume(series).grid
+    labels = np.zeros(grid.shape, np.uint8)
+    labels[2:4, 1:3, 2:5] = 1
+    made = tmp_path / "predicted" / "labels.nii.gz"
+    made.parent.mkdir()
+    write_labels(made, labels, grid, LabelSet.from_names(("liver",)))
+    record = {"source": [{"path": str(series)}]}
+    (made.parent / "prediction.json").write_text(json.dumps(record))
+    ((data, arguments, _),) = read(str(made))
+    (written,) = write_labels_dicom(str(tmp_path / "saved"), data, arguments)
+    assert written == str(tmp_path / "saved.dcm")
+    found, back = read_labels(Path(written))
+    assert np.array_equal(found, labels)
+    assert back.matches(grid, 1e-4)

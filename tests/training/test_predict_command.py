@@ -615,7 +615,7 @@ def test_a_damaged_scan_does_not_keep_the_others_back(
 def test_a_full_disk_publishes_nothing(
     prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **named: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("kdseg_train.publish.write_labels", full)

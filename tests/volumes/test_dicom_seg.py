@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import RLELossless, generate_uid
 
-from napari_kdseg.errors import VolumeError
+from napari_kdseg.errors import GridError, VolumeError
 from napari_kdseg.volumes.formats import (
     dicom,
     inspect_volume,
@@ -21,7 +21,9 @@ from napari_kdseg.volumes.formats import (
     read_label_set,
     read_labels,
     read_volume,
+    write_labels,
 )
+from napari_kdseg.volumes.labels import LabelClass, LabelSet
 
 PERSON = {
     "PatientID": "Secret",
@@ -408,3 +410,111 @@ def test_real_segments_that_overlap_are_parts(liver: Path) -> None:
         volume = theirs.get_volume(segment_numbers=[number], combine_segments=True)
         assert np.array_equal(found, volume.array[::-1])
         assert grid.matches(inspect_volume(liver / "ct").grid)
+
+
+# ---- out ----
+
+
+CLASSES = LabelSet(
+    classes=(
+        LabelClass(value=2, name="Leber", color="#dd8265"),
+        LabelClass(value=5, name="脾臓", color="#9ec6f6"),
+    )
+)
+
+
+def drawn() -> np.ndarray:
+    labels = np.zeros(SHAPE, "u1")
+    labels[1:4, 1:3, 2:6] = 2
+    labels[2, 3:, :2] = 5
+    return labels
+
+
+@pytest.mark.parametrize("axis", [make.AXIAL, (0.8, 0.6, 0.0, -0.6, 0.8, 0.0)])
+def test_labels_of_a_series_come_back_on_its_grid(
+    tmp_path: Path, axis: tuple[float, ...]
+) -> None:
+    series = tmp_path / "series"
+    make.write_series(
+        series, make.gradient(SHAPE), **PERSON, ImageOrientationPatient=list(axis)
+    )
+    grid = inspect_volume(series).grid
+    path = tmp_path / "labels.dcm"
+    write_labels(path, drawn(), grid, CLASSES, of=(series, None))
+    found, back = read_labels(path)
+    numbered = np.array([0, 0, 1, 0, 0, 2], "u1")[drawn()]
+    assert np.array_equal(found, numbered)
+    assert back.matches(grid, 1e-6)
+    kept = read_label_set(path)
+    assert kept is not None
+    assert kept.names == ("Leber", "脾臓")
+    colors = [item.color for item in kept.classes]
+    for found_color, item in zip(colors, CLASSES.classes, strict=True):
+        pairs = (
+            (int(found_color[at : at + 2], 16), int(item.color[at : at + 2], 16))
+            for at in (1, 3, 5)
+        )
+        assert all(abs(one - other) <= 1 for one, other in pairs)
+
+
+def test_a_written_segmentation_refers_to_every_slice_and_keeps_the_patient(
+    tmp_path: Path,
+) -> None:
+    series = tmp_path / "series"
+    make.write_series(series, make.gradient(SHAPE), **PERSON)
+    path = tmp_path / "labels.dcm"
+    grid = inspect_volume(series).grid
+    write_labels(path, drawn(), grid, CLASSES, of=(series, None))
+    made = hd.seg.segread(path)
+    slices = [dcmread(file) for file in series.iterdir()]
+    (referred,) = made.ReferencedSeriesSequence
+    assert referred.SeriesInstanceUID == slices[0].SeriesInstanceUID
+    uids = {item.ReferencedSOPInstanceUID for item in referred[(0x8, 0x114A)]}
+    assert uids == {item.SOPInstanceUID for item in slices}
+    assert made.PatientID == "Secret"
+    assert made.StudyInstanceUID == slices[0].StudyInstanceUID
+    assert made.SeriesInstanceUID != slices[0].SeriesInstanceUID
+    theirs = made.get_volume(combine_segments=True).array[::-1]
+    numbered = np.array([0, 0, 1, 0, 0, 2], "u1")[drawn()]
+    assert np.array_equal(theirs, numbered)
+
+
+def test_labels_without_a_series_are_not_written_as_dicom(tmp_path: Path) -> None:
+    make.write_series(tmp_path / "series", make.gradient(SHAPE), **PERSON)
+    grid = inspect_volume(tmp_path / "series").grid
+    with pytest.raises(VolumeError, match=r"refers to the DICOM series.*\.seg\.nrrd"):
+        write_labels(tmp_path / "labels.dcm", drawn(), grid, CLASSES)
+    with pytest.raises(GridError, match="not on the grid"):
+        write_labels(
+            tmp_path / "labels.dcm",
+            drawn()[1:],
+            grid.cropped((slice(1, 6), slice(5), slice(7))),
+            CLASSES,
+            of=(tmp_path / "series", None),
+        )
+    assert not (tmp_path / "labels.dcm").exists()
+
+
+def test_empty_labels_are_no_segmentation(tmp_path: Path) -> None:
+    make.write_series(tmp_path / "series", make.gradient(SHAPE), **PERSON)
+    grid = inspect_volume(tmp_path / "series").grid
+    empty = np.zeros(SHAPE, "u1")
+    of = (tmp_path / "series", None)
+    with pytest.raises(VolumeError, match="no labelled voxel"):
+        write_labels(tmp_path / "labels.dcm", empty, grid, CLASSES, of=of)
+
+
+@pytest.mark.parametrize(
+    "name", ["dicom_ct_with_seg/ct", "dicom_mr_oblique", "dicom_torchio_brain"]
+)
+def test_labels_of_real_series_come_back_on_their_grid(
+    tmp_path: Path, real_data: Path, name: str
+) -> None:
+    series = real_data / name
+    grid = inspect_volume(series).grid
+    labels = np.zeros(grid.shape, "u1")
+    labels[1:, 20:60, 30:50] = 1
+    write_labels(tmp_path / "labels.dcm", labels, grid, None, of=(series, None))
+    found, back = read_labels(tmp_path / "labels.dcm")
+    assert np.array_equal(found, labels)
+    assert back.matches(grid, 1e-4)

@@ -15,6 +15,7 @@ import typer
 
 from kdseg_train import (
     cli_bulk,
+    cli_interop,
     cli_measure,
     cli_quality,
     cli_training,
@@ -35,7 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-FORMATS = "source, nifti, nrrd, mha, tiff or ome-zarr"
+FORMATS = "source, nifti, nrrd, mha, tiff, ome-zarr or dicom-seg"
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on where an earlier call was cut off.")
@@ -238,6 +239,8 @@ for measuring in (cli_measure.measure, cli_measure.atlas, cli_measure.report):
     app.command()(measuring)
 for command in (cli_volumes.convert, cli_volumes.inspect, cli_volumes.cache):
     app.command()(command)
+app.command("import")(cli_interop.import_model)
+app.command("export")(cli_interop.export_model)
 app.add_typer(cli_quality.app, name="quality")
 app.add_typer(cli_bulk.app, name="bulk")
 

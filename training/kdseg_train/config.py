@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from napari_kdseg.errors import ModelError, RecipeError
-from napari_kdseg.models.parameters import NetworkSpec, parameters_of
+from napari_kdseg.models.parameters import NetworkSpec, multiples, parameters_of
 from napari_kdseg.shipped import recipe_folder, shipped_recipes
 from napari_kdseg.volumes.preprocessing import Intensity, Preprocessing
 
@@ -242,13 +242,13 @@ def check_patch(patch_vox: tuple[int, ...], spec: NetworkSpec, who_takes: str) -
         Where there is no such network, too.
     """
     try:
-        divisor = parameters_of(spec).divisor
+        divisors = parameters_of(spec).divisors
     except ModelError as error:
         raise ValueError(str(error)) from error
-    if any(size % divisor for size in patch_vox):
+    if any(size % by for size, by in zip(patch_vox, divisors, strict=True)):
         raise ValueError(
-            f"patch_vox is {patch_vox}: {who_takes} multiples of {divisor}; change the "
-            "patch or the number of stages"
+            f"patch_vox is {patch_vox}: {who_takes} multiples of {multiples(divisors)}"
+            "; change the patch or the number of stages"
         )
 
 

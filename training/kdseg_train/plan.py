@@ -26,7 +26,7 @@ from napari_kdseg.volumes.preprocessing import Frame
 from napari_kdseg.volumes.volume import Grid, check_same_grid
 
 Part = str | tuple[str | None, ...] | None
-FormatName = Literal["source", "nifti", "nrrd", "mha", "tiff", "ome-zarr"]
+FormatName = Literal["source", "nifti", "nrrd", "mha", "tiff", "ome-zarr", "dicom-seg"]
 
 
 class PredictConfig(config.Settings):
@@ -166,6 +166,11 @@ class Plan:
         if self.config.format == "source":
             return formats.result_endings(scan.images[0])
         return formats.RESULT_ENDINGS[self.config.format]
+
+    def region_ending(self, scan: Scan) -> str:
+        """Ending of the regions, whose bits are no classes of a DICOM segmentation."""
+        image, labels = self.endings(scan)
+        return image if self.config.format == "dicom-seg" else labels
 
     def slow_axis(self, grid: Grid) -> int:
         """Axis of the stored array along which finished slabs follow one another."""

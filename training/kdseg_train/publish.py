@@ -106,8 +106,8 @@ def what_is_left(plan: Plan, scan: Scan) -> Plan | None:
 
 def _files_of_case(plan: Plan, scan: Scan) -> list[Path]:
     """What is published for all teachers together."""
-    folder, (image, labels) = plan.folder(scan), plan.endings(scan)
-    regions = [folder / f"regions{labels}", folder / "regions.json"]
+    folder, image = plan.folder(scan), plan.endings(scan)[0]
+    regions = [folder / f"regions{plan.region_ending(scan)}", folder / "regions.json"]
     fused = [folder / f"uncertainty{image}"]
     return (regions if plan.config.regions else []) + (fused if plan.fuses else [])
 
@@ -212,7 +212,8 @@ def _write_model(case: _Case, place: int, folder: Path) -> None:
     model, config = case.plan.models[place], case.plan.config
     classes, labels = model.card.classes, case.labels[place]
     file = folder / f"labels{case.labels_ending}"
-    write_labels(file, labels, case.grid, classes)
+    scan = (case.scan.images[0], case.scan.parts[0])
+    write_labels(file, labels, case.grid, classes, of=scan)
     if config.uncertainty is not None:
         _write_unit(case, f"{model.card.name}/uncertainty", folder)
     if config.probabilities:
@@ -258,7 +259,8 @@ def _write_regions(case: _Case) -> None:
     if case.is_cleaned:
         bits = case.cleaned_bits()
     counts = sum((tally(slab) for slab in _slabs(bits)), Counter[int]())
-    write_labels(case.folder / f"regions{case.labels_ending}", bits, case.grid, None)
+    ending = case.plan.region_ending(case.scan)
+    write_labels(case.folder / f"regions{ending}", bits, case.grid, None)
     known = [claimant for _, _, claimant in case.plan.claimants]
     legend = shares(counts, known, case.plan.config.overlap_rule)
     _write_json(case.folder / "regions.json", {"version": 1, **legend})

@@ -25,26 +25,19 @@ import torch
 from jaxtyping import Float, UInt8
 
 from kdseg_train.data import file_hash
+from kdseg_train.given_predictions import prediction_of, read_prediction
 from kdseg_train.layouts import Case
 from kdseg_train.patches import LARGEST_BYTE
 from kdseg_train.prepared import StoredCase
-from napari_kdseg.errors import DataSetError, ModelError, RunError
+from napari_kdseg.errors import ModelError, RunError
 from napari_kdseg.inference.predict import Settings, predict_tiles
 from napari_kdseg.models.model import Model
 from napari_kdseg.runs.run import Run
-from napari_kdseg.volumes import formats
-from napari_kdseg.volumes.preprocessing import (
-    Intensity,
-    Preprocessing,
-    prepare,
-    prepare_labels,
-)
-from napari_kdseg.volumes.volume import Grid, Volume, check_same_grid
+from napari_kdseg.volumes.preprocessing import Intensity, Preprocessing
+from napari_kdseg.volumes.volume import Grid, Volume
 
 STAGE = "soft-labels"
 NOTHING_TO_DO = Preprocessing(orientation=None, intensity=(Intensity(kind="none"),))
-LARGEST_ERROR = 0.05
-SHARE_A_GRID = "A prediction lies on the grid of its image; resample it first."
 
 
 Teacher = Model | Path
@@ -142,10 +135,7 @@ def soft_from_folder(
     Parameters
     ----------
     folder
-        Holds a file a case, named as the case; or, as our own ``predict`` leaves them,
-        ``CASE/MODEL/probabilities.*`` or ``CASE/MODEL/labels.*``. A file of one channel
-        holds labels (values 1, 2, ... for the classes, or as the file names them),
-        another one a channel of probabilities a class, background first.
+        Holds predictions; see `given_predictions`.
     cases, stored
         The same cases as they came and as they are prepared.
     classes
@@ -161,7 +151,7 @@ def soft_from_folder(
     GridError
         Where a prediction lies on another grid than its image.
     """
-    files = [_prediction_of(case, folder) for case in cases]
+    files = [prediction_of(case, folder, classes) for case in cases]
     made = []
     for case, kept, path in zip(cases, stored, files, strict=True):
         asked = {
@@ -172,14 +162,16 @@ def soft_from_folder(
         }
         target = _path(kept, asked)
         if not target.exists():
-            prob = _read(path, case, tuple(classes), preprocessing)
+            prob = read_prediction(path, case, tuple(classes), preprocessing)
             with _new_file(target, prob.shape) as array:
                 array[...] = to_bytes(prob, temperature)
         made.append(_mapped(target))
     return made
 
 
-def check_predictions(folder: Path, cases: Sequence[Case]) -> None:
+def check_predictions(
+    folder: Path, cases: Sequence[Case], classes: Sequence[str] = ()
+) -> None:
     """See whether a folder has one prediction of each case.
 
     Raises
@@ -188,7 +180,7 @@ def check_predictions(folder: Path, cases: Sequence[Case]) -> None:
         Naming the first case that has none, or more than one.
     """
     for case in cases:
-        _prediction_of(case, folder)
+        prediction_of(case, folder, classes)
 
 
 def to_bytes(
@@ -279,85 +271,6 @@ def _check_disk(missing: Sequence[StoredCase], classes: int) -> None:
             f"{needed / 1e9:.1f} GB and {missing[0].folder.parent} has "
             f"{free / 1e9:.1f} GB left; make room, or ask the teachers online."
         )
-
-
-# ---- reading what others predicted ----
-
-
-def _prediction_of(case: Case, folder: Path) -> Path:
-    if not folder.is_dir():
-        raise DataSetError(f"{folder} is no folder; give a folder of predictions.")
-    beside = [path for path in sorted(folder.iterdir()) if formats.is_volume(path)]
-    found = [path for path in beside if formats.case_id(path) == case.id]
-    for name in ("probabilities", "labels"):
-        if not found:
-            found = sorted((folder / case.id).glob(f"*/{name}.*"))
-    if len(found) != 1:
-        what = "no prediction" if not found else f"{len(found)} predictions"
-        raise DataSetError(
-            f"{folder} has {what} of case {case.id}; a teacher gives one file a case, "
-            "named as the case."
-        )
-    return found[0]
-
-
-def _read(
-    path: Path, case: Case, classes: tuple[str, ...], preprocessing: Preprocessing
-) -> Float[np.ndarray, "C Z Y X"]:
-    header = formats.inspect_volume(path)
-    own = formats.inspect_volume(case.images[0]).grid
-    check_same_grid(own, header.grid, case.images[0], path, SHARE_A_GRID)
-    if len(header.channels) == 1:
-        return _from_labels(path, classes, preprocessing)
-    if len(header.channels) != len(classes) + 1:
-        raise DataSetError(
-            f"{path} has {len(header.channels)} channels; probabilities of "
-            f"{', '.join(classes)} have {len(classes) + 1}, background first."
-        )
-    return _from_probabilities(path, preprocessing)
-
-
-def _from_labels(
-    path: Path, classes: tuple[str, ...], preprocessing: Preprocessing
-) -> Float[np.ndarray, "C Z Y X"]:
-    values, grid = formats.read_labels(path)
-    named = formats.read_label_set(path)
-    meaning = dict(enumerate(classes, start=1))
-    if named is not None:
-        meaning = {item.value: item.name for item in named.classes}
-    present = set(np.unique(values).tolist()) - {0}
-    for value in sorted(present):
-        if meaning.get(value) not in classes:
-            raise DataSetError(
-                f"{path} holds the value {value} ({meaning.get(value, 'no class')}); "
-                f"the classes of this teacher are {', '.join(classes)}."
-            )
-    indices = np.zeros(values.shape, np.uint8)
-    for value in present:
-        indices[values == value] = classes.index(meaning[value]) + 1
-    prepared, _ = prepare_labels(indices, grid, preprocessing)
-    return np.stack(
-        [prepared == index for index in range(len(classes) + 1)], dtype=np.float32
-    )
-
-
-def _from_probabilities(
-    path: Path, preprocessing: Preprocessing
-) -> Float[np.ndarray, "C Z Y X"]:
-    volume = formats.read_volume(path)
-    if np.dtype(volume.data.dtype) == np.uint8:
-        volume = replace(volume, data=np.asarray(volume.data) / np.float32(255))
-    still = preprocessing.model_copy(update={"intensity": NOTHING_TO_DO.intensity})
-    prob = prepare(volume, still).data
-    total = prob.sum(axis=0)
-    if prob.min() < -LARGEST_ERROR or abs(total - 1).max() > LARGEST_ERROR:
-        raise DataSetError(
-            f"{path} holds values from {prob.min():g} to {prob.max():g} that sum to "
-            f"{total.min():g} to {total.max():g}; probabilities are 0 to 1 (or bytes) "
-            "and sum to 1 in every voxel."
-        )
-    prob = prob.clip(0, None)
-    return np.asarray(prob / prob.sum(axis=0), np.float32)
 
 
 # ---- files ----

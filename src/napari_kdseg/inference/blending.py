@@ -24,12 +24,16 @@ from torch import Tensor
 from napari_kdseg.inference.tiling import Lattice, Span
 
 Blending = Literal["gaussian", "constant"]
+Placing = Literal["monai", "nnunet"]
 
 SIGMA_SCALE = 0.125
 """Standard deviation of the Gaussian weight, as a part of the tile's side."""
 
 SMALLEST_WEIGHT = 1e-3
 """No voxel counts less than this: corners of a 3D Gaussian would vanish."""
+
+SMALLEST_HALF = 6e-9
+"""nnU-Net's: it keeps ten times the weights in float16, and this is its least."""
 
 
 @dataclass(frozen=True)
@@ -46,20 +50,25 @@ class Finished:
     sums: Tensor
 
 
-def importance(tile: tuple[int, ...], blending: Blending) -> Tensor:
+def importance(
+    tile: tuple[int, ...], blending: Blending, placing: Placing = "monai"
+) -> Tensor:
     """How much a window's voxels count against those of its neighbours.
 
     ``constant`` counts all alike. ``gaussian`` trusts the middle most: a network sees
-    less around a voxel near the window's edge.
+    less around a voxel near the window's edge. MONAI's middle lies between two voxels
+    where a side is even, nnU-Net's on the latter of them.
     """
     if blending == "constant":
         return torch.ones(tile)
     weights = torch.ones(())
     for side in tile:
-        distance = torch.arange(side, dtype=torch.float32) - (side - 1) / 2.0
+        middle = (side - 1) / 2.0 if placing == "monai" else float(side // 2)
+        distance = torch.arange(side, dtype=torch.float32) - middle
         profile = torch.exp(distance**2 / (-2 * (side * SIGMA_SCALE) ** 2))
         weights = weights.unsqueeze(-1) * profile
-    return weights.clamp(min=max(float(weights.min()), SMALLEST_WEIGHT))
+    smallest = SMALLEST_WEIGHT if placing == "monai" else SMALLEST_HALF
+    return weights.clamp(min=max(float(weights.min()), smallest))
 
 
 class Blender:

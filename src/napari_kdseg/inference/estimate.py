@@ -83,6 +83,7 @@ def estimate(
         + 4 K (carried + strip)           sums of overlapping windows
         + P D F                           the slab of results at hand
         + 4 K S (where resampled)         probabilities waiting to be interpolated
+        + 4 I M + 16 max(N, M) (nnU-Net)  the scan prepared whole, in doubles on the way
         + 4 B T (I + C)                   windows and logits
         + weights + 4 B T (5 W + 2 C)     the networks and their layers
         + 100 MB                          what torch sets up at its first convolution
@@ -92,9 +93,10 @@ def estimate(
     tile's depth without its step, times the face; ``strip`` the tile's depth and
     height times the face's width; F the face; D the depth of the deepest slab (the
     last is a tile deep, none has less than 8 planes); P bytes of results a voxel; S
-    the deepest slab of the model's frame; B windows at once of T voxels; I channels of
-    the image, C the classes, W the channels of a network's finest stage. The last two
-    lines are rough: five feature maps of full resolution are alive at once in a U-Net.
+    the deepest slab of the model's frame; N, M all voxels of the scan and of the
+    model's frame; B windows at once of T voxels; I channels of the image, C the
+    classes, W the channels of a network's finest stage. The last two lines
+    are rough: five feature maps of full resolution are alive at once in a U-Net.
 
     Parameters
     ----------
@@ -190,6 +192,9 @@ def _pass_bytes(
     network = max(_layer_values(card) for card in cards)
     weights = sum(_weights_bytes(model.folder) for model in models)
     resampled = waiting if frame.is_resampled else 0
+    if sweep.preprocessing.scheme == "nnunet":
+        whole, seen = prod(frame.oriented.shape), prod(frame.model.shape)
+        resampled += 4 * len(cards[0].channels) * seen + 16 * max(whole, seen)
     return buffers + slab + resampled + batch * (values + network) + weights
 
 

@@ -1,6 +1,7 @@
 """Networks at work on windows: where, in which precision, and with a check."""
 
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ class Forward:
         images = torch.from_numpy(np.stack(windows)).to(self.device)
         logits, variances = [], []
         for card, network in self._models:
-            own = self._logits(card, network, images)
+            own = self._mirrored(card, network, images)
             logits.append(own)
             if self._flips:
                 variances.append(self._variance(card, network, images, own))
@@ -94,6 +95,16 @@ class Forward:
         if not bool(logits.sum(dtype=torch.float32).isfinite()):
             raise ModelError(self._not_finite(card))
         return logits
+
+    def _mirrored(self, card: ModelCard, network: nn.Module, images: Tensor) -> Tensor:
+        """Logits, averaged over the ways to mirror that the card asks for."""
+        axes = [5 - card.dimensions + axis for axis in card.tiling.mirror]
+        logits = self._logits(card, network, images)
+        for count in range(1, len(axes) + 1):
+            for chosen in combinations(axes, count):
+                turned = self._logits(card, network, images.flip(chosen))
+                logits = logits + turned.flip(chosen)
+        return logits / 2 ** len(axes) if axes else logits
 
     def _variance(
         self, card: ModelCard, network: nn.Module, images: Tensor, logits: Tensor

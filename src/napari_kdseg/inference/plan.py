@@ -11,7 +11,7 @@ from napari_kdseg.errors import UsageError
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.inference.tiling import Lattice, spans
 from napari_kdseg.models.card import ModelCard
-from napari_kdseg.models.parameters import parameters_of
+from napari_kdseg.models.parameters import multiples, parameters_of
 from napari_kdseg.volumes.preprocessing import Preprocessing
 from napari_kdseg.volumes.volume import Box
 
@@ -34,15 +34,17 @@ class Pass:
     """Window, z, y, x; one plane for slices."""
     overlap: float
     blending: Literal["gaussian", "constant"]
+    placing: Literal["monai", "nnunet"]
+    """Where windows lie, and how a gaussian falls off."""
     batch: int
     """Windows at once."""
-    divisor: int
-    """What the sides of a window must be multiples of."""
+    divisors: Sizes
+    """What the sides of a window, z, y, x, must be multiples of."""
 
     def lattice(self, shape: Sizes, box: Box) -> Lattice:
         """The windows that touch a box of a volume of this shape (model's frame)."""
         z, y, x = (
-            spans(size, tile, self.overlap, wanted)
+            spans(size, tile, self.overlap, wanted, even=self.placing == "nnunet")
             for size, tile, wanted in zip(shape, self.tile, box, strict=True)
         )
         return Lattice(z, y, x)
@@ -54,14 +56,10 @@ class Pass:
         at least two voxels to take a norm over.
         """
         first = 3 - self.dimensions
-        halved = [
-            max(math.ceil(side / 2 / self.divisor), 1) * self.divisor
-            for side in self.tile[first:]
-        ]
+        sides, divisors = self.tile[first:], self.divisors[first:]
+        halved = _nearest([side / 2 for side in sides], divisors)
         z, y, x = [*self.tile[:first], *halved]
-        if (z, y, x) == self.tile or math.prod(halved) < 2 * self.divisor ** len(
-            halved
-        ):
+        if (z, y, x) == self.tile or math.prod(halved) < 2 * math.prod(divisors):
             return None
         return dataclasses.replace(self, tile=(z, y, x), batch=1)
 
@@ -123,7 +121,7 @@ def plan_passes(cards: Sequence[ModelCard], settings: Settings) -> tuple[Pass, .
                     other,
                     members=(*other.members, index),
                     batch=min(other.batch, alone.batch),
-                    divisor=math.lcm(other.divisor, alone.divisor),
+                    divisors=_shared(other.divisors, alone.divisors),
                 )
                 break
         else:
@@ -134,7 +132,7 @@ def plan_passes(cards: Sequence[ModelCard], settings: Settings) -> tuple[Pass, .
 
 
 def _alone(index: int, card: ModelCard, settings: Settings) -> Pass:
-    tiling, divisor = card.tiling, parameters_of(card.network).divisor
+    tiling, divisors = card.tiling, parameters_of(card.network).divisors
     tile = settings.tile or tiling.tile_vox
     if len(tile) != card.dimensions:
         raise UsageError(
@@ -142,12 +140,14 @@ def _alone(index: int, card: ModelCard, settings: Settings) -> Pass:
             f"{card.dimensions}D model and takes {card.dimensions}. Leave the tile out "
             "to take the model's own."
         )
-    if any(side < 1 or side % divisor for side in tile):
+    if any(side < 1 or side % by for side, by in zip(tile, divisors, strict=True)):
         raise UsageError(
             f"The tile is {_by(tile)}; {card.name} takes sides that are multiples of "
-            f"{divisor}. Take {_by(_nearest(tile, divisor))}."
+            f"{multiples(divisors)}. Take {_by(_nearest(tile, divisors))}."
         )
-    z, y, x = tile if len(tile) == 3 else (1, *tile)
+    flat = 3 - len(tile)
+    z, y, x = (*(1,) * flat, *tile)
+    by_z, by_y, by_x = (*(1,) * flat, *divisors)
     return Pass(
         members=(index,),
         preprocessing=card.preprocessing,
@@ -155,14 +155,16 @@ def _alone(index: int, card: ModelCard, settings: Settings) -> Pass:
         tile=(z, y, x),
         overlap=tiling.overlap if settings.overlap is None else settings.overlap,
         blending=tiling.blending,
+        placing=tiling.placing,
         batch=settings.batch or tiling.batch,
-        divisor=divisor,
+        divisors=(by_z, by_y, by_x),
     )
 
 
 def _alike(one: Pass, other: Pass) -> bool:
     def windows(sweep: Pass) -> tuple[object, ...]:
-        return (sweep.dimensions, sweep.tile, sweep.overlap, sweep.blending)
+        how = (sweep.overlap, sweep.blending, sweep.placing)
+        return (sweep.dimensions, sweep.tile, *how)
 
     return one.preprocessing == other.preprocessing and windows(one) == windows(other)
 
@@ -181,8 +183,16 @@ def _check_comparable(passes: Sequence[Pass], models: int) -> None:
         )
 
 
-def _nearest(tile: Sequence[int], divisor: int) -> list[int]:
-    return [max(math.ceil(side / divisor), 1) * divisor for side in tile]
+def _nearest(tile: Sequence[float], divisors: Sequence[int]) -> list[int]:
+    return [
+        max(math.ceil(side / by), 1) * by
+        for side, by in zip(tile, divisors, strict=True)
+    ]
+
+
+def _shared(one: Sizes, other: Sizes) -> Sizes:
+    z, y, x = (math.lcm(a, b) for a, b in zip(one, other, strict=True))
+    return (z, y, x)
 
 
 def _by(sides: Sequence[int]) -> str:

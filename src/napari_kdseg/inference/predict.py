@@ -23,14 +23,22 @@ from napari_kdseg.inference.plan import Pass, plan_passes
 from napari_kdseg.inference.postprocessing import clean
 from napari_kdseg.inference.reduce import Maps, Reducer
 from napari_kdseg.inference.settings import Settings
-from napari_kdseg.inference.source import Source
-from napari_kdseg.inference.sweep import Hooks, Slab, Sweep, needed_box, release
+from napari_kdseg.inference.source import PreparedSource, Source
+from napari_kdseg.inference.sweep import (
+    Hooks,
+    Slab,
+    Sweep,
+    needed_box,
+    release,
+    surrounded,
+)
 from napari_kdseg.models.model import Model, ModelCard
 from napari_kdseg.volumes.intensity import (
     Intensity,
     IntensityParameters,
     fit_intensity,
 )
+from napari_kdseg.volumes.nnunet import cut, nonzero_box
 from napari_kdseg.volumes.preprocessing import Frame
 from napari_kdseg.volumes.volume import Box, Volume
 
@@ -284,7 +292,9 @@ class _Job:
     ) -> Iterator[Slab]:
         """One pass; everything it needs is made when its first slab is asked for."""
         models = [self.models[place] for place in sweep.members]
-        cards = [model.card for model in models]
+        if sweep.preprocessing.scheme == "nnunet":
+            yield from self._cropped_slabs(sweep, models, frame, hooks)
+            return
         wanted = frame.orientation.oriented_index(self.box)
         lattice = sweep.lattice(frame.model.shape, needed_box(frame, wanted))
         intensity = sweep.preprocessing.intensity
@@ -292,14 +302,41 @@ class _Job:
             fits[intensity] = fit_intensity(
                 self.volume.data, intensity, self.volume.name
             )
+        source = Source.open(self.volume, frame, fits[intensity], sweep, lattice)
+        reducer = self._reducer(models, frame, sweep)
+        forward = self._forward(models)
+        yield from Sweep(source, sweep, lattice, forward, reducer).slabs(wanted, hooks)
+
+    def _cropped_slabs(
+        self, sweep: Pass, models: Sequence[Model], whole: Frame, hooks: Hooks
+    ) -> Iterator[Slab]:
+        """A pass over what is not 0 alone, prepared as nnU-Net does it."""
+        crop = nonzero_box(self.volume)
+        frame = Frame.of(self.volume.grid.cropped(crop), sweep.preprocessing)
+        reducer = self._reducer(models, frame, sweep)
+        wanted = whole.orientation.oriented_index(self.box)
+        cropped = whole.orientation.oriented_index(crop)
+        inner, own = shared_box(wanted, cropped)
+        slabs: Iterator[Slab] = iter(())
+        if all(span.stop > span.start for span in inner):
+            lattice = sweep.lattice(frame.model.shape, needed_box(frame, own))
+            source = PreparedSource.of(cut(self.volume, crop), frame, sweep)
+            forward = self._forward(models)
+            slabs = Sweep(source, sweep, lattice, forward, reducer).slabs(own, hooks)
+        yield from surrounded(slabs, reducer, inner, wanted)
+
+    def _forward(self, models: Sequence[Model]) -> Forward:
         networks = [model.network(self.device) for model in models]
-        yield from Sweep(
-            Source.open(self.volume, frame, fits[intensity], sweep, lattice),
-            sweep,
-            lattice,
-            Forward(cards, networks, self.settings, self.device),
-            Reducer(cards, self.settings, resized=frame.is_resampled),
-        ).slabs(wanted, hooks)
+        cards = [model.card for model in models]
+        return Forward(cards, networks, self.settings, self.device)
+
+    def _reducer(self, models: Sequence[Model], frame: Frame, sweep: Pass) -> Reducer:
+        return Reducer(
+            [model.card for model in models],
+            self.settings,
+            resized=frame.is_resampled,
+            of_logits=sweep.preprocessing.scheme == "nnunet",
+        )
 
     def _in_order(self, maps: Sequence[Maps]) -> Maps:
         """The results of all passes, models in the order in which they were given."""
@@ -314,6 +351,20 @@ class _Job:
             sort([array for part in maps for array in part.uncertainty]),
             sort([array for part in maps for array in part.probabilities]),
         )
+
+
+def shared_box(wanted: Box, other: Box) -> tuple[Box, Box]:
+    """What two boxes share, as it is and counted from the other's corner.
+
+    Where they share nothing the first is empty and lies at the wanted one's end.
+    """
+    spans, own = [], []
+    for ours, theirs in zip(wanted, other, strict=True):
+        start = min(max(ours.start, theirs.start), ours.stop)
+        stop = max(min(ours.stop, theirs.stop), start)
+        spans.append(slice(start, stop))
+        own.append(slice(start - theirs.start, stop - theirs.start))
+    return (spans[0], spans[1], spans[2]), (own[0], own[1], own[2])
 
 
 def _tile(index: Box, maps: Maps, fraction: float) -> FinishedTile:

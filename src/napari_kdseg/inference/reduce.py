@@ -76,16 +76,24 @@ class Reducer:
         What is asked for.
     resized
         Whether probabilities are interpolated before labels are taken.
+    of_logits
+        Whether logits are interpolated in their place.
     """
 
     def __init__(
-        self, cards: Sequence[ModelCard], settings: Settings, *, resized: bool
+        self,
+        cards: Sequence[ModelCard],
+        settings: Settings,
+        *,
+        resized: bool,
+        of_logits: bool = False,
     ) -> None:
         asked = settings.uncertainty is not None or settings.probabilities
         self.channels = Channels.plan(cards, settings, mean=asked or resized)
         self._settings = settings
         self._classes = [card.classes for card in cards]
         self._asked = asked
+        self._of_logits = of_logits
         self._slots, self._known = _union(cards)
 
     def empty(self, shape: tuple[int, int, int]) -> Maps:
@@ -99,21 +107,41 @@ class Reducer:
             tuple(np.empty((n, *shape), np.float32) for n in counts if handed_on),
         )
 
+    def background(self, shape: tuple[int, int, int]) -> Maps:
+        """Maps of a shape without any organ, of which they are sure."""
+        maps = self.empty(shape)
+        for array in maps.arrays():
+            array.fill(0)
+        for prob in maps.probabilities:
+            prob[0] = 1
+        return maps
+
     def fields(self, sums: Tensor) -> Tensor:
-        """Probabilities (and variances) from weighted sums; channels as in the pass."""
+        """What is interpolated, from weighted sums; channels as in the pass.
+
+        Probabilities, or logits where the models want that, and variances.
+        """
+        means = self._means(sums)
+        return means if self._of_logits else self._probable(means)
+
+    def _means(self, sums: Tensor) -> Tensor:
         assert self.channels.weight is not None
-        fields = sums[: self.channels.weight] / sums[self.channels.weight]
+        return sums[: self.channels.weight] / sums[self.channels.weight]
+
+    def _probable(self, means: Tensor) -> Tensor:
         for part in self.channels.logits:
-            fields[part] = fields[part].softmax(dim=0)
-        return fields
+            means[part] = means[part].softmax(dim=0)
+        return means
 
     def from_sums(self, sums: Tensor) -> Maps:
         """Reduce weighted sums (channel, z, y, x)."""
-        fields = self.fields(sums) if self._asked else None
+        fields = self._probable(self._means(sums)) if self._asked else None
         return self._maps(sums, fields)
 
     def from_fields(self, fields: Tensor) -> Maps:
-        """Reduce probabilities (channel, z, y, x)."""
+        """Reduce interpolated `fields` (channel, z, y, x)."""
+        if self._of_logits and self._asked:
+            return self._maps(fields, self._probable(fields.clone()))
         return self._maps(fields, fields)
 
     def _maps(self, scores: Tensor, fields: Tensor | None) -> Maps:

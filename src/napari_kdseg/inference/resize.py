@@ -2,18 +2,33 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from napari_kdseg.volumes.resampling import linear_taps
+from napari_kdseg.volumes.resampling import linear_taps, nearest_taps
 from napari_kdseg.volumes.volume import Box
 
 
 class Taps:
-    """The two neighbours of each wanted voxel along an axis, and the upper's weight."""
+    """The two neighbours of each wanted voxel along an axis, and the upper's weight.
 
-    def __init__(self, size: int, target: int, wanted: slice, device: str) -> None:
+    Along the axis ``nearest`` both are the nearest one.
+    """
+
+    def __init__(
+        self,
+        axis: int,
+        size: int,
+        target: int,
+        wanted: slice,
+        nearest: int | None,
+        device: str,
+    ) -> None:
         lower, upper, weight = linear_taps(size, target, wanted)
+        if axis == nearest:
+            lower = upper = nearest_taps(size, target, wanted)
+            weight = np.zeros_like(weight)
         self.lower = torch.from_numpy(lower).to(device)
         self.upper = torch.from_numpy(upper).to(device)
         self.weight = torch.from_numpy(weight).to(device)
@@ -33,6 +48,8 @@ class PlaneResizer:
         Which voxels of each are at hand, and are wanted.
     device
         Where the planes lie.
+    nearest
+        Axis along which the nearest voxel is taken over; None: none.
     """
 
     def __init__(
@@ -43,14 +60,14 @@ class PlaneResizer:
         box: Box,
         wanted: Box,
         device: str,
+        nearest: int | None = None,
     ) -> None:
-        lower, upper, weight = linear_taps(shape[0], target[0], wanted[0])
-        along_z = (lower.tolist(), upper.tolist(), weight.tolist())
-        self._along_z = list(zip(*along_z, strict=True))
-        self._y, self._x = (
-            Taps(size, goal, span, device)
-            for size, goal, span in zip(shape[1:], target[1:], wanted[1:], strict=True)
+        z, self._y, self._x = (
+            Taps(axis, *sizes, nearest, device)
+            for axis, sizes in enumerate(zip(shape, target, wanted, strict=True))
         )
+        along_z = (z.lower.tolist(), z.upper.tolist(), z.weight.tolist())
+        self._along_z = list(zip(*along_z, strict=True))
         self._corner = (box[1].start, box[2].start)
         self._kept: dict[int, Tensor] = {}
 

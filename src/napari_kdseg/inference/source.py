@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from napari_kdseg.inference.plan import Pass, Sizes
 from napari_kdseg.inference.tiling import Lattice, Span, Window
 from napari_kdseg.volumes.intensity import IntensityParameters
+from napari_kdseg.volumes.nnunet import prepare_whole
 from napari_kdseg.volumes.preprocessing import Frame
 from napari_kdseg.volumes.resampling import source_box
 from napari_kdseg.volumes.volume import Box, Volume, VoxelArray
@@ -128,8 +129,7 @@ class Source:
                 starts, self.tile, self.frame.model.shape, strict=True
             )
         ]
-        box = (inside[0], inside[1], inside[2])
-        block = self.frame.read(self.data, self.parameters, box)
+        block = self._block((inside[0], inside[1], inside[2]))
         if block.shape[1:] == self.tile:
             return block
         padded = np.full((len(block), *self.tile), self.pad_value, np.float32)
@@ -139,6 +139,24 @@ class Source:
         )
         padded[(slice(None), *where)] = block
         return padded
+
+    def _block(self, box: Box) -> NDArray[np.float32]:
+        """Voxels of the model's frame."""
+        return self.frame.read(self.data, self.parameters, box)
+
+
+@dataclass(frozen=True)
+class PreparedSource(Source):
+    """A volume that is in the model's frame already, as nnU-Net prepares it: whole."""
+
+    @classmethod
+    def of(cls, volume: Volume, frame: Frame, sweep: Pass) -> "PreparedSource":
+        """Prepare a volume that is cut to what is not 0."""
+        data = prepare_whole(volume, frame, sweep.preprocessing.intensity)
+        return cls(data, frame, (), sweep.tile, sweep.preprocessing.pad_value)
+
+    def _block(self, box: Box) -> NDArray[np.float32]:
+        return np.asarray(self.data[(slice(None), *box)])
 
 
 def _touched(lattice: Lattice, tile: Sizes, shape: Sizes) -> Box:

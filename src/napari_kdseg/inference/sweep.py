@@ -9,7 +9,7 @@ from torch import Tensor
 from napari_kdseg.errors import StopRequested
 from napari_kdseg.inference.blending import Blender, Finished, importance
 from napari_kdseg.inference.forward import Forward
-from napari_kdseg.inference.plan import Pass
+from napari_kdseg.inference.plan import LEAST_PLANES, Pass
 from napari_kdseg.inference.reduce import Maps, Reducer, joined, pieces
 from napari_kdseg.inference.resize import PlaneResizer
 from napari_kdseg.inference.source import Source
@@ -76,6 +76,7 @@ class ResizingCollector:
             box=box,
             wanted=wanted,
             device=device,
+            nearest=frame.thick[1],
         )
         self._next = wanted[0].start
         self._planes: Tensor | None = None
@@ -134,7 +135,8 @@ class Sweep:
         self._forward, self._reducer = forward, reducer
         self._batch = sweep.batch
         self._device = forward.device
-        self._weights = importance(sweep.tile, sweep.blending).to(forward.device)
+        weights = importance(sweep.tile, sweep.blending, sweep.placing)
+        self._weights = weights.to(forward.device)
 
     def slabs(self, wanted: Box, hooks: Hooks) -> Iterator[Slab]:
         """Go over the volume; slabs follow one another along z.
@@ -209,6 +211,42 @@ class Sweep:
             if len(batch) == 1:
                 raise
             return None
+
+
+def surrounded(
+    slabs: Iterator[Slab], reducer: Reducer, inner: Box, wanted: Box
+) -> Iterator[Slab]:
+    """Slabs of a crop, with background around them.
+
+    Parameters
+    ----------
+    slabs
+        Of the crop, whose planes they count; none where `inner` is empty.
+    reducer
+        Knows what background is.
+    inner, wanted
+        What the slabs cover and what is wanted, both in the oriented source.
+    """
+    sides = [span.stop - span.start for span in wanted[1:]]
+    face = tuple(
+        slice(part.start - whole.start, part.stop - whole.start)
+        for part, whole in zip(inner[1:], wanted[1:], strict=True)
+    )
+
+    def empty(start: int, stop: int) -> Iterator[Slab]:
+        for first in range(start, stop, LEAST_PLANES):
+            planes = slice(first, min(first + LEAST_PLANES, stop))
+            shape = (planes.stop - first, sides[0], sides[1])
+            yield Slab(planes, reducer.background(shape))
+
+    reached = inner[0].start
+    yield from empty(wanted[0].start, reached)
+    for slab in slabs:
+        maps = reducer.background((slab.maps.depth, sides[0], sides[1]))
+        maps.put((slice(None), face[0], face[1]), slab.maps)
+        yield Slab(slice(reached, reached + slab.maps.depth), maps)
+        reached += slab.maps.depth
+    yield from empty(reached, wanted[0].stop)
 
 
 def needed_box(frame: Frame, wanted: Box) -> Box:

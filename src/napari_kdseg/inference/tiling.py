@@ -81,7 +81,24 @@ def starts(size: int, tile: int, overlap: float) -> tuple[int, ...]:
     return tuple(min(i * step, size - tile) for i in range(count))
 
 
-def spans(size: int, tile: int, overlap: float, wanted: slice) -> tuple[Span, ...]:
+def even_starts(size: int, tile: int, overlap: float) -> tuple[int, ...]:
+    """First voxel of every window along one axis, equally far apart but for rounding.
+
+    As nnU-Net places them (Isensee et al. 2021): as few as overlap by at least the
+    given part; the distance shrinks until the last one ends with the volume.
+    """
+    if tile >= size:
+        return (0,)
+    if tile == 1:  # slices, and not windows along this axis
+        return tuple(range(size))
+    count = math.ceil((size - tile) / (tile * (1 - overlap))) + 1
+    step = (size - tile) / (count - 1)
+    return tuple(round(step * i) for i in range(count))
+
+
+def spans(
+    size: int, tile: int, overlap: float, wanted: slice, *, even: bool = False
+) -> tuple[Span, ...]:
     """The windows along one axis that touch the wanted voxels.
 
     Parameters
@@ -92,11 +109,14 @@ def spans(size: int, tile: int, overlap: float, wanted: slice) -> tuple[Span, ..
     wanted
         Voxels of the result, ``start`` and ``stop`` given; windows that touch none of
         them are left out, so a preview costs what it shows.
+    even
+        Whether they lie as in `even_starts`.
     """
+    place = even_starts if even else starts
     before = max(tile - size, 0) // 2
     clipped = (
         Span(first, max(first, wanted.start), min(first + tile, wanted.stop))
-        for first in (start - before for start in starts(size, tile, overlap))
+        for first in (start - before for start in place(size, tile, overlap))
     )
     return tuple(span for span in clipped if span.low < span.high)
 

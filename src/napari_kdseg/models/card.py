@@ -1,8 +1,8 @@
 """The card of a model: everything about it but the weights, checked when read."""
 
 import re
-from collections.abc import Sequence
-from typing import Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import (
     BaseModel,
@@ -12,11 +12,17 @@ from pydantic import (
     PositiveFloat,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
 from napari_kdseg.errors import ModelError
-from napari_kdseg.models.parameters import CLASSIFIERS, NetworkSpec, parameters_of
+from napari_kdseg.models.parameters import (
+    CLASSIFIERS,
+    NetworkSpec,
+    multiples,
+    parameters_of,
+)
 from napari_kdseg.volumes.labels import LabelSet
 from napari_kdseg.volumes.preprocessing import Preprocessing
 from napari_kdseg.volumes.volume import Grid
@@ -59,6 +65,38 @@ class Tiling(_Part):
         "gaussian", description="weights of a tile's logits, or all the same"
     )
     batch: int = Field(1, ge=1, description="tiles that go through the network at once")
+    placing: Literal["monai", "nnunet"] = Field(
+        "monai",
+        description="where tiles lie and how a gaussian falls off: as MONAI's, the "
+        "last pulled back, or as nnU-Net's, spread evenly",
+    )
+    mirror: tuple[int, ...] = Field(
+        (),
+        description="axes, 0 the first of a tile, that are mirrored; logits of all "
+        "ways to mirror are averaged, which takes 2, 4 or 8 times as long",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_what_says_nothing(
+        self, handler: Callable[["Tiling"], dict[str, Any]]
+    ) -> dict[str, Any]:
+        # Settings that came later leave the fingerprints of older models as they were.
+        values = handler(self)
+        if self.placing == "monai":
+            values.pop("placing", None)
+        if not self.mirror:
+            values.pop("mirror", None)
+        return values
+
+    @model_validator(mode="after")
+    def _mirrors_its_axes(self) -> "Tiling":
+        axes = set(self.mirror)
+        if len(axes) < len(self.mirror) or not axes <= set(range(len(self.tile_vox))):
+            raise ValueError(
+                f"mirror is {list(self.mirror)}; a tile has the axes 0 to "
+                f"{len(self.tile_vox) - 1}, each at most once"
+            )
+        return self
 
     @field_validator("tile_vox")
     @classmethod
@@ -209,6 +247,7 @@ class ModelCard(_Part):
             )
         self._check_tile()
         self._check_classifier()
+        self._check_scheme()
         if (self.role == "composite") != (self.coarse_to_fine is not None):
             raise ValueError(
                 f"the role is {self.role} and coarse_to_fine is "
@@ -235,6 +274,15 @@ class ModelCard(_Part):
                 "and no other model has either"
             )
 
+    def _check_scheme(self) -> None:
+        if self.preprocessing.scheme != "nnunet":
+            return
+        if self.role in ("composite", "quality-classifier"):
+            raise ValueError(
+                f"the role is {self.role} and preprocessing.scheme nnunet; that scheme "
+                "is for a model that predicts alone"
+            )
+
     def _check_tile(self) -> None:
         parameters, tile = parameters_of(self.network), self.tiling.tile_vox
         if parameters.dimensions != self.dimensions:
@@ -242,10 +290,11 @@ class ModelCard(_Part):
                 f"tiling.tile_vox has {self.dimensions} sizes and the network is "
                 f"{parameters.dimensions}D; both must agree"
             )
-        if any(size % parameters.divisor for size in tile):
+        divisors = parameters.divisors
+        if any(size % by for size, by in zip(tile, divisors, strict=True)):
             raise ValueError(
                 f"tiling.tile_vox is {list(tile)}; this network takes multiples of "
-                f"{parameters.divisor}"
+                f"{multiples(divisors)}"
             )
 
     def check_fits(self, scan: ScannedGrid, name: str = "") -> None:
@@ -323,6 +372,17 @@ class ModelCard(_Part):
         if self.calibration is not None:
             found["calibration"] = self.calibration.model_dump(mode="json")
         return found
+
+
+def portable_card(card: ModelCard) -> dict[str, JsonValue]:
+    """Give the card as JSON values for a file of another form, without the recipe.
+
+    A recipe names folders of the computer it ran on, and files of other forms travel.
+    """
+    provenance = card.provenance.model_copy(update={"recipe": None})
+    named = card.model_copy(update={"provenance": provenance})
+    found: dict[str, JsonValue] = named.model_dump(mode="json")
+    return found
 
 
 def in_words(card: ModelCard, fingerprint: str) -> str:

@@ -5,7 +5,8 @@ network's settings but not torch, so they stand here and the networks stand in
 `napari_kdseg.models.networks`. Both registries have the same names.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -46,6 +47,11 @@ class NetworkParameters(BaseModel):
     def divisor(self) -> int:
         """Sizes of the input must be multiples of this."""
         raise NotImplementedError
+
+    @property
+    def divisors(self) -> tuple[int, ...]:
+        """The same by axis, (z,) y, x, for networks that halve some axes less often."""
+        return (self.divisor,) * self.dimensions
 
 
 class UNetParameters(NetworkParameters):
@@ -160,6 +166,83 @@ class SEResUNetParameters(NetworkParameters):
         return self.blocks or tuple(range(1, self.stages + 1))
 
 
+class NnUNetParameters(NetworkParameters):
+    """Settings of the U-Nets that nnU-Net v2 plans: by stage, and by axis."""
+
+    dimensions: Literal[2, 3] = Field(3, description="2: slices (y, x); 3: volumes")
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (32, 64, 128, 256, 320), description="channels by stage, finest first"
+    )
+    kernels: tuple[tuple[int, ...], ...] | None = Field(
+        None, description="sizes of the convolutions by stage and axis; none: all 3"
+    )
+    strides: tuple[tuple[int, ...], ...] | None = Field(
+        None, description="of the stages by axis, the first all 1; none: then all 2"
+    )
+    encoder: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None, description="convolutions, or residual blocks, by stage; none: 2 each"
+    )
+    decoder: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None, description="convolutions by stage, coarsest first; none: 2 each"
+    )
+    residual: bool = Field(default=False, description="an encoder of residual blocks")
+    bias: bool = Field(default=True, description="convolutions before a norm have one")
+    members: int = Field(
+        1, ge=1, le=10, description="networks of this shape whose logits are averaged"
+    )
+
+    @model_validator(mode="after")
+    def _one_entry_a_stage(self) -> "NnUNetParameters":
+        stages = len(self.widths)
+        if stages < 2:
+            raise ValueError("widths has one stage; a U-Net has at least two")
+        wanted = {"kernels": stages, "strides": stages, "encoder": stages}
+        for name, count in (wanted | {"decoder": stages - 1}).items():
+            given = getattr(self, name)
+            if given is not None and len(given) != count:
+                raise ValueError(f"{name} has {len(given)} entries and needs {count}")
+        return self
+
+    @model_validator(mode="after")
+    def _sizes_by_axis(self) -> "NnUNetParameters":
+        for name in ("kernels", "strides"):
+            for sizes in getattr(self, name) or ():
+                if len(sizes) != self.dimensions or min(sizes) < 1:
+                    raise ValueError(
+                        f"{name} has {list(sizes)}; a stage has {self.dimensions} "
+                        "sizes, all above 0"
+                    )
+        if any(size % 2 == 0 for sizes in self.kernels or () for size in sizes):
+            raise ValueError("kernels has an even size; they are odd, so that they fit")
+        if self.strides is not None and set(self.strides[0]) != {1}:
+            raise ValueError("strides begins with another stage than one of all 1")
+        return self
+
+    @property
+    def kernels_by_stage(self) -> tuple[tuple[int, ...], ...]:
+        """Sizes of the convolutions, finest stage first."""
+        return self.kernels or ((3,) * self.dimensions,) * len(self.widths)
+
+    @property
+    def strides_by_stage(self) -> tuple[tuple[int, ...], ...]:
+        """What each stage divides the sizes by, finest first."""
+        rest = len(self.widths) - 1
+        axes = self.dimensions
+        return self.strides or ((1,) * axes, *((2,) * axes for _ in range(rest)))
+
+    @property
+    def divisors(self) -> tuple[int, ...]:
+        """Each axis has strides of its own."""
+        return tuple(
+            math.prod(axis) for axis in zip(*self.strides_by_stage, strict=True)
+        )
+
+    @property
+    def divisor(self) -> int:
+        """What suits every axis."""
+        return math.lcm(*self.divisors)
+
+
 class QualityParameters(NetworkParameters):
     """Settings of the classifier that tells good slices from bad."""
 
@@ -174,11 +257,59 @@ class QualityParameters(NetworkParameters):
         return 32
 
 
+class OnnxParameters(NetworkParameters):
+    """Settings of a network that another tool wrote as ONNX."""
+
+    dimensions: Literal[2, 3] = Field(3, description="2: slices (y, x); 3: volumes")
+    graph_bytes: int = Field(ge=1, description="size of the file in the weights")
+    steps: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None, description="what sizes must be multiples of, (z,) y, x; none: 1"
+    )
+    input_name: str = Field("image", description="what the file calls the image")
+    xyz: bool = Field(default=False, description="its axes are x, y, z, as MONAI's")
+
+    @property
+    def divisors(self) -> tuple[int, ...]:
+        """What was given."""
+        return self.steps or (1,) * self.dimensions
+
+    @property
+    def divisor(self) -> int:
+        """What suits every axis."""
+        return math.lcm(*self.divisors)
+
+
+class MonaiParameters(NetworkParameters):
+    """Settings of a network of MONAI's own, with its own arguments."""
+
+    dimensions: Literal[2, 3] = Field(3, description="2: slices (y, x); 3: volumes")
+    kind: Literal[
+        "UNet", "BasicUNet", "DynUNet", "SegResNet", "AttentionUnet", "VNet"
+    ] = Field(description="class of monai.networks.nets")
+    arguments: dict[str, JsonValue] = Field(
+        default_factory=dict, description="but for dimensions and channels"
+    )
+    step: int = Field(16, ge=1, description="what sizes must be multiples of")
+
+    @property
+    def divisor(self) -> int:
+        """What was given."""
+        return self.step
+
+
 PARAMETERS: dict[str, type[NetworkParameters]] = {
     "unet": UNetParameters,
     "resnet18-unet": ResNetUNetParameters,
     "se_resunet": SEResUNetParameters,
+    "nnunet": NnUNetParameters,
 }
+
+
+IMPORTED: dict[str, type[NetworkParameters]] = {
+    "onnx": OnnxParameters,
+    "monai": MonaiParameters,
+}
+"""Networks of other tools, which predict and are not trained here."""
 
 
 CLASSIFIERS: dict[str, type[NetworkParameters]] = {
@@ -196,7 +327,7 @@ def parameters_of(spec: NetworkSpec) -> NetworkParameters:
         When there is no such network or no such setting, naming those there are, or
         when a value breaks its limits.
     """
-    form = PARAMETERS.get(spec.name) or CLASSIFIERS.get(spec.name)
+    form = (PARAMETERS | IMPORTED | CLASSIFIERS).get(spec.name)
     if form is None:
         raise ModelError(
             f"There is no network {spec.name!r}; choose one of {', '.join(PARAMETERS)}."
@@ -216,3 +347,9 @@ def parameters_of(spec: NetworkSpec) -> NetworkParameters:
         raise ModelError(
             f"The network {spec.name} cannot have {found}: {first['msg']}."
         ) from error
+
+
+def multiples(divisors: Sequence[int]) -> str:
+    """Say what sizes must be multiples of: one number, or one an axis."""
+    alike = len(set(divisors)) == 1
+    return str(divisors[0]) if alike else " x ".join(str(by) for by in divisors)

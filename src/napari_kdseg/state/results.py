@@ -116,6 +116,15 @@ def classes_of_file(path: Path, part: str | None = None) -> LabelSet | None:
         return None
 
 
+def source_of_prediction(path: Path) -> Path | None:
+    """The scan that the record beside a prediction names; None where there is none."""
+    try:
+        record = json.loads((path.parent / "prediction.json").read_text("utf-8"))
+        return Path(record["source"][0]["path"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
 def labels_of(
     result: Result,
     case: str,

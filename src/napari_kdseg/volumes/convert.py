@@ -250,7 +250,7 @@ def _write_resampled(
         kind: Kind = "labels" if is_labels else "image"
         write_pyramid(work.target, header, pieces, kind=kind, labels=known)
     elif is_labels:
-        write_labels(work.target, data[0], header.grid, known)
+        write_labels(work.target, data[0], header.grid, known, of=(onto, None))
     else:
         write_volume(work.target, data, header.grid, channels=header.channels)
     work.on_progress(work.planes(), work.planes())

@@ -8,11 +8,17 @@ tile at hand becomes float32.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float32
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    model_serializer,
+    model_validator,
+)
 
 from napari_kdseg.errors import VolumeError
 from napari_kdseg.volumes.volume import VoxelArray, chunks_of
@@ -26,11 +32,14 @@ class Intensity(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["window", "zscore", "window_zscore", "percentile", "none"] = Field(
+    kind: Literal[
+        "window", "zscore", "window_zscore", "percentile", "standard", "none"
+    ] = Field(
         "zscore",
         description="window: low..high to -1..1, clipped; percentile: the same between "
         "two percentiles; zscore: mean 0, standard deviation 1; window_zscore: clipped "
-        "to low..high, then zscore; none: as they are",
+        "to low..high, then zscore; standard: clipped, then by the mean and deviation "
+        "given here; none: as they are",
     )
     low: float = Field(
         -325.0, description="window: the value that becomes -1; lower ones are clipped"
@@ -50,6 +59,19 @@ class Intensity(BaseModel):
         "keep 0 at 0 (skull-stripped brains)",
     )
     offset: float = Field(0.0, description="added to the stored values first")
+    mean: float = Field(0.0, description="standard: the value that becomes 0")
+    deviation: float = Field(1.0, gt=0, description="standard: what becomes 1")
+
+    @model_serializer(mode="wrap")
+    def _without_what_says_nothing(
+        self, handler: Callable[["Intensity"], dict[str, Any]]
+    ) -> dict[str, Any]:
+        # Settings that came later leave the fingerprints of older models as they were.
+        values = handler(self)
+        if self.kind != "standard":
+            values.pop("mean", None)
+            values.pop("deviation", None)
+        return values
 
     @model_validator(mode="after")
     def _order(self) -> "Intensity":
@@ -127,6 +149,8 @@ def _fit(data: VoxelArray, channel: int, rule: Intensity) -> IntensityParameters
         return IntensityParameters(-rule.offset, 1.0, 0.0, None, zero_stays=False)
     if rule.kind == "window":
         return _between(*_window(rule), rule)
+    if rule.kind == "standard":
+        return _standard(rule)
     if rule.kind == "percentile":
         low, high = _percentiles(data, channel, rule)
         return _between(low, high, rule)
@@ -143,6 +167,14 @@ def _fit(data: VoxelArray, channel: int, rule: Intensity) -> IntensityParameters
 def _window(rule: Intensity) -> tuple[float, float]:
     """The window in stored values."""
     return rule.low - rule.offset, rule.high - rule.offset
+
+
+def _standard(rule: Intensity) -> IntensityParameters:
+    low, high = (
+        (limit - rule.mean) / rule.deviation for limit in (rule.low, rule.high)
+    )
+    centre, scale = rule.mean - rule.offset, 1 / rule.deviation
+    return IntensityParameters(centre, scale, 0.0, (low, high), zero_stays=False)
 
 
 def _between(low: float, high: float, rule: Intensity) -> IntensityParameters:

@@ -57,6 +57,16 @@ class Orientation:
             grid.shape,
         )
 
+    def then(self, axes: tuple[int, int, int]) -> "Orientation":
+        """The same with the oriented axes in another order: new axis i is `axes[i]`."""
+        first, second, third = axes
+        order, flipped = self.order, self.flipped
+        return Orientation(
+            (order[first], order[second], order[third]),
+            (flipped[first], flipped[second], flipped[third]),
+            self.source_shape,
+        )
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """Voxels along z, y, x of the oriented array."""

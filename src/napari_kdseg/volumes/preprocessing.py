@@ -6,13 +6,20 @@ lost), grey values are scaled, and, where a model asks for it, voxels are resize
 and write by the tile.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from jaxtyping import Float32
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    model_serializer,
+    model_validator,
+)
 
 from napari_kdseg.errors import GridError, VolumeError
 from napari_kdseg.volumes.intensity import (
@@ -34,6 +41,7 @@ from napari_kdseg.volumes.resampling import (
     resampled_grid,
     resampled_shape,
     source_box,
+    thick_axes,
 )
 from napari_kdseg.volumes.volume import Box, Grid, Volume, VoxelArray
 
@@ -78,6 +86,12 @@ def _voxels(value: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
     return value
 
 
+def _permuted(value: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
+    if value is not None and sorted(value) != [0, 1, 2]:
+        raise ValueError(f"axes is {value}; it is 0, 1 and 2 in some order.")
+    return value
+
+
 class Preprocessing(BaseModel):
     """What a model wants done to a volume before it looks at it."""
 
@@ -108,6 +122,26 @@ class Preprocessing(BaseModel):
     pad_value: float = Field(
         0.0, description="the scaled value that stands outside the volume"
     )
+    scheme: Literal["tiles", "nnunet"] = Field(
+        "tiles",
+        description="tiles: piece by piece, linear; nnunet: as nnU-Net v2 does it, the "
+        "volume whole: cropped to what is not 0, cubic, logits brought back",
+    )
+    axes: Annotated[tuple[int, int, int] | None, AfterValidator(_permuted)] = Field(
+        None,
+        description="nnunet: for each axis of the model the stored one, 0 1 2: z y x",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_what_says_nothing(
+        self, handler: Callable[["Preprocessing"], dict[str, Any]]
+    ) -> dict[str, Any]:
+        # Settings that came later leave the fingerprints of older models as they were.
+        values = handler(self)
+        if self.scheme == "tiles":
+            values.pop("scheme", None)
+            values.pop("axes", None)
+        return values
 
     @model_validator(mode="after")
     def _one_way_to_resize(self) -> "Preprocessing":
@@ -116,7 +150,16 @@ class Preprocessing(BaseModel):
                 "spacing_mm and resize_vox are both given; a volume is resized to a "
                 "voxel size or to a number of voxels. Leave one out."
             )
+        if self.scheme == "tiles" and self.axes is not None:
+            raise ValueError("axes is given and the scheme is tiles; leave axes out")
+        if self.scheme == "nnunet" and self.resize_vox is not None:
+            raise ValueError("resize_vox is given; the scheme nnunet takes spacing_mm")
         return self
+
+    def turn(self, grid: Grid) -> Orientation:
+        """Find the way from a grid's axes to the model's."""
+        turn = Orientation.between(grid, self.orientation)
+        return turn if self.axes is None else turn.then(self.axes)
 
 
 @dataclass(frozen=True)
@@ -131,18 +174,23 @@ class Frame:
     """What the network sees: `oriented`, resized where the model asks for it."""
     orientation: Orientation
     """The turn between `source` and `oriented`."""
+    thick: tuple[int | None, int | None] = (None, None)
+    """Axes along which voxels are taken over, not interpolated: there, and back."""
 
     @classmethod
     def of(cls, grid: Grid, preprocessing: Preprocessing) -> "Frame":
         """Plan the way from a grid to a model's frame."""
-        turn = Orientation.between(grid, preprocessing.orientation)
+        turn = preprocessing.turn(grid)
         oriented = turn.grid(grid)
         shape = preprocessing.resize_vox or oriented.shape
         if preprocessing.spacing_mm is not None:
             shape = resampled_shape(oriented, preprocessing.spacing_mm)
         if shape == oriented.shape:
             return cls(grid, oriented, oriented, turn)
-        return cls(grid, oriented, resampled_grid(oriented, shape), turn)
+        thick: tuple[int | None, int | None] = (None, None)
+        if preprocessing.scheme == "nnunet":
+            thick = thick_axes(oriented.spacing_mm, preprocessing.spacing_mm)
+        return cls(grid, oriented, resampled_grid(oriented, shape), turn, thick)
 
     @property
     def is_resampled(self) -> bool:
@@ -248,7 +296,7 @@ def prepare(volume: Volume, preprocessing: Preprocessing) -> Prepared:
     Raises
     ------
     VolumeError
-        When channels and intensity settings do not fit.
+        When channels and intensity settings do not fit, or the scheme is nnU-Net's.
     """
     frame = Frame.of(volume.grid, preprocessing)
     data = np.empty((volume.data.shape[0], *frame.model.shape), dtype=np.float32)
@@ -279,8 +327,14 @@ def prepared_slabs(
     Raises
     ------
     VolumeError
-        When channels and intensity settings do not fit.
+        When channels and intensity settings do not fit, or the scheme is nnU-Net's.
     """
+    if preprocessing.scheme == "nnunet":
+        raise VolumeError(
+            f"{volume.name} would be prepared as nnU-Net does it, which is for "
+            "predicting with a whole imported model alone. Predict with it first, and "
+            "use the folder of predictions."
+        )
     parameters = fit_intensity(volume.data, preprocessing.intensity, volume.name)
     for span in slabs_of(frame.model.shape, volume.data.shape[0]):
         height, width = frame.model.shape[1:]

@@ -15,6 +15,8 @@ from napari_kdseg.volumes.volume import Box, Grid
 
 Indices = Int[np.ndarray, " voxels"]
 
+_THICK = 3.0
+
 
 def resampled_grid(grid: Grid, shape: tuple[int, int, int]) -> Grid:
     """Give the grid that fills the same space with another number of voxels."""
@@ -124,6 +126,29 @@ def interpolate_linear(
         low += high
         block = low
     return block
+
+
+def thick_axes(
+    source_mm: Sequence[float], target_mm: Sequence[float | None] | None
+) -> tuple[int | None, int | None]:
+    """Find the axis that nnU-Net does not interpolate along, there and on the way back.
+
+    Where slices lie more than three times as far apart as pixels, before or else after
+    resampling, voxels of that axis are taken over from the nearest.
+    """
+    wanted = [
+        own if asked is None else asked
+        for own, asked in zip(source_mm, target_mm or (None,) * 3, strict=True)
+    ]
+    return _thick(source_mm, wanted), _thick(wanted, source_mm)
+
+
+def _thick(before_mm: Sequence[float], after_mm: Sequence[float]) -> int | None:
+    for spacing in (before_mm, after_mm):
+        if max(spacing) / min(spacing) > _THICK:
+            axes = [i for i, size in enumerate(spacing) if size == max(spacing)]
+            return axes[0] if len(axes) == 1 else None
+    return None
 
 
 def resample_nearest(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:

@@ -336,13 +336,13 @@ def checked(config: Config, cases: Cases) -> Cases:
     ModelError, RecipeError
         As `given_by_class` and `check_widths`.
     """
-    teachers = given(config, cases.classes).values()
-    for teacher in teachers:
+    teachers = given(config, cases.classes)
+    for organ, teacher in teachers.items():
         if isinstance(teacher, Path):
             asked = [*cases.training, *cases.unlabelled, *cases.validation]
-            soft_labels.check_predictions(teacher, asked)
+            soft_labels.check_predictions(teacher, asked, (organ,))
     student = new_network(config, cases, Target(cases.classes, Path(), "student", ""))
-    models = [teacher for teacher in teachers if isinstance(teacher, Model)]
+    models = [one for one in teachers.values() if isinstance(one, Model)]
     check_widths(student, models, config.distillation.levels)
     return cases
 

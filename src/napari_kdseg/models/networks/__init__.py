@@ -6,6 +6,7 @@ from torch import nn
 
 from napari_kdseg.errors import ModelError
 from napari_kdseg.models.networks.network import SegmentationNetwork
+from napari_kdseg.models.networks.nnunet import NnUNet
 from napari_kdseg.models.networks.se_resunet import SEResUNet
 from napari_kdseg.models.networks.unet import UNet
 from napari_kdseg.models.parameters import PARAMETERS, NetworkSpec, parameters_of
@@ -33,10 +34,33 @@ def _resnet18_quality(
     return QualityNetwork(dimensions, in_channels, out_channels, width=width)
 
 
+def _onnx(
+    in_channels: int, out_channels: int, **settings: object
+) -> SegmentationNetwork:
+    from napari_kdseg.models.networks.imported import OnnxNetwork
+
+    return OnnxNetwork(in_channels, out_channels, **settings)
+
+
+def _monai(
+    in_channels: int, out_channels: int, **settings: object
+) -> SegmentationNetwork:
+    from napari_kdseg.models.networks.imported import MonaiNetwork
+
+    return MonaiNetwork(in_channels, out_channels, **settings)
+
+
 NETWORKS: dict[str, Callable[..., SegmentationNetwork]] = {
     "unet": UNet,
     "resnet18-unet": _resnet18_unet,
     "se_resunet": SEResUNet,
+    "nnunet": NnUNet,
+}
+
+
+IMPORTED: dict[str, Callable[..., SegmentationNetwork]] = {
+    "onnx": _onnx,
+    "monai": _monai,
 }
 
 
@@ -65,12 +89,13 @@ def build(
         When there is no such network or setting, or a value breaks its limits.
     """
     parameters = parameters_of(spec).model_dump()
-    if spec.name not in NETWORKS:
+    known = NETWORKS | IMPORTED
+    if spec.name not in known:
         raise ModelError(
             f"The network {spec.name} judges slices and segments nothing; choose one "
             f"of {', '.join(PARAMETERS)}."
         )
-    return NETWORKS[spec.name](
+    return known[spec.name](
         in_channels=in_channels, out_channels=out_channels, **parameters
     )
 

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from napari_kdseg.errors import ModelError
+from napari_kdseg.models.parameters import multiples
 
 
 class SegmentationNetwork(nn.Module, ABC):
@@ -35,6 +36,11 @@ class SegmentationNetwork(nn.Module, ABC):
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.divisor = divisor
+
+    @property
+    def divisors(self) -> tuple[int, ...]:
+        """The divisor by axis, (z,) y, x."""
+        return (self.divisor,) * self.dimensions
 
     def forward(self, x: Float[Tensor, "B C *S"]) -> Float[Tensor, "B K *S"]:
         """Give the logits of each class at each voxel.
@@ -87,17 +93,19 @@ class SegmentationNetwork(nn.Module, ABC):
             )
         sizes = tuple(x.shape[2:])
         shown = " x ".join(str(size) for size in sizes)
-        if any(size % self.divisor for size in sizes):
+        divisors = self.divisors
+        if any(size % by for size, by in zip(sizes, divisors, strict=True)):
             raise ModelError(
                 f"The image has {shown} voxels; this network takes multiples of "
-                f"{self.divisor}. Choose another patch or tile, or fewer stages."
+                f"{multiples(divisors)}. Choose another patch or tile, or fewer stages."
             )
         # A norm over a single value is 0 whatever the image shows; torch refuses it.
-        if math.prod(size // self.divisor for size in sizes) < 2:
+        reduced = (size // by for size, by in zip(sizes, divisors, strict=True))
+        if math.prod(reduced) < 2:
             raise ModelError(
-                f"The image has {shown} voxels, of which {self.divisor}-fold reduction "
-                "leaves fewer than two; the deepest stage needs at least two. Choose a "
-                "larger patch or tile, or fewer stages."
+                f"The image has {shown} voxels, of which {multiples(divisors)}-fold "
+                "reduction leaves fewer than two; the deepest stage needs at least "
+                "two. Choose a larger patch or tile, or fewer stages."
             )
 
     def _check_level(self, level: int, levels: int) -> None:

@@ -296,7 +296,12 @@ def write_volume(
 
 
 def write_labels(
-    path: Path, array: VoxelArray, grid: Grid, labels: LabelSet | None
+    path: Path,
+    array: VoxelArray,
+    grid: Grid,
+    labels: LabelSet | None,
+    *,
+    of: tuple[Path, str | None] | None = None,
 ) -> None:
     """Write labels so that the file is complete, or not there at all.
 
@@ -311,6 +316,9 @@ def write_labels(
         Where the voxels lie.
     labels
         The classes, to check the values against and, where the format can, to keep.
+    of
+        The scan they were drawn on, and which part of it. A DICOM segmentation refers
+        to it; other formats do not.
 
     Raises
     ------
@@ -328,7 +336,11 @@ def write_labels(
         loaded = np.asarray(whole[0])
         largest = max(values_in(loaded, str(path)), default=0)
         whole = loaded.astype(smallest_dtype(largest))[np.newaxis]
-    _written(path, partial(_format(path).write_labels, path, whole, grid, labels))
+    write = partial(_format(path).write_labels, path, whole, grid, labels)
+    writes_of = getattr(_format(path), "write_labels_of", None)
+    if of is not None and writes_of is not None:
+        write = partial(writes_of, path, whole, grid, labels, of)
+    _written(path, write)
 
 
 def files_of(path: Path) -> tuple[Path, ...]:

@@ -31,7 +31,7 @@ from napari_kdseg.volumes.formats.dicom_series import (
 from napari_kdseg.volumes.formats.header import Header
 from napari_kdseg.volumes.formats.voxels import LazyVoxels, guarded
 from napari_kdseg.volumes.labels import LabelSet
-from napari_kdseg.volumes.volume import Grid, VoxelArray
+from napari_kdseg.volumes.volume import Grid, VoxelArray, check_same_grid
 
 _INTEGERS = tuple(np.dtype(code) for code in ("u1", "i1", "i2", "u2", "i4", "u4", "i8"))
 
@@ -119,7 +119,7 @@ def write(path: Path, data: VoxelArray, grid: Grid, channels: tuple[str, ...]) -
 def write_labels(
     path: Path, data: VoxelArray, grid: Grid, labels: LabelSet | None
 ) -> None:
-    """Refuse: DICOM is not written.
+    """Refuse: a DICOM segmentation refers to a series, which is not given here.
 
     Raises
     ------
@@ -127,7 +127,57 @@ def write_labels(
         Always.
     """
     del data, grid, labels
-    _refuse_to_write(path, ".nii.gz, or .seg.nrrd to keep names and colours")
+    raise VolumeError(
+        f"{path} would be a DICOM segmentation, which refers to the DICOM series it "
+        "was drawn on. Save labels of a DICOM series so, name the series with --onto, "
+        "or save them as .seg.nrrd to keep names and colours."
+    )
+
+
+def is_series(path: Path, part: str | None = None) -> bool:
+    """Whether a path holds a DICOM series, and not something else."""
+    try:
+        return isinstance(_part(path, part), Series)
+    except VolumeError:
+        return False
+
+
+def write_labels_of(
+    path: Path,
+    data: VoxelArray,
+    grid: Grid,
+    labels: LabelSet | None,
+    series: tuple[Path, str | None],
+) -> None:
+    """Write labels as a DICOM segmentation of the series they were drawn on.
+
+    Parameters
+    ----------
+    path, data, grid, labels
+        As for other formats.
+    series
+        Folder or file, and which part of it.
+
+    Raises
+    ------
+    GridError
+        When the labels do not lie on the grid of the series.
+    VolumeError
+        When it is no series, or cannot be referred to.
+    """
+    from napari_kdseg.volumes.formats.dicom_seg_write import write_segmentation
+
+    source, part = series
+    chosen = _part(source, part)
+    if isinstance(chosen, Segments):
+        raise VolumeError(
+            f"{source} is a segmentation; another one refers to the series it was "
+            "drawn on. Give the series."
+        )
+    stack = chosen.stack(source)
+    fix = "A DICOM segmentation lies on the grid of its series; resample the labels."
+    check_same_grid(stack.grid, grid, source, path, fix)
+    write_segmentation(path, data, labels, stack.frames)
 
 
 @dataclass(frozen=True)

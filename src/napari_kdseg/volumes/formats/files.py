@@ -11,6 +11,7 @@ RESULT_ENDINGS = {
     "mha": (".mha", ".mha"),
     "tiff": (".ome.tif", ".ome.tif"),
     "ome-zarr": (".ome.zarr", ".ome.zarr"),
+    "dicom-seg": (".nii.gz", ".dcm"),
 }
 """Endings of images and of labels, by the name of a format that is written."""
 
