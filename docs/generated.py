@@ -66,35 +66,54 @@ def settings(method: str) -> str:
         "",
     ]
     schema = found["settings"]
-    for name, group, defaults in _groups("", schema, schema["$defs"], {}):
+    for name, group, defaults in _groups("", schema, schema["$defs"], {}, set()):
         lines += [f"## {name or 'The recipe'}", "", group.get("description", ""), ""]
-        lines += [
-            "| setting | value | default | meaning |",
-            "| --- | --- | --- | --- |",
-        ]
-        for key, field in group["properties"].items():
-            if name or key not in ELSEWHERE:
-                needed = key in group.get("required", ())
-                default = (
-                    "needed" if needed else defaults.get(key, field.get("default"))
-                )
-                lines.append(_row(f"{name}.{key}".strip("."), field, default))
+        lines += ["| setting | value | default | meaning |"]
+        lines += ["| --- | --- | --- | --- |"]
+        lines += _rows(name, group, schema["$defs"], defaults)
         lines.append("")
     return "\n".join(lines)
 
 
+def _rows(name: str, group: Schema, known: Schema, defaults: Schema) -> Iterator[str]:
+    """A row for each setting of a group."""
+    for key, field in group["properties"].items():
+        if not name and key in ELSEWHERE:
+            continue
+        default = f"`{_short(defaults.get(key, field.get('default')))}`"
+        if key in group.get("required", ()):
+            default = "needed"
+        elif _is_group(field):
+            default = "see below"
+        meaning = _meaning(field, known).replace("|", r"\|").replace("\n", " ")
+        full = f"{name}.{key}".strip(".")
+        yield f"| `{full}` | {_value(field)} | {default} | {meaning} |"
+
+
 def _groups(
-    name: str, group: Schema, known: Schema, defaults: Schema
+    name: str, group: Schema, known: Schema, defaults: Schema, listed: set[str]
 ) -> Iterator[tuple[str, Schema, Schema]]:
-    """A group of settings, and those within; each with its defaults."""
+    """A group of settings, and those within; each with its defaults.
+
+    What the entries of several lists have in common is told once.
+    """
     yield name, group, defaults
     for key, field in group["properties"].items():
         inner = _group_of(field, known)
-        if inner is None or (not name and key in ELSEWHERE):
+        entry = field.get("items", {}).get("$ref", "")
+        if inner is None or entry in listed or (not name and key in ELSEWHERE):
             continue
+        if entry:
+            listed.add(entry)
         default = defaults.get(key, field.get("default"))
         given = default if isinstance(default, dict) else {}
-        yield from _groups(f"{name}.{key}".strip("."), inner, known, given)
+        yield from _groups(f"{name}.{key}".strip("."), inner, known, given, listed)
+
+
+def _meaning(field: Schema, known: Schema) -> str:
+    """What a setting is for: its own words, or those of the group that it is."""
+    group = _group_of(field, known) or {}
+    return str(field.get("description") or group.get("description", ""))
 
 
 def _group_of(field: Schema, known: Schema) -> Schema | None:
@@ -104,14 +123,6 @@ def _group_of(field: Schema, known: Schema) -> Schema | None:
         if "properties" in inner:
             return dict(inner)
     return None
-
-
-def _row(name: str, field: Schema, default: Any) -> str:
-    words = default if default == "needed" else f"`{_short(default)}`"
-    if _is_group(field):
-        words = "see below"
-    meaning = field.get("description", "").replace("|", r"\|").replace("\n", " ")
-    return f"| `{name}` | {_value(field)} | {words} | {meaning} |"
 
 
 def _is_group(field: Schema) -> bool:
@@ -133,7 +144,8 @@ def _value(field: Schema) -> str:
     kind = field.get("type", "group" if "$ref" in field else "any")
     if kind == "array":
         inner = field.get("items") or (field.get("prefixItems") or [{}])[0]
-        return f"list of {_value(inner)}"
+        words = _value(inner)
+        return f"list of {'groups' if words == 'group' else words}"
     if kind == "null":
         return "none"
     words = "path" if field.get("format") == "path" else TYPES.get(kind, kind)

@@ -163,6 +163,23 @@ def test_extras_of_the_package_exist(page: str) -> None:
             assert set(extra.split(",")) <= set(project["optional-dependencies"])
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files_of_the_repository(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s#]+)[^)]*\)", text):
+        if "://" not in target and not is_made(ROOT / page, target):
+            assert ((ROOT / page).parent / target).exists(), target
+
+
+def is_made(page: Path, target: str) -> bool:
+    """Whether a link leads to a page that is written while the site is built."""
+    place = (page.parent / target).resolve()
+    reference = ROOT / "docs" / "reference"
+    return place == reference / "command-line.md" or place.parent == (
+        reference / "settings"
+    )
+
+
 # ---- what is run ----
 
 
