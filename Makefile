@@ -79,6 +79,7 @@ docs: $(VENV)/installed-docs
 screenshots: install-dev libraries
 	xvfb-run -a -s "-screen 0 1600x1000x24" $(BIN)/python docs/screenshots.py
 	xvfb-run -a -s "-screen 0 1600x1000x24" $(BIN)/python docs/review_pictures.py
+	xvfb-run -a -s "-screen 0 1600x1000x24" $(BIN)/python docs/first_result_pictures.py
 
 clean:
 	rm -rf $(VENV) demo dist build site
