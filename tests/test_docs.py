@@ -13,6 +13,7 @@ What is only read is still parsed: its commands, options and recipes must exist.
 
 import re
 import shlex
+import shutil
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from typer.main import get_command
 
 from kdseg_train.cli import app, main
 from kdseg_train.config import find_recipe
+from napari_kdseg import shipped
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -192,12 +194,23 @@ def has_something_to_run(page: str) -> bool:
     )
 
 
+@pytest.fixture
+def own_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of the shipped models: predicting with them notes how long it took."""
+    copied = tmp_path / "shipped"
+    shutil.copytree(shipped.sample_folder(), copied)
+    monkeypatch.setattr(shipped, "sample_folder", lambda: copied)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_samples")
 @pytest.mark.parametrize("page", [page for page in PAGES if has_something_to_run(page)])
 def test_a_page_works_as_written(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
     for block in blocks_of(page):
         if not block.is_run:
             continue
