@@ -74,6 +74,8 @@ test-slow: install-dev libraries
 # MkDocs with Material, for the reasons at the top of mkdocs.yml; any warning is an error
 docs: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@if grep -rlE --include='*.html' '<(script|link) [^>]*(src|href)="?(https?:)?//' site; \
+		then echo "These pages fetch something; the site has to work offline."; exit 1; fi
 	@echo "open site/index.html"
 
 screenshots: install-dev libraries
