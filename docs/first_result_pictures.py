@@ -32,7 +32,8 @@ def main() -> None:
     viewer.window.set_geometry(0, 0, *WINDOW)
     settle(1.0)
     choose("File", "Open Sample", PLUGIN, "Abdomen")
-    viewer.layers["abdomen truth"].visible = False
+    if viewer.layers["abdomen truth"].visible:
+        raise SystemExit("the tutorial says that the truth is hidden at first")
     choose("Plugins", PLUGIN, "Segment")
     dock = the_dock()
     segment(dock)
