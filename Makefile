@@ -16,7 +16,7 @@ LIBRARIES := libgl1 libegl1 libglx-mesa0 libgl1-mesa-dri libxkbcommon-x11-0 \
 	libfontconfig1 xvfb xauth
 
 .DELETE_ON_ERROR:
-.PHONY: demo install install-dev libraries lint test test-slow screenshots models clean
+.PHONY: demo install install-dev libraries lint test test-slow docs screenshots models clean
 
 demo: install
 	$(BIN)/python docs/demo.py demo
@@ -46,6 +46,10 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install -q -c $(VENV)/constraints.txt --group dev
 	touch $@
 
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -m pip install -q -c $(VENV)/constraints.txt --group docs
+	touch $@
+
 libraries:
 	@missing=$$(dpkg-query -W -f '$${db:Status-Status} $${Package}\n' $(LIBRARIES) 2>&1 \
 		| grep -v '^installed' || true); \
@@ -67,9 +71,17 @@ test: install-dev libraries
 test-slow: install-dev libraries
 	$(PYTEST) -m "slow and not gpu"
 
+# MkDocs with Material, for the reasons at the top of mkdocs.yml; any warning is an error
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@if grep -rlE --include='*.html' '<(script|link) [^>]*(src|href)="?(https?:)?//' site; \
+		then echo "These pages fetch something; the site has to work offline."; exit 1; fi
+	@echo "open site/index.html"
+
 screenshots: install-dev libraries
 	xvfb-run -a -s "-screen 0 1600x1000x24" $(BIN)/python docs/screenshots.py
 	xvfb-run -a -s "-screen 0 1600x1000x24" $(BIN)/python docs/review_pictures.py
+	xvfb-run -a -s "-screen 0 1600x1000x24" $(BIN)/python docs/first_result_pictures.py
 
 clean:
-	rm -rf $(VENV) demo dist build
+	rm -rf $(VENV) demo dist build site

@@ -61,7 +61,9 @@ def main() -> None:
             started = time.process_time()
             (labels,) = predict_any_volume(volume, [model], settings).labels
             seconds[name].append(time.process_time() - started)
-            for found in score(truth, labels, model.card.classes, volume.spacing_mm):
+            for found in score(
+                truth, labels, model.card.classes, volume.grid.spacing_mm
+            ):
                 dice[name][found.name].append(found.dice)
     show(dice, seconds)
 

@@ -237,8 +237,8 @@ def evaluate(
 
 for measuring in (cli_measure.measure, cli_measure.atlas, cli_measure.report):
     app.command()(measuring)
-for command in (cli_volumes.convert, cli_volumes.inspect, cli_volumes.cache):
-    app.command()(command)
+for handling in (cli_volumes.convert, cli_volumes.inspect, cli_volumes.cache):
+    app.command()(handling)
 app.command("import")(cli_interop.import_model)
 app.command("export")(cli_interop.export_model)
 app.add_typer(cli_quality.app, name="quality")

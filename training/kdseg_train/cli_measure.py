@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from napari_kdseg.errors import UsageError
+
 # Whatever else a command needs is imported inside it: --help must answer at once.
 
 
@@ -113,12 +115,31 @@ def atlas(
 
 
 def report(
-    project: Annotated[Path, typer.Option(help="Folder of the project.")],
+    run: Annotated[
+        Path | None, typer.Argument(metavar="RUN", help="Run folder of a training.")
+    ] = None,
+    project: Annotated[
+        Path | None, typer.Option(help="Folder of a project, in place of a run.")
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder; PROJECT/report by default.")
+        Path | None,
+        typer.Option(help="RUN/report.html by default; of a project PROJECT/report."),
     ] = None,
 ) -> None:
-    """Write a methods section and a table of who did what, from a project's stamps."""
+    """Tell a training in one HTML file, or a project in a methods section and a table.
+
+    Of a run: curves, scores, example slices, settings, environment. Of a project: who
+    did what, with what and when, from its stamps.
+    """
+    if (run is None) == (project is None):
+        raise UsageError("Name a run folder, or a project with --project; one of them.")
+    if run is not None:
+        from kdseg_train.report import write_report
+
+        written = write_report(run, out)
+        sys.stderr.write(f"{written} is written; open it in a browser.\n")
+        return
+    assert project is not None
     from kdseg_train.project_report import write_project_report
 
     written = write_project_report(project.absolute(), out)

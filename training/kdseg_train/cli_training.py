@@ -54,6 +54,10 @@ def fit(
     force: Annotated[
         bool, typer.Option("--force", help="Train, whether or not the memory will do.")
     ] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Only say whether it could start; write nothing."),
+    ] = False,
 ) -> None:
     """Train a network as a recipe says; with torchrun in several processes."""
     from kdseg_train.config import find_recipe, load_recipe
@@ -65,6 +69,13 @@ def fit(
 
     file = find_recipe(recipe)
     values = load_recipe(file, tuple(set_ or ()))
+    if check:
+        from kdseg_train.check import check as found_out
+
+        findings = found_out(values, str(file), data or file.parent, out)
+        sys.stdout.write(json.dumps(findings.as_json()) + "\n")
+        sys.stderr.write(f"It can start: {findings.in_words}\n")
+        return
 
     def lead() -> None:
         config = prepare(values, str(file), data or file.parent)

@@ -14,6 +14,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from kdseg_train.patches import Batch
+from kdseg_train.ranks import here
 from napari_kdseg.atomic import write_bytes_atomic
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes.labels import LabelSet
@@ -97,6 +98,8 @@ def look(watched: Watched, batches: Iterable[Batch], device: torch.device) -> Lo
             if shown and len(pictures) < watched.pictures:
                 image = batch.image[place, 0]
                 pictures.append(picture(image, truth[place], found, watched.classes))
+    counts = torch.stack([both, sizes]).to(device)
+    both, sizes = here().mean(counts).cpu()  # of what all processes see
     dice = {
         name: float(2 * both[index] / sizes[index])
         for index, name in enumerate(watched.classes)
@@ -118,7 +121,9 @@ def write_pictures(run: Run, stage: str, epoch: int, found: Look) -> None:
     folder = run.folder / FOLDER / stage
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{epoch:06d}.png"
-    write_bytes_atomic(path, imagecodecs.png_encode(side_by_side(found.pictures)))
+    write_bytes_atomic(
+        path, bytes(imagecodecs.png_encode(side_by_side(found.pictures)))
+    )
     run.event(
         "example",
         stage=stage,

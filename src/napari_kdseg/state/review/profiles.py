@@ -97,9 +97,9 @@ class Profiles:
     def work(self) -> bool:
         """Do one step; gives whether there was one to do."""
         if self._unkept and self._home.exists():
-            one, profile = self._unkept.pop()
+            known, profile = self._unkept.pop()
             with suppress(OSError):  # it is made again another time
-                write_profile(self._home, one, profile)
+                write_profile(self._home, known, profile)
             return True
         with self._lock:
             one = self._todo[0] if self._todo else None
