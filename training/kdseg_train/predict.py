@@ -18,6 +18,9 @@ from napari_kdseg.errors import VolumeError
 from napari_kdseg.inference.coarse_to_fine import predict_any_tiles
 from napari_kdseg.inference.estimate import estimate, record_measurement
 from napari_kdseg.inference.forward import pick_device
+from napari_kdseg.inference.pipeline import Behind
+from napari_kdseg.inference.predict import FinishedTile
+from napari_kdseg.inference.presets import cost_in_words
 from napari_kdseg.models.model import Model
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes import formats
@@ -47,6 +50,9 @@ def predict(run: Run) -> None:
     config = parse(PredictConfig, run.config, str(run.folder / "config.yaml"))
     planned = _warm(plan(config, resume=True))
     left = {scan.id: what_is_left(planned, scan) for scan in planned.scans}
+    if config.preset != "exact":
+        costs = "; ".join(cost_in_words(m, config.preset) for m in planned.models)
+        run.event("note", message=f"The preset {config.preset}: {costs}.")
     failures: list[VolumeError] = []
     for number, scan in enumerate(planned.scans):
         job = _Job(run, left[scan.id] or planned, scan, number)
@@ -122,12 +128,17 @@ class _Job:
         left = np.prod([part.stop - part.start for part in box])
         share = float(left / np.prod(self.scan.grid.shape))
         started = time.monotonic()
-        for tile in self._tiles(volume, box):
+
+        def keep(tile: FinishedTile) -> None:
             partial.add(tile)
             self._progress(
                 1 - share * (1 - tile.fraction),
                 box=[[part.start, part.stop] for part in tile.index],
             )
+
+        with Behind(keep) as behind:
+            for tile in self._tiles(volume, box):
+                behind.put(tile)
         if share == 1 and not self._has_composite:
             self._remember(volume, time.monotonic() - started)
 

@@ -38,6 +38,8 @@ class Pass:
     """Windows at once."""
     divisor: int
     """What the sides of a window must be multiples of."""
+    air_up_to: float | None = None
+    """A window without a voxel above this, as the network sees it, is background."""
 
     def lattice(self, shape: Sizes, box: Box) -> Lattice:
         """The windows that touch a box of a volume of this shape (model's frame)."""
@@ -46,6 +48,11 @@ class Pass:
             for size, tile, wanted in zip(shape, self.tile, box, strict=True)
         )
         return Lattice(z, y, x)
+
+    def rolled(self, order: Sequence[int]) -> "Pass":
+        """The same with the axes of its windows in another order."""
+        z, y, x = (self.tile[place] for place in order)
+        return dataclasses.replace(self, tile=(z, y, x))
 
     def smaller(self) -> "Pass | None":
         """The same with a window of half the sides, or None where that is too small.
@@ -157,12 +164,19 @@ def _alone(index: int, card: ModelCard, settings: Settings) -> Pass:
         blending=tiling.blending,
         batch=settings.batch or tiling.batch,
         divisor=divisor,
+        air_up_to=tiling.air_up_to,
     )
 
 
 def _alike(one: Pass, other: Pass) -> bool:
     def windows(sweep: Pass) -> tuple[object, ...]:
-        return (sweep.dimensions, sweep.tile, sweep.overlap, sweep.blending)
+        return (
+            sweep.dimensions,
+            sweep.tile,
+            sweep.overlap,
+            sweep.blending,
+            sweep.air_up_to,
+        )
 
     return one.preprocessing == other.preprocessing and windows(one) == windows(other)
 

@@ -17,6 +17,9 @@ from napari_kdseg.models.card import ModelCard
 PIECE_BYTES = 16_000_000
 """How much is worked on at once: temporary copies stay this small."""
 
+SURE_LOGIT = 30.0
+"""Of the background where no window was computed: beside zeros as good as certain."""
+
 
 @dataclass(frozen=True)
 class Maps:
@@ -102,8 +105,11 @@ class Reducer:
     def fields(self, sums: Tensor) -> Tensor:
         """Probabilities (and variances) from weighted sums; channels as in the pass."""
         assert self.channels.weight is not None
-        fields = sums[: self.channels.weight] / sums[self.channels.weight]
+        weight = sums[self.channels.weight]
+        unseen = weight == 0  # in no window that was computed: background
+        fields = sums[: self.channels.weight] / weight.masked_fill(unseen, 1)
         for part in self.channels.logits:
+            fields[part.start].masked_fill_(unseen, SURE_LOGIT)
             fields[part] = fields[part].softmax(dim=0)
         return fields
 

@@ -59,6 +59,11 @@ class Tiling(_Part):
         "gaussian", description="weights of a tile's logits, or all the same"
     )
     batch: int = Field(1, ge=1, description="tiles that go through the network at once")
+    air_up_to: float | None = Field(
+        None,
+        description="tiles without a value above this, as scaled for the network, are "
+        "background and are not computed; none: all are",
+    )
 
     @field_validator("tile_vox")
     @classmethod
@@ -318,6 +323,8 @@ class ModelCard(_Part):
         # Settings that came later leave the fingerprints of older models as they were.
         if self.preprocessing.resize_vox is None:
             del found["preprocessing"]["resize_vox"]
+        if self.tiling.air_up_to is None:
+            del found["tiling"]["air_up_to"]
         if self.coarse_to_fine is not None:
             found["coarse_to_fine"] = self.coarse_to_fine.model_dump(mode="json")
         if self.calibration is not None:
