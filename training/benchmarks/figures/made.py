@@ -46,11 +46,11 @@ def card(classes: int, tile: int, intensity: Intensity, **changes: Any) -> Model
     return ModelCard(**(values | changes))
 
 
-def one_convolution(classes: int, tile: int) -> InHand:
+def one_convolution(classes: int, tile: int, kernel: int = 3) -> InHand:
     """A model of one convolution: time and memory are those of all but the network."""
     torch.manual_seed(0)
     window = Intensity(kind="window", low=-1000, high=1000)
-    network = nn.Conv3d(1, classes, 3, padding=1).eval()
+    network = nn.Conv3d(1, classes, kernel, padding=kernel // 2).eval()
     return InHand(card(classes, tile, window), Path("in-hand"), inner=network)
 
 

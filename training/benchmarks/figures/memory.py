@@ -105,10 +105,11 @@ def torchio(size: int) -> dict[str, float]:
         subject = tio.Subject(image=tio.ScalarImage(tensor=_image(size)))
         sampler = tio.inference.GridSampler(subject, TILE, TILE // 2)
         joined = tio.inference.GridAggregator(sampler, overlap_mode="hann")
-        for patch in sampler:
+        for index in range(len(sampler)):
+            patch = sampler[index]
             with torch.inference_mode():
                 logits = network(patch["image"][tio.DATA][None])
-            joined.add_batch(logits, patch[tio.LOCATION][None])
+            joined.add_batch(logits, torch.as_tensor(patch[tio.LOCATION])[None])
         joined.get_output_tensor().argmax(0).to(torch.uint8)
 
     return measured_peak(work)
