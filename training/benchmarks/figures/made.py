@@ -68,65 +68,44 @@ def volume_of(data: np.ndarray) -> Volume:
     return Volume(data, Grid.from_affine(np.eye(4), data.shape[1:]), ("image",))
 
 
-def organs(
-    size: int, classes: int, share: float, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """A ball of organs in a noisy volume: grey values (channel first) and labels.
+def u_net(folder: Path, classes: int, tile: int) -> Model:
+    """A small U-Net with drawn weights, in a model folder."""
+    described = card(classes, tile, Intensity(kind="none"))
+    torch.manual_seed(0)
+    return save_model(folder, described, build(described.network, 1, classes))
+
+
+def shipped_abdomen(face: int) -> tuple[Model, np.ndarray, np.ndarray]:
+    """The shipped student of the abdomen, and its scan in the middle of air.
 
     Parameters
     ----------
-    size
-        Voxels along each axis.
-    classes
-        Background included; each organ has a grey value of its own.
-    share
-        Part of the volume that is organs.
-    seed
-        Same seed, same volume.
+    face
+        Voxels along y and x of the volume that the scan lies in.
+
+    Returns
+    -------
+    tuple
+        The model, for voxels that are scaled already; these, channel first; the labels.
     """
-    generator = np.random.default_rng(seed)
-    axes = np.ogrid[:size, :size, :size]
-    radius = size * (3 * share / (4 * np.pi)) ** (1 / 3)
-    squares = [(axis - size / 2) ** 2 for axis in axes]
-    distance = squares[0] + squares[1] + squares[2]
-    seeds = generator.normal(0, radius / 2, (classes - 1, 3)) + size / 2
-    nearest = np.full((size,) * 3, np.inf, np.float32)
-    labels = np.zeros((size,) * 3, np.uint8)
-    for number, seed_vox in enumerate(seeds, start=1):
-        squares = [
-            (axis - place) ** 2 for axis, place in zip(axes, seed_vox, strict=True)
-        ]
-        from_seed = (squares[0] + squares[1] + squares[2]).astype(np.float32)
-        closer = from_seed < nearest
-        nearest[closer] = from_seed[closer]
-        labels[closer] = number
-    labels[distance > radius**2] = 0
-    grey = labels * np.float32(4.0) + generator.normal(0, 1, labels.shape)
-    return grey[None].astype(np.float32), labels
+    from napari_kdseg.inference.foreground import as_it_is
+    from napari_kdseg.shipped import shipped_models, shipped_volumes
+    from napari_kdseg.volumes.formats import read_labels, read_volume
+    from napari_kdseg.volumes.preprocessing import prepare
 
-
-def trained(folder: Path, classes: int, tile: int, steps: int) -> Model:
-    """A small U-Net trained for some seconds on made organs, in a model folder."""
-    spec_card = card(classes, tile, Intensity(kind="none"))
-    torch.manual_seed(0)
-    network = build(spec_card.network, 1, classes)
-    optimiser = torch.optim.Adam(network.parameters(), 3e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    side = 32
-    generator = np.random.default_rng(1)
-    scans = [organs(96, classes, 0.4, seed) for seed in range(2, 6)]
-    for _ in range(steps):
-        grey, labels = scans[generator.integers(len(scans))]
-        z, y, x = generator.integers(0, 96 - side, 3)
-        box = (slice(z, z + side), slice(y, y + side), slice(x, x + side))
-        image = torch.from_numpy(grey[(slice(None), *box)])[None]
-        target = torch.from_numpy(labels[box]).long()[None]
-        loss = nn.functional.cross_entropy(network(image), target)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-    return save_model(folder, spec_card, network.eval())
+    model = Model.open(shipped_models()["abdomen"])
+    scans = shipped_volumes()
+    seen = prepare(read_volume(scans["abdomen"]), model.card.preprocessing)
+    stored, _ = read_labels(scans["abdomen-labels"])
+    truth = seen.frame.read_labels(stored)
+    depth, height, width = truth.shape
+    top, left = (face - height) // 2, (face - width) // 2
+    middle = (slice(0, depth), slice(top, top + height), slice(left, left + width))
+    air = model.card.preprocessing.pad_value
+    grey = np.full((1, depth, face, face), air, np.float32)
+    labels = np.zeros((depth, face, face), np.uint8)
+    grey[(slice(None), *middle)], labels[middle] = seen.data, truth
+    return as_it_is(model), grey, labels
 
 
 def mean_dice(labels: np.ndarray, truth: np.ndarray, classes: int) -> float:
@@ -139,8 +118,13 @@ def mean_dice(labels: np.ndarray, truth: np.ndarray, classes: int) -> float:
     return float((2 * both[either > 0] / either[either > 0]).mean())
 
 
-def nnunet_predictor(network: nn.Module, classes: int, tile: int) -> Any:
-    """nnU-Net's predictor with our weights: it asks its plans for two numbers alone."""
+def by_nnunet(
+    network: nn.Module, classes: int, tile: tuple[int, ...]
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Labels (uint8) of an image (channel, z, y, x) by nnU-Net's predictor.
+
+    It gets our weights: of its plans it asks for two numbers alone.
+    """
     from types import SimpleNamespace
 
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
@@ -154,34 +138,32 @@ def nnunet_predictor(network: nn.Module, classes: int, tile: int) -> Any:
         allow_tqdm=False,
     )
     predictor.network = network
-    predictor.configuration_manager = SimpleNamespace(patch_size=(tile,) * 3)
+    predictor.configuration_manager = SimpleNamespace(patch_size=tile)
     predictor.label_manager = SimpleNamespace(num_segmentation_heads=classes)
     predictor.allowed_mirroring_axes = None
-    return predictor
-
-
-def by_nnunet(network: nn.Module, classes: int, tile: int) -> Callable[[Any], Any]:
-    """Labels (uint8) of an image (channel, z, y, x) by nnU-Net's predictor."""
-    predictor = nnunet_predictor(network, classes, tile)
 
     def predict(image: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
             logits = predictor.predict_sliding_window_return_logits(image)
-            return logits.argmax(0).to(torch.uint8)
+            return torch.as_tensor(logits).argmax(0).to(torch.uint8)
 
     return predict
 
 
-def by_monai(network: nn.Module, tile: int) -> Callable[[Any], Any]:
+def by_monai(
+    network: nn.Module, tile: tuple[int, ...]
+) -> Callable[[torch.Tensor], torch.Tensor]:
     """Logits of an image by MONAI's sliding windows, Gaussian, float32."""
     from monai.inferers.utils import sliding_window_inference
 
     def predict(image: torch.Tensor) -> torch.Tensor:
+        slices = len(tile) == 2  # each an image of its own
+        batch = image.movedim(1, 0) if slices else image[None]
         with torch.inference_mode():
             logits = sliding_window_inference(
-                image[None], (tile,) * 3, 1, network, OVERLAP, mode="gaussian"
+                batch, tile, 1, network, OVERLAP, mode="gaussian"
             )
         assert isinstance(logits, torch.Tensor)
-        return logits[0]
+        return logits.movedim(0, 1) if slices else logits[0]
 
     return predict

@@ -85,13 +85,13 @@ def napari_kdseg(size: int) -> dict[str, float]:
 
 def monai(size: int) -> dict[str, float]:
     """MONAI's sliding windows."""
-    predict = by_monai(one_convolution(CLASSES, TILE).inner, TILE)
+    predict = by_monai(one_convolution(CLASSES, TILE).inner, (TILE,) * 3)
     return measured_peak(lambda: predict(_image(size)).argmax(0).to(torch.uint8))
 
 
 def nnunet(size: int) -> dict[str, float]:
     """nnU-Net's predictor."""
-    predict = by_nnunet(one_convolution(CLASSES, TILE).inner, CLASSES, TILE)
+    predict = by_nnunet(one_convolution(CLASSES, TILE).inner, CLASSES, (TILE,) * 3)
     return measured_peak(lambda: predict(_image(size)))
 
 
@@ -129,7 +129,7 @@ def agreement() -> dict[str, int]:
     settings = Settings("cpu", uncertainty=None)
     model = InHand(described, Path("in-hand"), inner=network)
     labels = predict_volume(volume_of(data), [model], settings).labels[0]
-    logits = by_monai(network, 48)(torch.from_numpy(data))
+    logits = by_monai(network, (48, 48, 48))(torch.from_numpy(data))
     best = logits.topk(2, dim=0).values
     clear = (best[0] - best[1] > 1e-5).numpy()
     equal = labels == logits.argmax(0).numpy()
