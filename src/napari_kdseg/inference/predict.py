@@ -304,17 +304,17 @@ class _Job:
                 self.volume.data, intensity, self.volume.name
             )
         fitted = fits[intensity]
-        foreground = None
+        near = None
         if self.settings.roi == "coarse":
             mask = self._found(sweep, fitted, hooks).transpose(order)
-            foreground = Foreground(mask, frame.model.shape, turned_sweep)
+            near = Foreground(mask, frame.model.shape, turned_sweep).touches
         yield from Sweep(
             Source.open(self.volume, frame, fitted, turned_sweep, lattice),
             turned_sweep,
             lattice,
             Forward(cards, self._networks(sweep), self.settings, self.device, order),
             Reducer(cards, self.settings, resized=frame.is_resampled),
-            None if foreground is None else foreground.touches,
+            near,
         ).slabs(wanted, hooks)
 
     def _networks(self, sweep: Pass) -> list[Network]:
@@ -338,10 +338,8 @@ class _Job:
         ):
             for labels in tile.labels:
                 found[tile.index] |= labels > 0
-        hooks.log(
-            f"A coarse pass found something in {100 * found.mean():.0f} % of "
-            f"{self.volume.name}."
-        )
+        share = f"{100 * found.mean():.0f} %"
+        hooks.log(f"A coarse pass found something in {share} of {self.volume.name}.")
         return found
 
     def _in_order(self, maps: Sequence[Maps]) -> Maps:
