@@ -16,7 +16,8 @@ LIBRARIES := libgl1 libegl1 libglx-mesa0 libgl1-mesa-dri libxkbcommon-x11-0 \
 	libfontconfig1 xvfb xauth
 
 .DELETE_ON_ERROR:
-.PHONY: demo install install-dev libraries lint test test-slow docs screenshots models clean
+.PHONY: demo install install-dev libraries lint test test-slow docs screenshots models \
+	bench bench-env clean
 
 demo: install
 	$(BIN)/python docs/demo.py demo
@@ -78,10 +79,29 @@ docs: $(VENV)/installed-docs
 		then echo "These pages fetch something; the site has to work offline."; exit 1; fi
 	@echo "open site/index.html"
 
+# peers to measure against, in an environment of their own: they would replace torch.
+# make bench BENCH="speed export --quick" measures some, or smaller sizes
+BENCH_VENV := .venv-bench
+BENCH_PIP = $(BENCH_VENV)/bin/python -m pip install -q \
+	-c training/benchmarks/constraints.txt
+
+bench: bench-env
+	OMP_WAIT_POLICY=passive $(BENCH_VENV)/bin/python training/benchmarks/bench.py $(BENCH)
+
+bench-env: $(BENCH_VENV)/installed
+
+$(BENCH_VENV)/installed: pyproject.toml training/benchmarks/constraints.txt \
+		training/benchmarks/requirements.txt training/benchmarks/peers.txt
+	test -d $(BENCH_VENV) || $(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install -q --upgrade "pip>=25.1"
+	$(BENCH_PIP) -e ".[fast]" -r training/benchmarks/requirements.txt
+	$(BENCH_PIP) --no-deps -r training/benchmarks/peers.txt
+	touch $@
+
 screenshots: install-dev libraries
 	xvfb-run -a -s "-screen 0 1600x1000x24" $(BIN)/python docs/screenshots.py
 	xvfb-run -a -s "-screen 0 1600x1000x24" $(BIN)/python docs/review_pictures.py
 	xvfb-run -a -s "-screen 0 1600x1000x24" $(BIN)/python docs/first_result_pictures.py
 
 clean:
-	rm -rf $(VENV) demo dist build site
+	rm -rf $(VENV) $(BENCH_VENV) demo dist build site

@@ -6,7 +6,7 @@ to the disk, and renamed: a reader, a crash or a full disk never meets half a fi
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,13 +84,20 @@ def publish_folder(temporary: Path, final: Path) -> None:
 def sync_tree(folder: Path) -> None:
     """Force a folder and all that lies in it to the disk."""
     paths = [path for path in folder.rglob("*") if not path.is_symlink()]
-    files = [path for path in paths if not path.is_dir()]
+    sync_files([path for path in paths if not path.is_dir()])
+    for inner in (*(path for path in paths if path.is_dir()), folder):
+        _sync_folder(inner)
+
+
+def sync_files(files: Iterable[Path]) -> None:
+    """Force files, and that they are in their folders, to the disk."""
+    found = list(files)
     # File systems write the syncs of several threads at once: 64 files in a tenth of
     # the time. A failure comes out of the list.
     with ThreadPoolExecutor(_SYNC_THREADS) as threads:
-        list(threads.map(_sync_file, files))
-    for inner in (*(path for path in paths if path.is_dir()), folder):
-        _sync_folder(inner)
+        list(threads.map(_sync_file, found))
+    for folder in {path.parent for path in found}:
+        _sync_folder(folder)
 
 
 def temporary_beside(path: Path) -> Path:

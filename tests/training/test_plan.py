@@ -9,7 +9,7 @@ from dicom_files import image, save
 from pydicom.uid import generate_uid
 
 from kdseg_train.layouts import group_channels
-from kdseg_train.plan import claimants, find_scans
+from kdseg_train.plan import PredictConfig, claimants, find_scans
 from kdseg_train.predict import read_scan
 from napari_kdseg.errors import GridError, UsageError
 from napari_kdseg.volumes.formats import files_of
@@ -134,3 +134,13 @@ def test_numbers_without_a_first_channel_are_cases(tmp_path: Path) -> None:
         "anna_0002": 1,
         "bert": 2,
     }
+
+
+def test_a_preset_settles_what_was_not_chosen(tmp_path: Path) -> None:
+    given = {"inputs": [tmp_path], "models": [tmp_path], "out": tmp_path}
+    fast = PredictConfig.model_validate({**given, "preset": "fast"}).settings
+    assert (fast.overlap, fast.backend) == (0.2, "auto")
+    mine = PredictConfig.model_validate({**given, "preset": "fast", "overlap": 0.5})
+    assert mine.settings.overlap == 0.5
+    plain = PredictConfig.model_validate(given).settings
+    assert (plain.overlap, plain.backend, plain.roi) == (None, "torch", "all")

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -430,27 +431,56 @@ def test_a_file_that_was_replaced_is_begun_anew(
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
-def test_a_killed_prediction_goes_on(
-    prepare: Prepare, tmp_path: Path, write_scan: Any, model_folder: Any
+@pytest.mark.parametrize("format_", ["nifti", "ome-zarr"])
+def test_a_killed_prediction_computes_at_most_one_slab_anew(
+    prepare: Prepare,
+    tmp_path: Path,
+    write_scan: Any,
+    model_folder: Any,
+    format_: str,
 ) -> None:
     scan = write_scan(shape=(160, 32, 32))
     model = model_folder()
-    run = prepare(inputs=[scan], models=[model.folder])
+    run = prepare(inputs=[scan], models=[model.folder], format=format_)
+    for kills in range(1, 3):
+        killed_after(run, slabs=3 * kills)
+        assert run.state() == "interrupted"
+        assert not (tmp_path / "out/case_1").exists()
+    computed = planes_computed(run)
+    execute(run)
+    known = len(computed)
+    again = planes_computed(run)[known:]
+    # What was told is on the disk; only the slab at hand when the kill came is lost.
+    assert min(again) >= max(computed) + 1
+    assert [*computed, *again] == sorted({*computed, *again})
+    ending = {"nifti": ".nii.gz", "ome-zarr": ".ome.zarr"}[format_]
+    labels, _ = read_labels(tmp_path / f"out/case_1/organs/labels{ending}")
+    whole = predict_volume(read_volume(scan), [model], Settings(uncertainty=None))
+    np.testing.assert_array_equal(labels, whole.labels[0])
+
+
+def killed_after(run: Run, slabs: int) -> None:
+    """Execute in a process of its own until it told of so many slabs, and kill it."""
     process = subprocess.Popen(
         [sys.executable, "-c", RUN_ONE, str(run.folder)], stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 60
-    while len(events(run, "progress")) < 4:
+    deadline = time.monotonic() + 600
+    while len(boxes(run)) < slabs:
         assert time.monotonic() < deadline
-        time.sleep(0.01)
+        assert process.poll() is None
+        time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert run.state() == "interrupted"
-    assert not (tmp_path / "out/case_1").exists()
-    execute(run)
-    labels, _ = read_labels(tmp_path / "out/case_1/organs/labels.nii.gz")
-    whole = predict_volume(read_volume(scan), [model], Settings(uncertainty=None))
-    np.testing.assert_array_equal(labels, whole.labels[0])
+
+
+def boxes(run: Run) -> list[Any]:
+    """Where the slabs lie that a run told of."""
+    return [event["box"] for event in events(run, "progress") if "box" in event]
+
+
+def planes_computed(run: Run) -> list[int]:
+    """Planes of the slabs that a run told of, in its order."""
+    return [plane for box in boxes(run) for plane in range(*box[0])]
 
 
 RUN_ONE = (
@@ -622,6 +652,17 @@ def test_a_full_disk_publishes_nothing(
     with pytest.raises(OSError, match="No space left"):
         execute(prepare())
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".run"]
+
+
+def test_a_scan_that_memory_does_not_suffice_for_is_refused(
+    prepare: Prepare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "kdseg_train.predict.psutil.virtual_memory",
+        lambda: SimpleNamespace(available=50_000_000),
+    )
+    # 100 MB for what torch sets up, and little else for a scan as small as this.
+    refused(prepare(), UsageError, r"about 0\.1 GB of memory and 0\.1 GB are free")
 
 
 # ---- Warm networks ----

@@ -17,6 +17,7 @@ from kdseg_train import (
     cli_bulk,
     cli_interop,
     cli_measure,
+    cli_presets,
     cli_quality,
     cli_training,
     cli_volumes,
@@ -158,6 +159,20 @@ def predict(
         float | None,
         typer.Option(help="Put this where a voxel is NaN or infinite."),
     ] = None,
+    preset: Annotated[
+        str, typer.Option(help=f"exact, fast or draft. {cli_presets.costs()}")
+    ] = "exact",
+    backend: Annotated[
+        str,
+        typer.Option(help="auto, torch or openvino (extra fast), on a processor."),
+    ] = "torch",
+    roi: Annotated[
+        str,
+        typer.Option(
+            help="all, or coarse: only where a coarse pass of the same network finds "
+            "something."
+        ),
+    ] = "all",
     preview: Annotated[
         str | None,
         typer.Option(help="Slice to compute first, as AXIS,INDEX of the stored array."),
@@ -190,6 +205,9 @@ def predict(
         "overlap": overlap,
         "threads": threads,
         "fill_nonfinite": fill_nonfinite,
+        "preset": preset,
+        "backend": backend,
+        "roi": roi,
         "preview": _numbers(preview, "--preview"),
     }
     config = parse(PredictConfig, values, "predict")

@@ -9,14 +9,18 @@
     partial/CASE/tiles.jsonl               what is finished, with checksums
     partial/CASE/scratch/                  labels on their way through the clean-up
 
-A case that was cut off goes on from the last tile whose checksum is right.
+A tile is in the ledger once its chunks have reached the disk, and so has the ledger
+before the next tile is taken: a case that was cut off, also by a power failure, goes on
+from the last tile whose checksum is right, and computes at most one anew.
 """
 
+import itertools
 import json
+import os
 import shutil
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +30,7 @@ import zarr.errors
 from numpy.typing import NDArray
 
 from kdseg_train.plan import Plan, Scan
-from napari_kdseg.atomic import write_text_atomic
+from napari_kdseg.atomic import sync_files, write_text_atomic
 from napari_kdseg.inference.predict import FinishedTile
 from napari_kdseg.inference.regions import shares
 from napari_kdseg.volumes.formats import files_of
@@ -108,6 +112,7 @@ class Partial:
         blocks = self._blocks(tile)
         for name, block in blocks.items():
             self._array_for(name, block)[(..., *tile.index)] = block
+        sync_files(path for name in blocks for path in self._chunks(name, tile.index))
         span = tile.index[self._axis]
         joined = _joined(self._done, span)
         if joined is None:  # memory ran out and the volume began anew
@@ -120,6 +125,7 @@ class Partial:
         }
         with (self.folder / "tiles.jsonl").open("ab", buffering=0) as file:
             file.write(json.dumps(entry).encode() + b"\n")
+            os.fsync(file.fileno())
 
     # ---- What a tile says to each array ----
 
@@ -154,6 +160,17 @@ class Partial:
                 config={"write_empty_chunks": True},
             )
         return self._arrays[name]
+
+    def _chunks(self, name: str, index: Box) -> Iterator[Path]:
+        """The files that hold a box of an array."""
+        array = self._arrays[name]
+        lead = (slice(0, size) for size in array.shape[:-3])
+        places = (
+            range(span.start // side, -(-span.stop // side))
+            for span, side in zip((*lead, *index), array.chunks, strict=True)
+        )
+        for place in itertools.product(*places):
+            yield self._path(name).joinpath("c", *map(str, place))
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.zarr"

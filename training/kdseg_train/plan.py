@@ -16,13 +16,14 @@ from kdseg_train import config
 from kdseg_train.layouts import group_channels, read_data_set
 from napari_kdseg.errors import UsageError
 from napari_kdseg.inference.plan import plan_passes
+from napari_kdseg.inference.presets import with_preset
 from napari_kdseg.inference.regions import MOST_TEACHERS, Claimant, claims
+from napari_kdseg.inference.rolling import slow_axis
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.models.model import Model
 from napari_kdseg.volumes import formats
 from napari_kdseg.volumes.channels import SHARE_A_GRID, joined_names
 from napari_kdseg.volumes.labels import LabelSet
-from napari_kdseg.volumes.preprocessing import Frame
 from napari_kdseg.volumes.volume import Grid, check_same_grid
 
 Part = str | tuple[str | None, ...] | None
@@ -70,6 +71,11 @@ class PredictConfig(config.Settings):
     tile: tuple[int, ...] | None = Field(None, description="window, (z,) y, x")
     overlap: float | None = Field(None, ge=0, lt=1, description="of windows")
     threads: int | None = Field(None, ge=1, description="of the processor")
+    preset: Literal["exact", "fast", "draft"] = Field(
+        "exact", description="how far windows lie apart, and who computes"
+    )
+    backend: str = Field("torch", description="auto, torch or openvino")
+    roi: str = Field("all", description="all, or coarse: where a coarse pass finds any")
     fill_nonfinite: float | None = Field(
         None, allow_inf_nan=False, description="put where voxels are NaN or infinite"
     )
@@ -86,7 +92,7 @@ class PredictConfig(config.Settings):
         UsageError
             Where a value is none of those allowed.
         """
-        return Settings(
+        chosen = Settings(
             device=self.device,
             precision=self.precision,
             uncertainty=self.uncertainty,
@@ -95,7 +101,10 @@ class PredictConfig(config.Settings):
             tile=self.tile,
             overlap=self.overlap,
             threads=self.threads,
+            backend=self.backend,
+            roi=self.roi,
         )
+        return with_preset(chosen, self.preset)
 
 
 @dataclass(frozen=True)
@@ -174,8 +183,8 @@ class Plan:
 
     def slow_axis(self, grid: Grid) -> int:
         """Axis of the stored array along which finished slabs follow one another."""
-        frame = Frame.of(grid, self.models[0].card.preprocessing)
-        return frame.orientation.order[0]
+        cards = [model.card for model in self.models]
+        return slow_axis(grid, cards, plan_passes(cards, self.config.settings))
 
     def bits(self, labels: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """Who claims each voxel, from the labels of every model."""

@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from kdseg_train.config import parse
 from kdseg_train.partial import Partial
 from kdseg_train.plan import Plan, PredictConfig, Scan, plan
 from kdseg_train.publish import publish, what_is_left
-from napari_kdseg.errors import VolumeError
+from napari_kdseg.errors import UsageError, VolumeError
 from napari_kdseg.inference.coarse_to_fine import predict_any_tiles
 from napari_kdseg.inference.estimate import estimate, record_measurement
 from napari_kdseg.inference.forward import pick_device
+from napari_kdseg.inference.pipeline import Behind
+from napari_kdseg.inference.predict import FinishedTile
+from napari_kdseg.inference.presets import cost_in_words
 from napari_kdseg.models.model import Model
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes import formats
@@ -47,6 +51,9 @@ def predict(run: Run) -> None:
     config = parse(PredictConfig, run.config, str(run.folder / "config.yaml"))
     planned = _warm(plan(config, resume=True))
     left = {scan.id: what_is_left(planned, scan) for scan in planned.scans}
+    if config.preset != "exact":
+        costs = "; ".join(cost_in_words(m, config.preset) for m in planned.models)
+        run.event("note", message=f"The preset {config.preset}: {costs}.")
     failures: list[VolumeError] = []
     for number, scan in enumerate(planned.scans):
         job = _Job(run, left[scan.id] or planned, scan, number)
@@ -80,6 +87,7 @@ class _Job:
     def do(self) -> None:
         self._progress(0.0)
         volume = read_scan(self.scan, self.plan.config.fill_nonfinite, self._converting)
+        self._refuse_lack_of_memory(volume)
         partial = Partial(self.run.partial / self.scan.id, self.plan, self.scan)
         started = time.monotonic()
         self._preview(volume, partial)
@@ -88,6 +96,29 @@ class _Job:
         publish(self.plan, self.scan, partial, seconds)
         self.tell_published()
         shutil.rmtree(partial.folder, ignore_errors=True)
+
+    def _refuse_lack_of_memory(self, volume: Volume) -> None:
+        """Say before it begins what would end it hours later."""
+        settings = self.plan.config.settings
+        if self._has_composite or pick_device(settings.device) != "cpu":
+            return  # what a graphics card lacks is met with smaller windows
+        foreseen = estimate(self._header(volume), self.plan.models, settings)
+        # The scan is in memory already, or stays on the disk.
+        needed = foreseen.memory_bytes - volume.data.dtype.itemsize * int(
+            np.prod(volume.data.shape)
+        )
+        free = psutil.virtual_memory().available
+        if needed > free:
+            raise UsageError(
+                f"{self.scan.name} takes about {needed / 1e9:.1f} GB of memory and "
+                f"{free / 1e9:.1f} GB are free. Take a smaller --tile, fewer models at "
+                "a time, or close other programs."
+            )
+
+    def _header(self, volume: Volume) -> formats.Header:
+        return formats.Header(
+            self.scan.images[0], volume.grid, volume.channels, volume.data.dtype
+        )
 
     def tell_published(self) -> None:
         self._progress(1.0)
@@ -122,12 +153,17 @@ class _Job:
         left = np.prod([part.stop - part.start for part in box])
         share = float(left / np.prod(self.scan.grid.shape))
         started = time.monotonic()
-        for tile in self._tiles(volume, box):
+
+        def keep(tile: FinishedTile) -> None:
             partial.add(tile)
             self._progress(
                 1 - share * (1 - tile.fraction),
                 box=[[part.start, part.stop] for part in tile.index],
             )
+
+        with Behind(keep) as behind:
+            for tile in self._tiles(volume, box):
+                behind.put(tile)
         if share == 1 and not self._has_composite:
             self._remember(volume, time.monotonic() - started)
 
@@ -148,10 +184,7 @@ class _Job:
     def _remember(self, volume: Volume, seconds: float) -> None:
         """Keep what a window took, for the estimates of later predictions."""
         settings, models = self.plan.config.settings, self.plan.models
-        header = formats.Header(
-            self.scan.images[0], volume.grid, volume.channels, volume.data.dtype
-        )
-        windows = max(1, estimate(header, models, settings).windows)
+        windows = max(1, estimate(self._header(volume), models, settings).windows)
         for model in models:
             tile = settings.tile or model.card.tiling.tile_vox
             depth = (1,) if len(tile) == 2 else ()

@@ -37,6 +37,7 @@ from napari_kdseg.volumes.volume import Grid, VoxelArray
 
 RECORD = "prediction.json"
 CLEANED_AT_ONCE_VOX = 1 << 26  # takes 0.4 GB; more is cleaned up block by block
+_SETTINGS_THAT_CAME_LATER = {"preset": "exact", "backend": "torch", "roi": "all"}
 
 
 def publish(plan: Plan, scan: Scan, partial: Partial, seconds: float) -> Path:
@@ -131,7 +132,8 @@ def _deciding(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that the results of one model depend on."""
     without = {"version", "command", "inputs", "case", "models", "out", "preview"}
     without |= {"device", "batch", "threads", "regions", "overlap_rule"}
-    return {key: value for key, value in settings.items() if key not in without}
+    known = _SETTINGS_THAT_CAME_LATER | settings
+    return {key: value for key, value in known.items() if key not in without}
 
 
 def _publish_into(temporary: Path, final: Path) -> None:

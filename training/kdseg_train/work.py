@@ -29,6 +29,9 @@ PARENT_CHECK_S = 1.0
 
 def serve() -> None:
     """Work for the process at the other end of standard input and output."""
+    # OpenMP asks for it when torch is loaded, later: threads that wait for one another
+    # must not keep the core busy that the viewer draws with.
+    os.putenv("OMP_WAIT_POLICY", "passive")
     answers = sys.stdout
 
     def say(line: str) -> None:

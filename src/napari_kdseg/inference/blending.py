@@ -116,7 +116,13 @@ class Blender:
             target[channel + offset] += value[inside].float() * weights
 
     def close_window(self) -> Finished | None:
-        """Go on to the next window; at the end of a row, what the row finished."""
+        """Go on to the next window; at the end of a row, what the row finished.
+
+        A window that nothing was added for is left out of the sums.
+        """
+        if not self._row_open:
+            self._open_row()
+            self._row_open = True
         self._column += 1
         if self._column < len(self._lattice.x):
             return None

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_kdseg.errors import ModelError
+from napari_kdseg.inference.foreground import as_it_is
 from napari_kdseg.inference.predict import (
     FinishedTile,
     Prediction,
@@ -24,8 +25,7 @@ from napari_kdseg.inference.predict import (
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.models.card import CoarseToFine, ModelCard, Postprocessing
 from napari_kdseg.models.model import Model
-from napari_kdseg.volumes.intensity import Intensity
-from napari_kdseg.volumes.preprocessing import Preprocessing, prepare
+from napari_kdseg.volumes.preprocessing import prepare
 from napari_kdseg.volumes.volume import Box, Grid, Volume
 
 __all__ = [
@@ -100,7 +100,8 @@ def predict_coarse_to_fine(
             f"{model.card.name} is one model; from coarse to fine takes two. Pair a "
             "coarse and a fine one."
         )
-    settings = settings or Settings()
+    # Where the fine model looks is found by the coarse one; once is enough.
+    settings = replace(settings or Settings(), roi="all")
     coarse, fine = model.parts
     fine.card.check_fits(volume)
     way = model.card.coarse_to_fine
@@ -140,7 +141,7 @@ def find_box(
     seen = prepare(volume, coarse.card.preprocessing)
     prediction = predict_volume(
         Volume(seen.data, seen.grid, volume.channels, volume.source),
-        [_as_it_is(_cleaning(coarse, way))],
+        [as_it_is(_cleaning(coarse, way))],
         replace(settings, probabilities=False, tile=None, overlap=None),
         should_stop=should_stop,
     )
@@ -309,17 +310,6 @@ def _row(
 
 
 # ---- Inside ----
-
-
-def _as_it_is(model: Model) -> Model:
-    """The model for a volume that is turned, scaled and resized already."""
-    nothing = Preprocessing(
-        orientation=None,
-        intensity=(Intensity(kind="none"),),
-        pad_value=model.card.preprocessing.pad_value,
-    )
-    changes = {"preprocessing": nothing, "spacing_range_mm": None}
-    return replace(model, card=model.card.model_copy(update=changes))
 
 
 def _cleaning(model: Model, way: CoarseToFine) -> Model:

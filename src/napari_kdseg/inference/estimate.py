@@ -17,6 +17,7 @@ from napari_kdseg.inference.plan import (
     Sizes,
     plan_passes,
 )
+from napari_kdseg.inference.rolling import rolled, slow_axis, whole_lattice
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.inference.tiling import Lattice
 from napari_kdseg.models.card import ModelCard
@@ -26,7 +27,6 @@ from napari_kdseg.models.parameters import (
     UNetParameters,
     parameters_of,
 )
-from napari_kdseg.volumes.preprocessing import Frame
 from napari_kdseg.volumes.volume import Grid
 
 MEASUREMENTS = "measurements.json"
@@ -88,7 +88,8 @@ def estimate(
         + weights + 4 B T (5 W + 2 C)     the networks and their layers
         + 100 MB                          what torch sets up at its first convolution
 
-    with K the summed channels (all classes of all models, one for the weights unless
+    with z the axis that windows are gone through along (see `rolling`), and K the
+    summed channels (all classes of all models, one for the weights unless
     labels are all that is wanted, one a model for test-time variance); ``carried`` the
     tile's depth without its step, times the face; ``strip`` the tile's depth and
     height times the face's width; F the face; D the depth of the deepest slab (the
@@ -115,15 +116,18 @@ def estimate(
     settings = settings or Settings()
     for model in models:
         model.card.check_fits(header)
-    passes = plan_passes([model.card for model in models], settings)
+    cards = [model.card for model in models]
+    passes = plan_passes(cards, settings)
+    axis = slow_axis(header.grid, cards, passes)
     place = device if settings.device == "auto" else settings.device
     stored = len(header.channels) * prod(header.grid.shape) * header.dtype.itemsize
     memory, windows, seconds = stored + _SET_UP_BYTES, 0, 0.0
     unmeasured: list[str] = []
     for sweep in passes:
         own = [models[member] for member in sweep.members]
-        count = _lattice(sweep, Frame.of(header.grid, sweep.preprocessing)).count
-        memory += _pass_bytes(sweep, own, settings, header.grid)
+        frame, turned, _ = rolled(header.grid, sweep, axis)
+        count = whole_lattice(turned, frame).count
+        memory += _pass_bytes(sweep, own, settings, header.grid, axis)
         windows += count * len(own)
         for model in own:
             one = _seconds_per_window(model, place, sweep.tile)
@@ -173,12 +177,12 @@ def record_measurement(
 
 
 def _pass_bytes(
-    sweep: Pass, models: Sequence[Model], settings: Settings, grid: Grid
+    sweep: Pass, models: Sequence[Model], settings: Settings, grid: Grid, axis: int
 ) -> int:
     """Every line of the formula but the first."""
     cards = [model.card for model in models]
-    frame = Frame.of(grid, sweep.preprocessing)
-    lattice = _lattice(sweep, frame)
+    frame, turned, _ = rolled(grid, sweep, axis)
+    lattice = whole_lattice(turned, frame)
     asked = settings.uncertainty is not None or settings.probabilities
     mean = asked or frame.is_resampled
     channels = Channels.plan(cards, settings, mean=mean).count
@@ -196,12 +200,6 @@ def _pass_bytes(
         whole, seen = prod(frame.oriented.shape), prod(frame.model.shape)
         resampled += 4 * len(cards[0].channels) * seen + 16 * max(whole, seen)
     return buffers + slab + resampled + batch * (values + network) + weights
-
-
-def _lattice(sweep: Pass, frame: Frame) -> Lattice:
-    """All windows of a whole volume."""
-    z, y, x = (slice(0, size) for size in frame.model.shape)
-    return sweep.lattice(frame.model.shape, (z, y, x))
 
 
 def _deepest_slab(lattice: Lattice) -> int:

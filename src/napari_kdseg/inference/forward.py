@@ -1,18 +1,21 @@
 """Networks at work on windows: where, in which precision, and with a check."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from napari_kdseg.errors import ModelError, UsageError
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.inference.uncertainty import test_time_variance
 from napari_kdseg.models.card import ModelCard
+
+Network = Callable[[Tensor], Tensor]
+"""Windows (window, channel, z, y, x or y, x) in, logits of the same sides out."""
 
 _TYPES = {
     "float32": torch.float32,
@@ -32,16 +35,21 @@ class Forward:
         Precision, and whether flips are asked for.
     device
         Where the networks are.
+    order
+        Which axis of the models' frame each axis of a window is.
     """
 
     def __init__(
         self,
         cards: Sequence[ModelCard],
-        networks: Sequence[nn.Module],
+        networks: Sequence[Network],
         settings: Settings,
         device: str,
+        order: Sequence[int] = (0, 1, 2),
     ) -> None:
         self._models = list(zip(cards, networks, strict=True))
+        self._order = (0, 1, *(2 + axis for axis in order))
+        self._back = tuple(self._order.index(axis) for axis in range(5))
         self.device = device
         self._type = pick_precision(settings.precision, device)
         self._flips = settings.uncertainty == "test-time-variance"
@@ -52,12 +60,12 @@ class Forward:
         Parameters
         ----------
         windows
-            Channel, z, y, x; one plane for a 2D model.
+            Channel, then three axes in the order given; one plane for a 2D model.
 
         Returns
         -------
         list of Tensor
-            Window, channel, z, y, x.
+            Window, channel, then the axes as they came.
 
         Raises
         ------
@@ -66,15 +74,16 @@ class Forward:
             no numbers.
         """
         images = torch.from_numpy(np.stack(windows)).to(self.device)
+        images = images.permute(self._back).contiguous()
         logits, variances = [], []
         for card, network in self._models:
             own = self._mirrored(card, network, images)
             logits.append(own)
             if self._flips:
                 variances.append(self._variance(card, network, images, own))
-        return [*logits, *variances]
+        return [values.permute(self._order) for values in (*logits, *variances)]
 
-    def _logits(self, card: ModelCard, network: nn.Module, images: Tensor) -> Tensor:
+    def _logits(self, card: ModelCard, network: Network, images: Tensor) -> Tensor:
         slices = card.dimensions == 2
         autocast = torch.autocast(
             torch.device(self.device).type,
@@ -82,7 +91,7 @@ class Forward:
             enabled=self._type != torch.float32,
         )
         with torch.inference_mode(), autocast:
-            logits: Tensor = network(images[:, :, 0] if slices else images)
+            logits = network(images[:, :, 0] if slices else images)
             logits = logits.unsqueeze(2) if slices else logits
         wanted = (len(images), card.classes.count, *images.shape[2:])
         if tuple(logits.shape) != wanted:
@@ -96,7 +105,7 @@ class Forward:
             raise ModelError(self._not_finite(card))
         return logits
 
-    def _mirrored(self, card: ModelCard, network: nn.Module, images: Tensor) -> Tensor:
+    def _mirrored(self, card: ModelCard, network: Network, images: Tensor) -> Tensor:
         """Logits, averaged over the ways to mirror that the card asks for."""
         axes = [5 - card.dimensions + axis for axis in card.tiling.mirror]
         logits = self._logits(card, network, images)
@@ -107,7 +116,7 @@ class Forward:
         return logits / 2 ** len(axes) if axes else logits
 
     def _variance(
-        self, card: ModelCard, network: nn.Module, images: Tensor, logits: Tensor
+        self, card: ModelCard, network: Network, images: Tensor, logits: Tensor
     ) -> Tensor:
         """How much the probabilities change when a window is flipped along one axis."""
         predictions = [logits.float().softmax(dim=1)]
@@ -164,10 +173,29 @@ def pick_precision(asked: str, device: str) -> torch.dtype:
 
     float16 keeps three bits more than bfloat16, so labels stay closer to those of
     float32; normalised networks stay within its range, and leaving it is an error.
+
+    Raises
+    ------
+    UsageError
+        Where bfloat16 was asked for on a processor that has to imitate it.
     """
     if asked == "auto":
         return torch.float16 if device.startswith("cuda") else torch.float32
+    if asked == "bfloat16" and device == "cpu" and not has_bfloat16():
+        raise UsageError(
+            "This processor has neither avx512_bf16 nor amx, and bfloat16 would be "
+            "slower than float32 and less exact. Leave the precision at auto."
+        )
     return _TYPES[asked]
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies in bfloat16; others than x86 are not asked."""
+    ask = getattr(torch.cpu, "get_capabilities", dict)  # torch 2.10 lacks it
+    known: dict[str, Any] = ask()
+    if known.get("architecture") != "x86_64":
+        return True
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
 def _by(sizes: Sequence[Any]) -> str:

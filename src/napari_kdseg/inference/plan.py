@@ -40,6 +40,8 @@ class Pass:
     """Windows at once."""
     divisors: Sizes
     """What the sides of a window, z, y, x, must be multiples of."""
+    air_up_to: float | None = None
+    """A window without a voxel above this, as the network sees it, is background."""
 
     def lattice(self, shape: Sizes, box: Box) -> Lattice:
         """The windows that touch a box of a volume of this shape (model's frame)."""
@@ -48,6 +50,12 @@ class Pass:
             for size, tile, wanted in zip(shape, self.tile, box, strict=True)
         )
         return Lattice(z, y, x)
+
+    def rolled(self, order: Sequence[int]) -> "Pass":
+        """The same with the axes of its windows in another order."""
+        z, y, x = (self.tile[place] for place in order)
+        by_z, by_y, by_x = (self.divisors[place] for place in order)
+        return dataclasses.replace(self, tile=(z, y, x), divisors=(by_z, by_y, by_x))
 
     def smaller(self) -> "Pass | None":
         """The same with a window of half the sides, or None where that is too small.
@@ -158,12 +166,13 @@ def _alone(index: int, card: ModelCard, settings: Settings) -> Pass:
         placing=tiling.placing,
         batch=settings.batch or tiling.batch,
         divisors=(by_z, by_y, by_x),
+        air_up_to=tiling.air_up_to,
     )
 
 
 def _alike(one: Pass, other: Pass) -> bool:
     def windows(sweep: Pass) -> tuple[object, ...]:
-        how = (sweep.overlap, sweep.blending, sweep.placing)
+        how = (sweep.overlap, sweep.blending, sweep.placing, sweep.air_up_to)
         return (sweep.dimensions, sweep.tile, *how)
 
     return one.preprocessing == other.preprocessing and windows(one) == windows(other)

@@ -16,12 +16,20 @@ import torch
 from numpy.typing import NDArray
 
 from napari_kdseg.errors import ModelError, StopRequested, UsageError
+from napari_kdseg.inference.compiled import pick_backend
 from napari_kdseg.inference.estimate import Estimate, estimate
-from napari_kdseg.inference.forward import Forward, pick_device
+from napari_kdseg.inference.foreground import (
+    Foreground,
+    as_it_is,
+    coarse_settings,
+    coarse_volume,
+)
+from napari_kdseg.inference.forward import Forward, Network, pick_device
 from napari_kdseg.inference.merge import in_step, turned
 from napari_kdseg.inference.plan import Pass, plan_passes
 from napari_kdseg.inference.postprocessing import clean
 from napari_kdseg.inference.reduce import Maps, Reducer
+from napari_kdseg.inference.rolling import rolled, slow_axis
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.inference.source import PreparedSource, Source
 from napari_kdseg.inference.sweep import (
@@ -106,10 +114,11 @@ def predict_tiles(
 ) -> Iterator[FinishedTile]:
     """Predict a volume, tile by tile, in a fixed order.
 
-    Tiles are slabs along the slowest axis of the first model's frame; they cover the
-    volume once. Models that share preprocessing and windows share one reading. Where
-    memory runs out with one window at a time, the window is halved, the log says so,
-    and the volume begins anew: tiles handed on before are then superseded.
+    Tiles are slabs along one axis, the slowest of the first model's frame or that which
+    leaves the least to keep in memory (`rolling`); they cover the volume once. Models
+    that share preprocessing and windows share one reading. Where memory runs out with
+    one window at a time, the window is halved, the log says so, and the volume begins
+    anew: tiles handed on before are then superseded.
 
     Parameters
     ----------
@@ -219,6 +228,8 @@ class _Job:
     passes: tuple[Pass, ...]
     device: str
     box: Box
+    axis: int
+    """Of the stored array: slabs follow one another along it."""
 
     @classmethod
     def open(
@@ -232,7 +243,8 @@ class _Job:
             raise UsageError(f"No model was given to predict {volume.name} with.")
         for model in models:
             model.card.check_fits(volume)
-        passes = plan_passes([model.card for model in models], settings)
+        cards = [model.card for model in models]
+        passes = plan_passes(cards, settings)
         return cls(
             volume,
             tuple(models),
@@ -240,6 +252,7 @@ class _Job:
             passes,
             pick_device(settings.device),
             _checked(box, volume),
+            slow_axis(volume.grid, cards, passes),
         )
 
     def smaller(self, log: Callable[[str], None]) -> "_Job":
@@ -266,13 +279,13 @@ class _Job:
 
     def tiles(self, hooks: Hooks) -> Iterator[FinishedTile]:
         """Predict, all passes in step."""
-        frames = [Frame.of(self.volume.grid, p.preprocessing) for p in self.passes]
+        frames = [self._frame(sweep) for sweep in self.passes]
         turn = frames[0].orientation
         streams = []
         fits: Fits = {}
         for sweep, frame in zip(self.passes, frames, strict=True):
             own = frame.orientation
-            slabs = self._slabs(sweep, frame, fits, hooks)
+            slabs = self._slabs(sweep, fits, hooks)
             if own != turn:
                 slabs = turned(slabs, own, turn, own.oriented_index(self.box))
             streams.append(slabs)
@@ -287,33 +300,39 @@ class _Job:
                 )
                 yield _tile(index, in_source, done)
 
-    def _slabs(
-        self, sweep: Pass, frame: Frame, fits: Fits, hooks: Hooks
-    ) -> Iterator[Slab]:
+    def _slabs(self, sweep: Pass, fits: Fits, hooks: Hooks) -> Iterator[Slab]:
         """One pass; everything it needs is made when its first slab is asked for."""
-        models = [self.models[place] for place in sweep.members]
         if sweep.preprocessing.scheme == "nnunet":
-            yield from self._cropped_slabs(sweep, models, frame, hooks)
+            yield from self._cropped_slabs(sweep, hooks)
             return
+        frame, turned_sweep, order = rolled(self.volume.grid, sweep, self.axis)
         wanted = frame.orientation.oriented_index(self.box)
-        lattice = sweep.lattice(frame.model.shape, needed_box(frame, wanted))
+        lattice = turned_sweep.lattice(frame.model.shape, needed_box(frame, wanted))
         intensity = sweep.preprocessing.intensity
         if intensity not in fits:
             fits[intensity] = fit_intensity(
                 self.volume.data, intensity, self.volume.name
             )
-        source = Source.open(self.volume, frame, fits[intensity], sweep, lattice)
-        reducer = self._reducer(models, frame, sweep)
-        forward = self._forward(models)
-        yield from Sweep(source, sweep, lattice, forward, reducer).slabs(wanted, hooks)
+        fitted = fits[intensity]
+        near = None
+        if self.settings.roi == "coarse":
+            mask = self._found(sweep, fitted, hooks).transpose(order)
+            near = Foreground(mask, frame.model.shape, turned_sweep).touches
+        yield from Sweep(
+            Source.open(self.volume, frame, fitted, turned_sweep, lattice),
+            turned_sweep,
+            lattice,
+            self._forward(sweep, order),
+            self._reducer(frame, sweep),
+            near,
+        ).slabs(wanted, hooks)
 
-    def _cropped_slabs(
-        self, sweep: Pass, models: Sequence[Model], whole: Frame, hooks: Hooks
-    ) -> Iterator[Slab]:
+    def _cropped_slabs(self, sweep: Pass, hooks: Hooks) -> Iterator[Slab]:
         """A pass over what is not 0 alone, prepared as nnU-Net does it."""
         crop = nonzero_box(self.volume)
+        whole = self._frame(sweep)
         frame = Frame.of(self.volume.grid.cropped(crop), sweep.preprocessing)
-        reducer = self._reducer(models, frame, sweep)
+        reducer = self._reducer(frame, sweep)
         wanted = whole.orientation.oriented_index(self.box)
         cropped = whole.orientation.oriented_index(crop)
         inner, own = shared_box(wanted, cropped)
@@ -321,22 +340,53 @@ class _Job:
         if all(span.stop > span.start for span in inner):
             lattice = sweep.lattice(frame.model.shape, needed_box(frame, own))
             source = PreparedSource.of(cut(self.volume, crop), frame, sweep)
-            forward = self._forward(models)
+            forward = self._forward(sweep)
             slabs = Sweep(source, sweep, lattice, forward, reducer).slabs(own, hooks)
         yield from surrounded(slabs, reducer, inner, wanted)
 
-    def _forward(self, models: Sequence[Model]) -> Forward:
-        networks = [model.network(self.device) for model in models]
-        cards = [model.card for model in models]
-        return Forward(cards, networks, self.settings, self.device)
+    def _frame(self, sweep: Pass) -> Frame:
+        """The frame of a pass; what nnU-Net prepares keeps its own order of axes."""
+        if sweep.preprocessing.scheme == "nnunet":
+            return Frame.of(self.volume.grid, sweep.preprocessing)
+        return rolled(self.volume.grid, sweep, self.axis)[0]
 
-    def _reducer(self, models: Sequence[Model], frame: Frame, sweep: Pass) -> Reducer:
+    def _forward(self, sweep: Pass, order: Sequence[int] = (0, 1, 2)) -> Forward:
+        cards = [self.models[place].card for place in sweep.members]
+        networks = self._networks(sweep)
+        return Forward(cards, networks, self.settings, self.device, order)
+
+    def _reducer(self, frame: Frame, sweep: Pass) -> Reducer:
         return Reducer(
-            [model.card for model in models],
+            [self.models[place].card for place in sweep.members],
             self.settings,
             resized=frame.is_resampled,
             of_logits=sweep.preprocessing.scheme == "nnunet",
         )
+
+    def _networks(self, sweep: Pass) -> list[Network]:
+        """The networks of a pass, by torch or as OpenVINO compiles them."""
+        make = pick_backend(self.settings, self.device)
+        return [make(self.models[place], sweep, self.device) for place in sweep.members]
+
+    def _found(
+        self, sweep: Pass, fitted: tuple[IntensityParameters, ...], hooks: Hooks
+    ) -> NDArray[np.bool_]:
+        """Where a coarse pass of the same models finds any class; z, y, x of these."""
+        frame = Frame.of(self.volume.grid, sweep.preprocessing)
+        seen = coarse_volume(self.volume, frame, fitted)
+        found = np.zeros(seen.grid.shape, np.bool_)
+        for tile in predict_tiles(
+            seen,
+            [as_it_is(self.models[place]) for place in sweep.members],
+            coarse_settings(self.settings),
+            should_stop=hooks.should_stop,
+            log=hooks.log,
+        ):
+            for labels in tile.labels:
+                found[tile.index] |= labels > 0
+        share = f"{100 * found.mean():.0f} %"
+        hooks.log(f"A coarse pass found something in {share} of {self.volume.name}.")
+        return found
 
     def _in_order(self, maps: Sequence[Maps]) -> Maps:
         """The results of all passes, models in the order in which they were given."""

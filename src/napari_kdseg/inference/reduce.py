@@ -17,6 +17,9 @@ from napari_kdseg.models.card import ModelCard
 PIECE_BYTES = 16_000_000
 """How much is worked on at once: temporary copies stay this small."""
 
+SURE_LOGIT = 30.0
+"""Of the background where no window was computed: beside zeros as good as certain."""
+
 
 @dataclass(frozen=True)
 class Maps:
@@ -126,7 +129,12 @@ class Reducer:
 
     def _means(self, sums: Tensor) -> Tensor:
         assert self.channels.weight is not None
-        return sums[: self.channels.weight] / sums[self.channels.weight]
+        weight = sums[self.channels.weight]
+        unseen = weight == 0  # in no window that was computed: background
+        means = sums[: self.channels.weight] / weight.masked_fill(unseen, 1)
+        for part in self.channels.logits:
+            means[part.start].masked_fill_(unseen, SURE_LOGIT)
+        return means
 
     def _probable(self, means: Tensor) -> Tensor:
         for part in self.channels.logits:

@@ -1,5 +1,6 @@
 """Probabilities brought from a model's voxels to the source's, a plane at a time."""
 
+from collections import deque
 from collections.abc import Iterator
 
 import numpy as np
@@ -37,8 +38,9 @@ class Taps:
 class PlaneResizer:
     """Takes finished planes in rising order, gives planes of the source's size.
 
-    Interpolation is linear along z between neighbouring planes, then along y and x.
-    Only the planes that the next ones still need are kept.
+    Interpolation is linear: along x once for each plane handed in, then between
+    neighbouring planes, then along y, where whole rows are read. Only the two planes
+    that the next ones still need are kept.
 
     Parameters
     ----------
@@ -67,7 +69,7 @@ class PlaneResizer:
             for axis, sizes in enumerate(zip(shape, target, wanted, strict=True))
         )
         along_z = (z.lower.tolist(), z.upper.tolist(), z.weight.tolist())
-        self._along_z = list(zip(*along_z, strict=True))
+        self._along_z = deque(zip(*along_z, strict=True))
         self._corner = (box[1].start, box[2].start)
         self._kept: dict[int, Tensor] = {}
 
@@ -79,21 +81,30 @@ class PlaneResizer:
         Tensor
             Channel, y, x of the next wanted plane.
         """
-        for offset in range(planes.shape[1]):
-            self._kept[first + offset] = planes[:, offset]
         reached = first + planes.shape[1]
         while self._along_z and self._along_z[0][1] < reached:
-            yield self._plane(*self._along_z.pop(0))
+            lower, upper, weight = self._along_z.popleft()
+            self._kept = {z: p for z, p in self._kept.items() if z >= lower}
+            for z in (lower, upper):
+                if z not in self._kept:
+                    self._kept[z] = self._wide(planes[:, z - first])
+            yield self._plane(self._kept[lower], self._kept[upper], weight)
         needed = self._along_z[0][0] if self._along_z else reached
-        # A copy, so that the planes handed in can be freed.
-        self._kept = {z: p.clone() for z, p in self._kept.items() if z >= needed}
+        for z in range(max(needed, first), reached):
+            if z not in self._kept:
+                self._kept[z] = self._wide(planes[:, z - first])
+        self._kept = {z: p for z, p in self._kept.items() if z >= needed}
 
-    def _plane(self, lower: int, upper: int, weight_z: float) -> Tensor:
-        plane = torch.lerp(self._kept[lower], self._kept[upper], weight_z)
-        for axis, taps in ((1, self._y), (2, self._x)):
-            corner = self._corner[axis - 1]
-            weight = taps.weight if axis == 2 else taps.weight[:, None]
-            low = plane.index_select(axis, taps.lower - corner)
-            high = plane.index_select(axis, taps.upper - corner)
-            plane = torch.lerp(low, high, weight)
-        return plane
+    def _wide(self, plane: Tensor) -> Tensor:
+        """A plane with the wanted voxels along x."""
+        corner = self._corner[1]
+        low = plane.index_select(2, self._x.lower - corner)
+        high = plane.index_select(2, self._x.upper - corner)
+        return low.lerp_(high, self._x.weight)
+
+    def _plane(self, low: Tensor, high: Tensor, weight_z: float) -> Tensor:
+        plane = low if weight_z == 0 else torch.lerp(low, high, weight_z)
+        corner, weight = self._corner[0], self._y.weight[:, None]
+        above = plane.index_select(1, self._y.lower - corner)
+        below = plane.index_select(1, self._y.upper - corner)
+        return above.lerp_(below, weight)

@@ -6,6 +6,10 @@ from napari_kdseg.errors import UsageError
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
+BACKENDS = ("auto", "torch", "openvino")
+
+ROIS = ("all", "coarse")
+
 UNCERTAINTIES = (
     "entropy",
     "margin",
@@ -42,6 +46,11 @@ class Settings:
     """Part of a window shared with the next; None: as the card says."""
     threads: int | None = None
     """Threads on a processor; None: as torch has it."""
+    backend: str = "torch"
+    """One of `BACKENDS`; ``auto`` is OpenVINO on a processor where it is installed."""
+    roi: str = "all"
+    """One of `ROIS`; ``coarse`` computes windows alone where a coarse pass of the same
+    network found something. It changes the labels."""
 
     def __post_init__(self) -> None:
         if self.uncertainty is not None and self.uncertainty not in UNCERTAINTIES:
@@ -49,11 +58,15 @@ class Settings:
                 f"There is no uncertainty {self.uncertainty!r}; choose one of "
                 f"{', '.join(UNCERTAINTIES)}, or none."
             )
-        if self.precision not in PRECISIONS:
-            raise UsageError(
-                f"There is no precision {self.precision!r}; choose one of "
-                f"{', '.join(PRECISIONS)}."
-            )
+        for name, value, known in (
+            ("precision", self.precision, PRECISIONS),
+            ("backend", self.backend, BACKENDS),
+            ("roi", self.roi, ROIS),
+        ):
+            if value not in known:
+                raise UsageError(
+                    f"There is no {name} {value!r}; choose one of {', '.join(known)}."
+                )
         if self.overlap is not None and not 0 <= self.overlap < 1:
             raise UsageError(
                 f"The overlap is {self.overlap:g}; it is a part of a window, from 0 to "

@@ -1,14 +1,19 @@
 """One pass over a volume: windows in, slabs of results out."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_kdseg.errors import StopRequested
 from napari_kdseg.inference.blending import Blender, Finished, importance
 from napari_kdseg.inference.forward import Forward
+from napari_kdseg.inference.pipeline import read_ahead
 from napari_kdseg.inference.plan import LEAST_PLANES, Pass
 from napari_kdseg.inference.reduce import Maps, Reducer, joined, pieces
 from napari_kdseg.inference.resize import PlaneResizer
@@ -17,6 +22,11 @@ from napari_kdseg.inference.tiling import Lattice, Window
 from napari_kdseg.volumes.preprocessing import Frame
 from napari_kdseg.volumes.resampling import source_box
 from napari_kdseg.volumes.volume import Box
+
+MOST_WAITING = 64
+"""Windows without anything to compute that are passed over before stop is asked for."""
+
+Block = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -121,6 +131,8 @@ class Sweep:
         The windows.
     forward, reducer
         The networks, and what becomes of their logits.
+    wanted
+        Which windows are computed; the voxels of no other become background.
     """
 
     def __init__(
@@ -130,10 +142,13 @@ class Sweep:
         lattice: Lattice,
         forward: Forward,
         reducer: Reducer,
+        wanted: Callable[[Window], bool] | None = None,
     ) -> None:
         self._source, self._lattice = source, lattice
         self._forward, self._reducer = forward, reducer
+        self._wanted = wanted
         self._batch = sweep.batch
+        self._air = sweep.air_up_to
         self._device = forward.device
         weights = importance(sweep.tile, sweep.blending, sweep.placing)
         self._weights = weights.to(forward.device)
@@ -160,14 +175,11 @@ class Sweep:
         collector = self._collector(wanted)
         once = torch.ones((1, *self._weights.shape), device=self._device)
         for outputs in self._outputs(hooks):
-            channel = 0
-            for values in outputs:
-                blender.add(values, channel=channel)
-                channel += len(values)
-            if channels.weight is not None:
+            _add(blender, outputs)
+            if outputs and channels.weight is not None:
                 blender.add(once, channel=channels.weight)
             # Before the next are made: logits are the largest thing beside the sums.
-            del outputs, values
+            outputs.clear()
             rows = blender.close_window()
             if rows is not None:
                 yield from collector.take(rows)
@@ -180,37 +192,84 @@ class Sweep:
         return ResizingCollector(self._reducer, frame, box, wanted, self._device)
 
     def _outputs(self, hooks: Hooks) -> Iterator[list[Tensor]]:
-        """What each window gives, in order; fewer at once where memory runs out."""
-        windows = self._lattice.windows()
-        done = 0
-        while done < len(windows):
-            if hooks.should_stop():
-                raise StopRequested(
-                    f"Stopped as asked after {done} of {len(windows)} windows."
-                )
-            batch = windows[done : done + self._batch]
-            outputs = self._try(batch)
-            if outputs is None:
-                self._batch = len(batch) // 2
-                release(self._device)
-                hooks.log(
-                    f"Out of memory with {len(batch)} windows at once; going on with "
-                    f"{self._batch}."
-                )
-                continue
-            for place in range(len(batch)):
-                yield [values[place] for values in outputs]
-            done += len(batch)
-            del outputs  # before the next are made
+        """What each window gives, in order; nothing for those that are passed over.
 
-    def _try(self, batch: list[Window]) -> list[Tensor] | None:
+        Fewer go at once where memory runs out.
+        """
+        windows = self._lattice.windows()
+        waiting: list[Block | None] = []
+        done = 0
+        with closing(read_ahead(self._read, windows, self._batch)) as blocks:
+            while done < len(windows):
+                if hooks.should_stop():
+                    raise StopRequested(
+                        f"Stopped as asked after {done} of {len(windows)} windows."
+                    )
+                self._fill(waiting, blocks)
+                batch = [block for block in waiting if block is not None]
+                outputs = self._try(batch[: self._batch], hooks)
+                if outputs is None:
+                    continue
+                for values in _in_turn(waiting, outputs):
+                    done += 1
+                    yield values
+                del outputs  # before the next are made
+
+    def _read(self, window: Window) -> Block | None:
+        """The voxels of a window, or None where there is nothing to compute."""
+        if self._wanted is not None and not self._wanted(window):
+            return None
+        block = self._source.read(window)
+        if self._air is not None and block.max() <= self._air:
+            return None
+        return block
+
+    def _fill(self, waiting: list[Block | None], blocks: Iterator[Any]) -> None:
+        """Take windows until there are enough to compute."""
+        found = sum(block is not None for block in waiting)
+        while found < self._batch and len(waiting) < MOST_WAITING:
+            for block in blocks:
+                waiting.append(block)
+                found += block is not None
+                break
+            else:
+                return
+
+    def _try(self, batch: list[Block], hooks: Hooks) -> list[Tensor] | None:
         """The networks' outputs, or None where memory for several windows ran out."""
         try:
-            return self._forward([self._source.read(window) for window in batch])
+            return self._forward(batch) if batch else []
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise
-            return None
+        self._batch = len(batch) // 2
+        release(self._device)
+        hooks.log(
+            f"Out of memory with {len(batch)} windows at once; going on with "
+            f"{self._batch}."
+        )
+        return None
+
+
+def _add(blender: Blender, outputs: list[Tensor]) -> None:
+    channel = 0
+    for values in outputs:
+        blender.add(values, channel=channel)
+        channel += len(values)
+
+
+def _in_turn(
+    waiting: list[Block | None], outputs: list[Tensor]
+) -> Iterator[list[Tensor]]:
+    """The outputs of each window that waited, up to the last that was computed."""
+    computed = len(outputs[0]) if outputs else 0
+    place = 0
+    while waiting and (waiting[0] is None or place < computed):
+        if waiting.pop(0) is None:
+            yield []
+        else:
+            yield [values[place] for values in outputs]
+            place += 1
 
 
 def surrounded(

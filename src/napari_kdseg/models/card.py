@@ -75,6 +75,11 @@ class Tiling(_Part):
         description="axes, 0 the first of a tile, that are mirrored; logits of all "
         "ways to mirror are averaged, which takes 2, 4 or 8 times as long",
     )
+    air_up_to: float | None = Field(
+        None,
+        description="tiles without a value above this, as scaled for the network, are "
+        "background and are not computed; none: all are",
+    )
 
     @model_serializer(mode="wrap")
     def _without_what_says_nothing(
@@ -367,6 +372,8 @@ class ModelCard(_Part):
         # Settings that came later leave the fingerprints of older models as they were.
         if self.preprocessing.resize_vox is None:
             del found["preprocessing"]["resize_vox"]
+        if self.tiling.air_up_to is None:
+            del found["tiling"]["air_up_to"]
         if self.coarse_to_fine is not None:
             found["coarse_to_fine"] = self.coarse_to_fine.model_dump(mode="json")
         if self.calibration is not None:

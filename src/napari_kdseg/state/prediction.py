@@ -35,6 +35,8 @@ class Wish:
     """Which volume of each of these."""
     case: str | None = None
     """What such a scan is called."""
+    preset: str = "exact"
+    """One of `inference.presets.PRESETS`."""
 
 
 def prepared(wish: Wish, cache: Path) -> Run:
@@ -94,6 +96,8 @@ def _config(wish: Wish) -> dict[str, Any]:
         "regions": len(teachers or wish.models) > 1,
         "format": "ome-zarr" if wish.out is None else "source",
         "device": wish.settings.device,
+        # Left out where it changes nothing: what was computed before is still found.
+        **({} if wish.preset == "exact" else {"preset": wish.preset}),
     }
 
 

@@ -9,6 +9,7 @@ from platformdirs import user_cache_path
 from psygnal import Signal
 
 from napari_kdseg.errors import KdsegError
+from napari_kdseg.inference.presets import cost_in_words, with_preset
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.models.model import Model
 from napari_kdseg.runs.run import Run
@@ -90,6 +91,7 @@ class Segmentation:
         self._source: Source | None = None
         self._uncertainty: str | None = "entropy"
         self._device = "auto"
+        self._preset = "exact"
         self._out: Path | None = None
         self._status = Status()
         self._run: Run | None = None
@@ -182,7 +184,8 @@ class Segmentation:
     @property
     def settings(self) -> Settings:
         """How to predict."""
-        return Settings(device=self._device, uncertainty=self._uncertainty)
+        chosen = Settings(device=self._device, uncertainty=self._uncertainty)
+        return with_preset(chosen, self._preset)
 
     def set_uncertainty(self, measure: str | None) -> None:
         """Choose a measure of uncertainty, or none."""
@@ -193,6 +196,19 @@ class Segmentation:
         """Choose ``auto``, ``cpu`` or ``cuda[:N]``."""
         self._device = device
         self.estimate_changed.emit()
+
+    def set_preset(self, name: str) -> None:
+        """Choose ``exact``, ``fast`` or ``draft``."""
+        self._preset = name
+        self.estimate_changed.emit()
+
+    @property
+    def preset_text(self) -> str:
+        """What the preset costs with the ticked models, as it was measured."""
+        if self._preset == "exact":
+            return ""
+        costs = [cost_in_words(model, self._preset) for model in self.chosen]
+        return "; ".join(costs)
 
     @property
     def out(self) -> Path | None:
@@ -259,6 +275,7 @@ class Segmentation:
             files=source.files,
             parts=source.parts,
             case=source.name,
+            preset=self._preset,
         )
         self._wanted_grid = self._source.grid
         self.worker.start()  # loads while the scan is prepared

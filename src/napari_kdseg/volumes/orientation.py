@@ -73,6 +73,16 @@ class Orientation:
         z, y, x = (self.source_shape[axis] for axis in self.order)
         return (z, y, x)
 
+    def reordered(self, order: Sequence[int]) -> "Orientation":
+        """The same turn with its axes in another order."""
+        sources = [self.order[place] for place in order]
+        flips = [self.flipped[place] for place in order]
+        return Orientation(
+            (sources[0], sources[1], sources[2]),
+            (flips[0], flips[1], flips[2]),
+            self.source_shape,
+        )
+
     def to_oriented(self, block: np.ndarray) -> np.ndarray:
         """Turn a block of the source; a view, leading axes stay."""
         lead = block.ndim - 3
@@ -157,6 +167,12 @@ def orient(
 def unorient(array: np.ndarray, source_grid: Grid, axcodes: str | None) -> np.ndarray:
     """Undo `orient`: a view of the array on its source's axes."""
     return Orientation.between(source_grid, axcodes).to_source(array)
+
+
+def rolled_order(first: int) -> tuple[int, int, int]:
+    """Order of three axes with one of them in front; the others keep their order."""
+    second, third = (axis for axis in range(3) if axis != first)
+    return (first, second, third)
 
 
 def check_axcodes(axcodes: str) -> str:

@@ -32,6 +32,7 @@ from napari_kdseg.volumes.orientation import (
     Orientation,
     check_axcodes,
     orient,
+    rolled_order,
     unorient,
 )
 from napari_kdseg.volumes.resampling import (
@@ -191,6 +192,21 @@ class Frame:
         if preprocessing.scheme == "nnunet":
             thick = thick_axes(oriented.spacing_mm, preprocessing.spacing_mm)
         return cls(grid, oriented, resampled_grid(oriented, shape), turn, thick)
+
+    def rolled(self, axis: int) -> "Frame":
+        """The same voxels with another axis first; the other two keep their order.
+
+        Parameters
+        ----------
+        axis
+            Of the source, 0 to 2.
+        """
+        order = rolled_order(self.orientation.order.index(axis))
+        turn = self.orientation.reordered(order)
+        oriented = turn.grid(self.source)
+        z, y, x = (self.model.shape[place] for place in order)
+        model = resampled_grid(oriented, (z, y, x)) if self.is_resampled else oriented
+        return Frame(self.source, oriented, model, turn)
 
     @property
     def is_resampled(self) -> bool:

@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_kdseg.errors import KdsegError
+from napari_kdseg.inference.presets import PRESETS
 from napari_kdseg.inference.settings import UNCERTAINTIES
 from napari_kdseg.models.model import Model
 from napari_kdseg.state.estimates import devices, duration
@@ -110,6 +111,11 @@ class SegmentDock(Dock):
         self.device = QComboBox()
         self.device.addItems(devices())
         self.device.setToolTip("auto takes the graphics card where there is one")
+        self.preset = QComboBox()
+        for number, (name, preset) in enumerate(PRESETS.items()):
+            self.preset.addItem(name)
+            self.preset.setItemData(number, preset.told, Qt.ItemDataRole.ToolTipRole)
+        self.preset.setToolTip("How exact: what it costs is told below once measured")
         self.out = QLineEdit()
         self.out.setReadOnly(True)
         self.out.setPlaceholderText("in the cache, until saved")
@@ -122,6 +128,7 @@ class SegmentDock(Dock):
         fields = form()
         fields.addRow("Uncertainty", self.uncertainty)
         fields.addRow("Device", self.device)
+        fields.addRow("Preset", self.preset)
         fields.addRow("Results", place)
         self.rows.addLayout(fields)
 
@@ -151,6 +158,7 @@ class SegmentDock(Dock):
         self.add_button.clicked.connect(self._on_add_clicked)
         self.uncertainty.currentTextChanged.connect(self._on_uncertainty_chosen)
         self.device.currentTextChanged.connect(self._on_device_chosen)
+        self.preset.currentTextChanged.connect(self._on_preset_chosen)
         self.out_button.clicked.connect(self._on_out_clicked)
         self.run_button.clicked.connect(self._on_run_clicked)
         self.cancel_button.clicked.connect(self._on_cancel_clicked)
@@ -208,6 +216,9 @@ class SegmentDock(Dock):
     def _on_device_chosen(self, name: str) -> None:
         self.state.set_device(name)
         self._show_models()
+
+    def _on_preset_chosen(self, name: str) -> None:
+        self.state.set_preset(name)
 
     def _on_out_clicked(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Where results are published")
@@ -269,7 +280,8 @@ class SegmentDock(Dock):
     def _show_estimate(self) -> None:
         for box in self.boxes:
             box.show_ticked(box.value in self.state.chosen)
-        self.estimate.setText(self.state.problem or self.state.estimate_text)
+        said = self.state.problem or self.state.estimate_text
+        self.estimate.setText("\n".join(filter(None, (said, self.state.preset_text))))
         self._show_buttons()
 
     def _show_status(self, status: Status) -> None:

@@ -1,0 +1,156 @@
+"""Networks compiled by OpenVINO for a processor: the extra ``fast``.
+
+A network is converted once and kept in the user's cache, under the hash of its weights,
+its parameters and its window; what is compiled stays for the life of the process.
+"""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable
+from functools import lru_cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from platformdirs import user_cache_path
+from torch import Tensor
+from torch.nn import functional
+
+from napari_kdseg.atomic import publish_folder, temporary_beside
+from napari_kdseg.errors import UsageError
+from napari_kdseg.inference.forward import Network, pick_precision
+from napari_kdseg.inference.plan import Pass
+from napari_kdseg.inference.settings import Settings
+from napari_kdseg.models.model import WEIGHTS, Model
+
+COMPILED_KEPT = 16
+_IR = "network.xml"
+
+Make = Callable[[Model, Pass, str], Network]
+
+
+def pick_backend(settings: Settings, device: str) -> Make:
+    """What makes a network of a model, for a pass and a device.
+
+    ``auto`` is OpenVINO on a processor where it is installed, else torch.
+
+    Raises
+    ------
+    UsageError
+        Where OpenVINO was asked for and is not installed, cannot use the device, or
+        has no such precision.
+    """
+    installed = find_spec("openvino") is not None
+    on_processor = device == "cpu"
+    if settings.backend == "torch":
+        return _by_torch
+    if settings.backend == "auto" and not (
+        installed and on_processor and settings.precision != "float16"
+    ):
+        return _by_torch
+    if not installed:
+        raise UsageError(
+            "The backend openvino was asked for and is not installed. Get it with: pip "
+            "install 'napari-kdseg[fast]'"
+        )
+    if not on_processor or settings.precision == "float16":
+        raise UsageError(
+            f"The backend openvino computes on the processor, in float32 or bfloat16; "
+            f"asked for were {device} and {settings.precision}. Take the backend torch."
+        )
+    asked = pick_precision(settings.precision, device)
+    precision = "bf16" if asked == torch.bfloat16 else "f32"
+    threads = settings.threads or torch.get_num_threads()
+
+    def make(model: Model, sweep: Pass, device: str) -> Network:
+        card = model.card
+        side = sweep.tile[3 - card.dimensions :]
+        shape = (sweep.batch, len(card.channels), *side)
+        folder = user_cache_path("napari-kdseg") / "openvino" / _key(model, shape)
+        if not (folder / _IR).is_file():
+            _convert(model.network(device), shape, folder)
+        return Compiled(_compiled(folder / _IR, precision, threads), sweep.batch)
+
+    return make
+
+
+class Compiled:
+    """A network that OpenVINO compiled for windows of one size.
+
+    Parameters
+    ----------
+    request
+        The compiled network, ready to be asked.
+    batch
+        How many windows it takes at once; fewer are filled up with zeros.
+    """
+
+    def __init__(self, request: Any, batch: int) -> None:
+        self._request, self._batch = request, batch
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits of some windows, at most as many as it was compiled for."""
+        count = len(images)
+        missing = self._batch - count
+        if missing:
+            pad = [0, 0] * (images.ndim - 1) + [0, missing]
+            images = functional.pad(images, pad)
+        found = self._request.infer([images.numpy()], share_inputs=True)[0]
+        # A copy: the request's own buffer is filled again by the next windows.
+        return torch.from_numpy(found[:count].copy())
+
+
+def _by_torch(model: Model, sweep: Pass, device: str) -> Network:
+    del sweep
+    network: Network = model.network(device)
+    return network
+
+
+def _key(model: Model, shape: tuple[int, ...]) -> str:
+    """Of everything that the converted network depends on."""
+    with (model.folder / WEIGHTS).open("rb") as file:
+        weights = hashlib.file_digest(file, "sha256").hexdigest()
+    parts = [
+        weights,
+        model.card.network.model_dump(mode="json"),
+        list(shape),
+        version("openvino"),
+        version("torch"),
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def _convert(network: Any, shape: tuple[int, ...], folder: Path) -> None:
+    """Write a network in OpenVINO's own form; it appears complete or not at all."""
+    import openvino
+
+    # Checks of the input's size are traced as constants: the size is one here.
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        converted = openvino.convert_model(
+            network, example_input=torch.zeros(shape), input=[shape]
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_beside(folder)
+    temporary.mkdir()
+    openvino.save_model(converted, temporary / _IR, compress_to_fp16=False)
+    try:
+        publish_folder(temporary, folder)
+    except FileExistsError:
+        return  # another process converted it meanwhile
+
+
+@lru_cache(maxsize=COMPILED_KEPT)
+def _compiled(path: Path, precision: str, threads: int) -> Any:
+    import openvino
+
+    settings = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    core = openvino.Core()
+    return core.compile_model(path, "CPU", settings).create_infer_request()

@@ -1,0 +1,70 @@
+"""Along which axis a volume is gone through: that which leaves the least to keep.
+
+What the next level of windows still adds to lies across a whole face of the volume. Of
+a box that is longer than it is wide and high the smallest face is the one across its
+longest axis. Needs no torch.
+"""
+
+from collections.abc import Sequence
+from math import prod
+
+from napari_kdseg.inference.plan import Pass
+from napari_kdseg.inference.tiling import Lattice
+from napari_kdseg.models.card import ModelCard
+from napari_kdseg.volumes.orientation import rolled_order
+from napari_kdseg.volumes.preprocessing import Frame
+from napari_kdseg.volumes.volume import Grid
+
+WORTH_A_TURN = 0.75
+"""Another axis than the models' own is taken where it keeps at most this part."""
+
+
+def slow_axis(grid: Grid, cards: Sequence[ModelCard], passes: Sequence[Pass]) -> int:
+    """Axis of the stored array along which finished slabs follow one another.
+
+    It depends on the whole volume and the models' windows alone, so that a part that is
+    computed later comes in the same order.
+
+    Parameters
+    ----------
+    grid
+        The volume as stored.
+    cards, passes
+        The models, and the passes that `plan_passes` makes of them.
+    """
+    own = Frame.of(grid, passes[0].preprocessing).orientation.order[0]
+    if any(sweep.preprocessing.scheme == "nnunet" for sweep in passes):
+        return own  # prepared whole, in the models' own order
+    kept = [
+        sum(_kept(grid, cards, sweep, axis) for sweep in passes) for axis in range(3)
+    ]
+    best = min(range(3), key=kept.__getitem__)
+    return best if kept[best] <= WORTH_A_TURN * kept[own] else own
+
+
+def rolled(grid: Grid, sweep: Pass, axis: int) -> tuple[Frame, Pass, tuple[int, ...]]:
+    """A pass that goes along an axis of the stored array.
+
+    Returns
+    -------
+    tuple
+        Its frame and the pass on the axes in their new order, and for each of these
+        which axis of the model's frame it is.
+    """
+    frame = Frame.of(grid, sweep.preprocessing)
+    order = rolled_order(frame.orientation.order.index(axis))
+    return frame.rolled(axis), sweep.rolled(order), order
+
+
+def whole_lattice(sweep: Pass, frame: Frame) -> Lattice:
+    """All windows of a whole volume."""
+    z, y, x = (slice(0, size) for size in frame.model.shape)
+    return sweep.lattice(frame.model.shape, (z, y, x))
+
+
+def _kept(grid: Grid, cards: Sequence[ModelCard], sweep: Pass, axis: int) -> int:
+    """Values that wait between windows."""
+    frame, turned, _ = rolled(grid, sweep, axis)
+    lattice = whole_lattice(turned, frame)
+    classes = sum(cards[member].classes.count for member in sweep.members)
+    return classes * (prod(lattice.carried_shape) + prod(lattice.strip_shape))

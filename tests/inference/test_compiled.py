@@ -1,0 +1,81 @@
+"""OpenVINO in torch's place: the same labels, converted once."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from napari_kdseg.errors import UsageError
+from napari_kdseg.inference import compiled
+from napari_kdseg.inference.compiled import pick_backend
+from napari_kdseg.inference.predict import Settings, predict_volume
+
+Make = Callable[..., Any]
+TORCH = Settings("cpu", uncertainty=None)
+OPENVINO = replace(TORCH, backend="openvino")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(compiled, "user_cache_path", lambda _: tmp_path / "cache")
+    compiled._compiled.cache_clear()
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize("tile", [(16, 16, 16), (16, 16)])
+def test_labels_are_those_of_torch(
+    make_model: Make, make_volume: Make, tile: tuple[int, ...]
+) -> None:
+    pytest.importorskip("openvino")
+    # Three windows at once do not divide the windows there are.
+    model, volume = make_model(tile), make_volume()
+    own = predict_volume(volume, [model], replace(TORCH, batch=3)).labels[0]
+    other = predict_volume(volume, [model], replace(OPENVINO, batch=3)).labels[0]
+    assert (own == other).mean() >= 0.9995
+
+
+def test_a_network_is_converted_once(
+    make_model: Make,
+    make_volume: Make,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("openvino")
+    model, volume = make_model(), make_volume()
+    predict_volume(volume, [model], OPENVINO)
+    assert len(list(cache.rglob("network.xml"))) == 1
+    assert not list(cache.rglob("*.partial-*"))
+
+    def never(*_: object) -> None:
+        raise AssertionError("converted again")
+
+    monkeypatch.setattr(compiled, "_convert", never)
+    compiled._compiled.cache_clear()
+    predict_volume(volume, [model], OPENVINO)
+
+
+def test_auto_is_torch_where_openvino_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(compiled, "find_spec", lambda _: None)
+    assert pick_backend(replace(TORCH, backend="auto"), "cpu") is compiled._by_torch
+    with pytest.raises(UsageError, match=r"napari-kdseg\[fast\]"):
+        pick_backend(OPENVINO, "cpu")
+
+
+def test_auto_is_torch_on_a_graphics_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "find_spec", lambda _: object())
+    assert pick_backend(replace(TORCH, backend="auto"), "cuda:0") is compiled._by_torch
+    with pytest.raises(UsageError, match="on the processor"):
+        pick_backend(OPENVINO, "cuda:0")
+
+
+def test_bfloat16_is_refused_where_the_processor_imitates_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("napari_kdseg.inference.forward.has_bfloat16", lambda: False)
+    monkeypatch.setattr(compiled, "find_spec", lambda _: object())
+    with pytest.raises(UsageError, match="neither avx512_bf16 nor amx"):
+        pick_backend(replace(OPENVINO, precision="bfloat16"), "cpu")

@@ -1,0 +1,138 @@
+"""Figure 8: inference beside a busy program, and how soon Cancel is heard.
+
+The busy program keeps one core at work, as a viewer that draws without pause. We use
+the threads that the docks give: the cores less one, waiting passively. Memory of a
+graphics card is not measured here: it needs one.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from figures.rows import PeerError, Row, at_most, isolated, not_run, say
+
+SIZE = 128
+TILE = 64
+CLASSES = 5
+BUSY = "while True: sum(i * i for i in range(100000))"
+
+
+def measure(*, quick: bool) -> list[Row]:
+    """Both lines."""
+    size = 96 if quick else SIZE
+    return [_beside(size), _cancel(size)]
+
+
+def _beside(size: int) -> Row:
+    what, goal = "time beside a busy program, of alone on one thread", "at most 1.3"
+    alone, beside = [], []
+    try:
+        for _ in range(2):
+            alone.append(isolated(predicted, size=size, threads=1))
+            viewer = subprocess.Popen([sys.executable, "-c", BUSY])
+            try:
+                threads = max(1, (os.cpu_count() or 2) - 1)
+                beside.append(isolated(predicted, size=size, threads=threads))
+            finally:
+                viewer.kill()
+                viewer.wait()
+    except PeerError as error:
+        return not_run("8", what, goal, error)
+    ratio = min(beside) / min(alone)
+    note = f"{min(beside):.1f} s and {min(alone):.1f} s"
+    return Row("8", what, f"{ratio:.2f}", goal, at_most(ratio, 1.3), note)
+
+
+def predicted(size: int, threads: int) -> float:
+    """Seconds of predicting a volume with so many threads."""
+    import torch
+
+    from figures.made import noise, volume_of
+    from napari_kdseg.inference.predict import Settings, predict_volume
+
+    torch.set_num_threads(threads)
+    settings = Settings("cpu", uncertainty=None, threads=threads)
+    with tempfile.TemporaryDirectory() as folder:
+        model = _model(Path(folder) / "model")
+        volume = volume_of(noise((size, size, size)))
+        started = time.perf_counter()
+        predict_volume(volume, [model], settings)
+        return time.perf_counter() - started
+
+
+def _cancel(size: int) -> Row:
+    what, goal = "from Cancel to the end, in times of one tile", "at most 1"
+    try:
+        found = isolated(cancelled, size=size)
+    except PeerError as error:
+        return not_run("8", what, goal, error)
+    ratio = found["latency"] / found["tile"]
+    # What comes after the tile at hand is closing files: half a second is given to it.
+    limit = 1 + 0.5 / found["tile"]
+    note = f"{found['latency']:.2f} s; a tile takes {found['tile']:.2f} s; and 0.5 s"
+    return Row("8", what, f"{ratio:.2f}", goal, at_most(ratio, limit), note)
+
+
+def cancelled(size: int) -> dict[str, float]:
+    """Stop a run from outside and wait for it: seconds, and those of one tile."""
+    from figures.made import noise, volume_of
+    from napari_kdseg.runs.run import Run
+    from napari_kdseg.volumes.formats import write_volume
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _model(folder / "model")
+        volume = volume_of(noise((size * 4, size, size)))
+        write_volume(folder / "scan.nii.gz", volume.data, volume.grid)
+        config: dict[str, Any] = {
+            "version": 1,
+            "command": "predict",
+            "inputs": [str(folder / "scan.nii.gz")],
+            "models": [str(folder / "model")],
+            "out": str(folder / "out"),
+            "device": "cpu",
+        }
+        run = Run.create(folder / "out/.run", config)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kdseg_train", "run", str(run.folder)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        times = _until_slabs(run, process, 2)
+        say("  asking for the end")
+        started = time.perf_counter()
+        run.request_stop()
+        process.wait(timeout=300)
+        latency = time.perf_counter() - started
+        assert run.state() == "stopped", run.state()
+        step = TILE // 2
+        tiles_a_slab = (-(-(size - TILE) // step) + 1) ** 2
+        return {"latency": latency, "tile": (times[-1] - times[-2]) / tiles_a_slab}
+
+
+def _until_slabs(run: Any, process: Any, count: int) -> list[float]:
+    """When so many slabs were told of."""
+    while True:
+        told = [e["time"] for e in run.events()[0] if "box" in e]
+        if len(told) >= count:
+            return told
+        assert process.poll() is None, json.dumps(run.events()[0][-1])
+        time.sleep(0.01)
+
+
+def _model(folder: Path) -> Any:
+    import torch
+
+    from figures.made import card
+    from napari_kdseg.models.model import save_model
+    from napari_kdseg.models.networks import build
+    from napari_kdseg.volumes.preprocessing import Intensity
+
+    torch.manual_seed(0)
+    described = card(CLASSES, TILE, Intensity(kind="window", low=-1000, high=1000))
+    return save_model(folder, described, build(described.network, 1, CLASSES))
