@@ -306,7 +306,10 @@ def test_several_models_in_one_pass_equal_each_alone(
         alone = predict_volume(volume, [model], CPU)
         assert alone.uncertainty is not None
         np.testing.assert_array_equal(together.labels[place], alone.labels[0])
-        np.testing.assert_array_equal(together.uncertainty[place], alone.uncertainty[0])
+        # Together they may go along another axis, and windows add up in another order.
+        np.testing.assert_allclose(
+            together.uncertainty[place], alone.uncertainty[0], atol=1e-6
+        )
 
 
 def test_models_with_other_axes_join_in(make_model: Make, make_volume: Make) -> None:
