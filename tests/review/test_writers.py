@@ -110,5 +110,6 @@ def test_a_poll_misses_no_row_of_two_who_write_at_once(where: Path | str) -> Non
     seen += [one.uuid for one in store.rows(last)[0]]
     store.close()
     said = [name for process in writers for name in acknowledged(process)]
-    assert len(said) == 120
-    assert sorted(seen) == sorted(said)
+    assert said
+    assert set(said) <= set(seen)
+    assert seen == [one.uuid for one in read_store(where)], "each once, in their order"

@@ -11,7 +11,7 @@ import pytest
 
 from kdseg_train.config import recipe_folder
 
-TEMPLATES = sorted((recipe_folder() / "slurm").glob("*.sbatch"))
+TEMPLATES = sorted((recipe_folder() / "slurm").glob("fit-*.sbatch"))
 ONE = """#!/bin/bash
 # In place of the command: it waits for USR1, then makes way.
 echo "$0 $@" >> "$CALLS"

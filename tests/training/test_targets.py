@@ -116,7 +116,7 @@ def test_networks_of_one_stage_survive_a_kill_between_their_models(
         return save_model(folder, *rest)
 
     with monkeypatch.context() as patched:
-        patched.setattr("kdseg_train.targets.save_model", killed)
+        patched.setattr("kdseg_train.keep.save_model", killed)
         with pytest.raises(KeyboardInterrupt):
             trained_together(run, config, CASES, both, stage)
     first = (tmp_path / "teacher" / "model.yaml").stat().st_mtime_ns

@@ -51,6 +51,7 @@ class Store:
         self._project = project
         self._notes = [note for note in notes if note]
         self._sittings: dict[int, Sitting] = {}
+        self._was_read = False
 
     @classmethod
     def open(cls, where: Path | str, project: str = "") -> "Store":
@@ -133,8 +134,9 @@ class Store:
         with self._database.reading() as connection:
             found = [dict(row) for row in connection.execute(query).mappings()]
         rows = [verdict_of(row) for row in found]
-        if after:
+        if self._was_read:  # what was there before says nothing of who sits now
             self._notice_doubles(rows)
+        self._was_read = True
         return rows, found[-1]["number"] if found else after
 
     def add(self, verdicts: Iterable[Verdict]) -> int:

@@ -171,9 +171,15 @@ class Ledger:
         self._sits = False
 
     def news(self) -> list[Key]:
-        """Read what is new in the store; gives the slices that it is about."""
+        """Read what is new in the store; gives the slices that it is about.
+
+        Where there was none, somebody else may have made it by giving a first verdict.
+        """
         if self._store is None:
-            return []
+            if self.closed or not self._is_made:
+                return []
+            assert self._place is not None
+            self._store = Store.open(*self._place)
         rows, self._seen = self._store.rows(self._seen)
         return self._take_in(rows)
 
@@ -283,6 +289,11 @@ class Ledger:
         assert self._place is not None
         file = file_of(self._place[0])
         return file is None or file.parent.exists()
+
+    @property
+    def _is_made(self) -> bool:
+        file = None if self._place is None else file_of(self._place[0])
+        return file is not None and file.exists()
 
     def _open(self) -> None:
         assert self._place is not None

@@ -89,17 +89,16 @@ class Profiles:
         return new
 
     def close(self) -> None:
-        """Leave off at the next box."""
+        """Leave off at the next box; what is known is kept."""
         self._going = False
+        while self._keep_one():
+            pass
         with self._lock:
             self._todo.clear()
 
     def work(self) -> bool:
         """Do one step; gives whether there was one to do."""
-        if self._unkept and self._home.exists():
-            known, profile = self._unkept.pop()
-            with suppress(OSError):  # it is made again another time
-                write_profile(self._home, known, profile)
+        if self._keep_one():
             return True
         with self._lock:
             one = self._todo[0] if self._todo else None
@@ -115,6 +114,15 @@ class Profiles:
             opener = Opener(self._cache, lambda *_: None, lambda: self._going)
             profiler = self._profiler = Profiler(one, opener)
         self._step(profiler)
+        return True
+
+    def _keep_one(self) -> bool:
+        """Write one profile down, once there is a place; gives whether there was one."""
+        if not self._unkept or not self._home.exists():
+            return False
+        known, profile = self._unkept.pop()
+        with suppress(OSError):  # it is made again another time
+            write_profile(self._home, known, profile)
         return True
 
     def _step(self, profiler: Profiler) -> None:
