@@ -83,8 +83,7 @@ def run(tmp_path: Path, make_model: Callable[..., Model]) -> Run:
 
 
 def click(qtbot: QtBot, widget: Any) -> None:
-    assert widget.isVisible()
-    assert widget.isEnabled()
+    qtbot.waitUntil(lambda: widget.isVisible() and widget.isEnabled())
     qtbot.mouseClick(widget, LEFT)
 
 
