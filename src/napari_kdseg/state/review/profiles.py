@@ -117,7 +117,7 @@ class Profiles:
         return True
 
     def _keep_one(self) -> bool:
-        """Write one profile down, once there is a place; gives whether there was one."""
+        """Write one profile down, once there is a place; gives whether one was left."""
         if not self._unkept or not self._home.exists():
             return False
         known, profile = self._unkept.pop()
