@@ -281,7 +281,7 @@ def run(
     def lead() -> None:
         execute_and_show(prepared, alone=not are_launched())
 
-    execute_together(folder, prepared.config["device"], lead)
+    execute_together(folder, prepared.config.get("device", "auto"), lead)
 
 
 @app.command()
