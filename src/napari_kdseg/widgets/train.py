@@ -9,8 +9,8 @@ from qtpy.QtWidgets import QDockWidget, QTabBar, QWidget
 from napari_kdseg.errors import KdsegError
 from napari_kdseg.state.training import Training
 from napari_kdseg.state.training_setup import Setup
-from napari_kdseg.state.volumes import Volumes
 from napari_kdseg.widgets._drop import DropDock
+from napari_kdseg.widgets._open_project import open_project
 from napari_kdseg.widgets._train_run import RunPage
 from napari_kdseg.widgets._train_setup import SetupPage
 from napari_kdseg.widgets.segment import SegmentDock
@@ -91,7 +91,7 @@ class TrainDock(DropDock):
     # ---- What happens ----
 
     def _on_tick(self) -> None:
-        self.setup_page.offer_project(self._project_folder())
+        self.setup_page.offer_project(open_project(self.viewer))
         self.setup.poll()
         self.training.poll()
 
@@ -126,14 +126,6 @@ class TrainDock(DropDock):
             page.setVisible(place == number)
 
     # ---- What is around ----
-
-    def _project_folder(self) -> Path | None:
-        """The folder of the project that is open in this viewer's Volumes dock."""
-        for widget in self.viewer.window.dock_widgets.values():
-            volumes = getattr(widget, "state", None)
-            if isinstance(volumes, Volumes) and volumes.project is not None:
-                return volumes.project.folder
-        return None
 
     def _segment_dock(self) -> SegmentDock:
         """The Segment dock of this viewer; it is opened where it is not."""

@@ -16,8 +16,8 @@ from qtpy.QtWidgets import (
 from napari_kdseg.state.grading.grading import Grading
 from napari_kdseg.state.jobs import Worker
 from napari_kdseg.state.review.review import Review
-from napari_kdseg.state.volumes import Volumes
 from napari_kdseg.widgets._form import Dock, form, one_line, wrapped_label
+from napari_kdseg.widgets._open_project import open_project
 from napari_kdseg.widgets.review.contact_sheet import ContactSheet
 from napari_kdseg.widgets.review.correction_panel import CorrectionPanel
 from napari_kdseg.widgets.review.grading_panel import GradingPanel
@@ -183,14 +183,14 @@ class ReviewDock(Dock):
         self._prefetch.wake()
 
     def _on_open_clicked(self) -> None:
-        known = self.state.folder or self._project_folder()
+        known = self.state.folder or open_project(self.viewer)
         start = "" if known is None else str(known)
         name = QFileDialog.getExistingDirectory(self, "Project or predictions", start)
         if name:
             self.open_folder(Path(name))
 
     def _on_project_clicked(self) -> None:
-        folder = self._project_folder()
+        folder = open_project(self.viewer)
         if folder is not None:
             self.open_folder(folder)
 
@@ -308,7 +308,7 @@ class ReviewDock(Dock):
 
     def _show_offer(self) -> None:
         """Offer the project that is open in the Volumes dock."""
-        folder = self._project_folder() if self.state.folder is None else None
+        folder = open_project(self.viewer) if self.state.folder is None else None
         if folder is not None:
             self.project_button.setText(f"Review {folder.name}")
         self.fields.setRowVisible(self.project_button, folder is not None)
@@ -318,14 +318,6 @@ class ReviewDock(Dock):
             page.setVisible(index == number)
 
     # ---- What is around ----
-
-    def _project_folder(self) -> Path | None:
-        """The folder of the project that is open in this viewer's Volumes dock."""
-        for widget in self.viewer.window.dock_widgets.values():
-            volumes = getattr(widget, "state", None)
-            if isinstance(volumes, Volumes) and volumes.project is not None:
-                return volumes.project.folder
-        return None
 
     def _canvas(self) -> QWidget:
         """What the contact sheet covers."""
