@@ -12,14 +12,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from napari_kdseg.measure.organs import organ_table
+from napari_kdseg.volumes.channels import OneChannel
 from napari_kdseg.volumes.formats import read_volume, write_labels, write_volume
 from napari_kdseg.volumes.labels import LabelSet
-from napari_kdseg.volumes.volume import Grid, VoxelArray
+from napari_kdseg.volumes.volume import Grid
 
 CLASSES = 30
 
@@ -41,25 +41,13 @@ def main() -> None:
         image = read_volume(image_file, lazy=True).data
         before = _peak_mb()
         began = time.perf_counter()
-        table = organ_table(_First(labels), grid, names, _First(image))
+        table = organ_table(OneChannel(labels), grid, names, OneChannel(image))
         seconds = time.perf_counter() - began
     size = " x ".join(str(length) for length in shape[::-1])
     print(
         f"{size}, {len(table)} classes: {seconds:.1f} s, peak {_peak_mb():.0f} MB in "
         f"all, {before:.0f} MB of it while the volume was made"
     )
-
-
-class _First:
-    """The first channel of a lazy volume."""
-
-    def __init__(self, data: VoxelArray) -> None:
-        self._data = data
-        self.shape = data.shape[1:]
-        self.dtype = data.dtype
-
-    def __getitem__(self, planes: Any) -> np.ndarray:
-        return np.asarray(self._data[0, planes])
 
 
 def _labels(shape: tuple[int, ...]) -> np.ndarray:

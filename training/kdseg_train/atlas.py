@@ -48,6 +48,7 @@ from napari_kdseg.measure.alignment import (
 from napari_kdseg.measure.memory import Memory
 from napari_kdseg.measure.tables import Value, write_table
 from napari_kdseg.runs.run import Run
+from napari_kdseg.volumes.channels import OneChannel
 from napari_kdseg.volumes.formats import inspect_volume, write_volume
 from napari_kdseg.volumes.volume import Affine, Grid
 
@@ -208,22 +209,15 @@ def _to_align(subject: Subject, settings: AtlasConfig) -> tuple[Block, Grid]:
     return reduced(image, grid)
 
 
-@dataclass(frozen=True)
-class _Foreground:
+class _Foreground(OneChannel):
     """Whether a voxel has any label; z, y, x."""
-
-    labels: Any
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.labels.shape[1:])
 
     @property
     def dtype(self) -> Any:
         return np.dtype(bool)
 
-    def __getitem__(self, box: Any) -> np.ndarray:
-        found: np.ndarray = np.asarray(self.labels[0, box]) != 0
+    def __getitem__(self, index: Any) -> np.ndarray:
+        found: np.ndarray = super().__getitem__(index) != 0
         return found
 
 
@@ -273,32 +267,13 @@ def _averaged(
         run.check_stop()
         labels, own = labels_of(subject)
         values = subject.values or {}
-        thin, small = thinned(_Plain(labels), own, largest)
+        thin, small = thinned(OneChannel(labels), own, largest)
         for name, stored in (values or _by_value(thin)).items():
             mask = np.isin(thin, stored).astype(np.float32)
             laid = laid_over(mask, small, way.transform, grid)
             sums[name] = sums.get(name, 0.0) + laid
         run.progress(number, len(found), "averaging")
     return tuple(sums), np.stack(list(sums.values())) / len(found)
-
-
-@dataclass(frozen=True)
-class _Plain:
-    """Labels without their channel axis."""
-
-    labels: Any
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.labels.shape[1:])
-
-    @property
-    def dtype(self) -> Any:
-        return self.labels.dtype
-
-    def __getitem__(self, box: Any) -> np.ndarray:
-        found: np.ndarray = np.asarray(self.labels[0, box])
-        return found
 
 
 def _by_value(labels: np.ndarray) -> dict[str, tuple[int, ...]]:

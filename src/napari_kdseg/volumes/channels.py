@@ -61,6 +61,28 @@ class StackedVoxels:
         raise IndexError(f"There is no channel {channel} beyond {self.shape[0]}.")
 
 
+@dataclass(frozen=True)
+class OneChannel:
+    """The first channel of an array (channel, z, y, x), read where it lies; z, y, x."""
+
+    data: VoxelArray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels along z, y, x."""
+        return self.data.shape[1:]
+
+    @property
+    def dtype(self) -> Any:
+        """The type of one voxel."""
+        return self.data.dtype
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """Read a box."""
+        box = index if isinstance(index, tuple) else (index,)
+        return np.asarray(self.data[(0, *box)])
+
+
 def stacked(volumes: Sequence[Volume], channels: Sequence[str] = ()) -> Volume:
     """Put volumes that share a grid into one, channel after channel.
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from napari_kdseg.volumes.cache import Cache, default_cache
+from napari_kdseg.volumes.channels import OneChannel
 from napari_kdseg.volumes.formats import (
     Header,
     inspect_volume,
@@ -90,23 +91,13 @@ def open_labels(path: Path, *, cache: Cache | None = None) -> tuple[VoxelArray, 
 
 
 @dataclass(frozen=True)
-class _Labels:
+class _Labels(OneChannel):
     """The one channel of a volume, checked where it is read."""
 
-    data: VoxelArray
     name: str
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.data.shape[1:]
-
-    @property
-    def dtype(self) -> Any:
-        return self.data.dtype
-
     def __getitem__(self, index: Any) -> np.ndarray:
-        box = index if isinstance(index, tuple) else (index,)
-        found = np.asarray(self.data[(0, *box)])
+        found = super().__getitem__(index)
         if found.dtype == np.uint8:
             return found  # every value is a label
         largest = max(values_in(found, self.name), default=0)
