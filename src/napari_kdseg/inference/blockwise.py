@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from napari_kdseg.inference.postprocessing import kept_by_value
 from napari_kdseg.models.model import Postprocessing
 from napari_kdseg.volumes.labels import LabelSet
 from napari_kdseg.volumes.volume import Box, VoxelArray
@@ -114,9 +115,7 @@ def clean_stored(
     LabelError
         Where a rule names a class that the set does not have.
     """
-    largest = {
-        classes.by_name(name).value: count for name, count in rules.keep_largest.items()
-    }
+    largest = kept_by_value(classes, rules)
     filled = [classes.by_name(name).value for name in rules.fill_holes]
     cleaned = labels
     if largest or rules.minimum_mm3 > 0:

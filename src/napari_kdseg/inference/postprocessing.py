@@ -41,9 +41,7 @@ def clean(
     LabelError
         Where a rule names a class that the set does not have.
     """
-    largest = {
-        classes.by_name(name).value: count for name, count in rules.keep_largest.items()
-    }
+    largest = kept_by_value(classes, rules)
     cleaned = labels
     if largest or rules.minimum_mm3 > 0:
         smallest_vox = rules.minimum_mm3 / voxel_mm3
@@ -51,6 +49,19 @@ def clean(
     for name in rules.fill_holes:
         cleaned = _fill_holes(cleaned, classes.by_name(name).value)
     return cleaned.copy() if cleaned is labels else cleaned
+
+
+def kept_by_value(classes: LabelSet, rules: Postprocessing) -> dict[int, int]:
+    """How many components of a class stay, by its value.
+
+    Raises
+    ------
+    LabelError
+        Where a rule names a class that the set does not have.
+    """
+    return {
+        classes.by_name(name).value: count for name, count in rules.keep_largest.items()
+    }
 
 
 def _drop_components(
