@@ -257,30 +257,22 @@ def _rate(settings: Training, state: State) -> float:
 
 
 @torch.no_grad()
-def _validated(stage: Stage, device: torch.device) -> dict[str, float]:
-    """Mean loss on the same few batches of cases kept apart."""
+def _validated(stage: Stage, device: torch.device) -> tuple[dict[str, float], Look]:
+    """Mean loss, Dice and pictures of the same few batches of cases kept apart."""
     if stage.validation is None:
-        return {}
+        return {}, Look({}, ())
     stage.network.eval()
+    batches = [stage.validation.batch(number) for number in range(VALIDATION_BATCHES)]
     losses = [
         float(torch.stack(list(stage.objective(batch.to(device)).values())).sum())
-        for batch in map(stage.validation.batch, range(VALIDATION_BATCHES))
+        for batch in batches
     ]
+    seen = Look({}, ())
+    if stage.watched is not None:
+        seen = look(stage.watched, batches, device)
     stage.network.train()
     mean = torch.tensor([sum(losses) / len(losses)], dtype=torch.float64, device=device)
-    return {"validation_loss": float(here().mean(mean).item())}
-
-
-@torch.no_grad()
-def _looked_at(stage: Stage, device: torch.device) -> Look:
-    """Dice and pictures of the same batches of cases kept apart."""
-    if stage.validation is None or stage.watched is None:
-        return Look({}, ())
-    stage.network.eval()
-    batches = map(stage.validation.batch, range(VALIDATION_BATCHES))
-    found = look(stage.watched, batches, device)
-    stage.network.train()
-    return found
+    return {"validation_loss": float(here().mean(mean).item())}, seen
 
 
 def _end_epoch(
@@ -294,8 +286,8 @@ def _end_epoch(
     count = settings.iterations_per_epoch
     means = {name: total / state.summed for name, total in state.sums.items()}
     state.sums, state.summed = {}, 0
-    watched = means | _validated(stage, device)
-    epoch, seen = state.step // count, _looked_at(stage, device)
+    validated, seen = _validated(stage, device)
+    watched, epoch = means | validated, state.step // count
     run.metric(
         stage=stage.name,
         step=state.step,
