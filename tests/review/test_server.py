@@ -85,6 +85,8 @@ def test_tables_of_others_in_the_database_are_left_alone(postgres_url: str) -> N
     store.close()
     with psycopg.connect(postgres_url) as connection:
         connection.execute("INSERT INTO mice VALUES ('Pinky')")
+        rows = connection.execute("SELECT name FROM mice").fetchall()
+    assert rows == [("Pinky",)]
 
 
 def test_a_server_out_of_reach_is_told_without_the_password() -> None:
