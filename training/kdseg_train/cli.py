@@ -22,6 +22,17 @@ from kdseg_train import (
     cli_training,
     cli_volumes,
 )
+from kdseg_train.options import (
+    CoarseToFine,
+    Device,
+    Format,
+    Inputs,
+    Models,
+    Out,
+    Precision,
+    Regions,
+    Resume,
+)
 from napari_kdseg.errors import KdsegError, UsageError
 
 # Whatever else a command needs is imported inside it: --help must answer at once.
@@ -36,12 +47,6 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-FORMATS = "source, nifti, nrrd, mha, tiff, ome-zarr or dicom-seg"
-Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
-Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on where an earlier call was cut off.")
-]
 
 
 @app.callback()
@@ -96,13 +101,8 @@ for command in (cli_training.estimate, cli_training.fit):
 
 @app.command()
 def predict(
-    inputs: Annotated[
-        list[Path], typer.Argument(help="Scans, folders of scans, data sets.")
-    ],
-    model: Annotated[
-        list[str],
-        typer.Option(help="Model folder or shipped model; give several times."),
-    ],
+    inputs: Inputs,
+    model: Models,
     out: Out,
     part: cli_volumes.Part = None,
     case: Annotated[
@@ -116,31 +116,18 @@ def predict(
             "least-confidence."
         ),
     ] = None,
-    regions: Annotated[
-        bool,
-        typer.Option("--regions", help="Also write where which teacher may teach."),
-    ] = False,
+    regions: Regions = False,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write class probabilities.")
     ] = False,
-    coarse_to_fine: Annotated[
-        bool,
-        typer.Option(
-            "--coarse-to-fine",
-            help="The first of two models finds the box, the second segments it.",
-        ),
-    ] = False,
-    format_: Annotated[
-        str, typer.Option("--format", help=f"Of the results: {FORMATS}.")
-    ] = "source",
+    coarse_to_fine: CoarseToFine = False,
+    format_: Format = "source",
     overlap_rule: Annotated[
         str,
         typer.Option(help="Voxels claimed for two classes: sum (in both) or ignore."),
     ] = "sum",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda[:N].")] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="auto, float32, bfloat16 or float16.")
-    ] = "auto",
+    device: Device = "auto",
+    precision: Precision = "auto",
     batch: Annotated[
         int | None, typer.Option(help="Tiles at once; the model's by default.")
     ] = None,

@@ -6,6 +6,16 @@ from typing import Annotated, Any
 
 import typer
 
+from kdseg_train.options import (
+    CoarseToFine,
+    Device,
+    Format,
+    Inputs,
+    Models,
+    Out,
+    Precision,
+    Regions,
+)
 from napari_kdseg.errors import UsageError
 
 # Whatever else a command needs is imported inside it: --help must answer at once.
@@ -42,20 +52,12 @@ Retries = Annotated[
     int,
     typer.Option(min=0, help="So often a volume is tried again if its worker dies."),
 ]
-Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda[:N].")]
-Precision = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 
 
 @app.command()
 def predict(
-    inputs: Annotated[
-        list[Path], typer.Argument(help="Scans, folders of scans, data sets.")
-    ],
-    model: Annotated[
-        list[str],
-        typer.Option(help="Model folder or shipped model; give several times."),
-    ],
+    inputs: Inputs,
+    model: Models,
     out: Out,
     workers: Workers = None,
     scheduler: Scheduler = None,
@@ -65,21 +67,9 @@ def predict(
     uncertainty: Annotated[
         str | None, typer.Option(help="entropy, margin or least-confidence.")
     ] = None,
-    regions: Annotated[
-        bool,
-        typer.Option("--regions", help="Also write where which teacher may teach."),
-    ] = False,
-    coarse_to_fine: Annotated[
-        bool,
-        typer.Option(
-            "--coarse-to-fine",
-            help="The first of two models finds the box, the second segments it.",
-        ),
-    ] = False,
-    format_: Annotated[
-        str,
-        typer.Option("--format", help="source, nifti, nrrd, mha, tiff or ome-zarr."),
-    ] = "source",
+    regions: Regions = False,
+    coarse_to_fine: CoarseToFine = False,
+    format_: Format = "source",
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Annotated[

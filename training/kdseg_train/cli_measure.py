@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from kdseg_train.options import Resume
 from napari_kdseg.errors import UsageError
 
 # Whatever else a command needs is imported inside it: --help must answer at once.
@@ -88,9 +89,7 @@ def atlas(
     format_: Annotated[
         str, typer.Option("--format", help="Of the occupancy: ome-zarr or nifti.")
     ] = "ome-zarr",
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where an earlier call was cut off.")
-    ] = False,
+    resume: Resume = False,
 ) -> None:
     """Lay scans over one of them: mean occupancy of organs, and how they vary."""
     from kdseg_train.atlas import AtlasConfig, cases_of

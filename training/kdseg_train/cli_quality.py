@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from kdseg_train.options import Device, Resume
 from napari_kdseg.errors import UsageError
 
 # Whatever else a command needs is imported inside it: --help must answer at once.
@@ -21,10 +22,6 @@ Labels = Annotated[
 ]
 Axis = Annotated[
     int, typer.Option(min=0, max=2, help="Slices along this axis of the stored array.")
-]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda[:N].")]
-Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on where an earlier call was cut off.")
 ]
 
 

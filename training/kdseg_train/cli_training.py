@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from kdseg_train.options import Resume
+
 # Whatever else a command needs is imported inside it: --help must answer at once.
 
 Recipe = Annotated[
@@ -15,9 +17,6 @@ Recipe = Annotated[
 Data = Annotated[
     Path | None,
     typer.Option(help="Where relative data paths start; else the recipe's folder."),
-]
-Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on where an earlier call was cut off.")
 ]
 Changes = Annotated[
     list[str] | None,

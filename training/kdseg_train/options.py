@@ -1,0 +1,37 @@
+"""Options that several commands have, each said once.
+
+Imports typer alone: ``--help`` must answer at once.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+FORMATS = "source, nifti, nrrd, mha, tiff, ome-zarr or dicom-seg"
+
+Inputs = Annotated[
+    list[Path], typer.Argument(help="Scans, folders of scans, data sets.")
+]
+Models = Annotated[
+    list[str],
+    typer.Option("--model", help="Model folder or shipped model; give several times."),
+]
+Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
+Regions = Annotated[
+    bool,
+    typer.Option("--regions", help="Also write where which teacher may teach."),
+]
+CoarseToFine = Annotated[
+    bool,
+    typer.Option(
+        "--coarse-to-fine",
+        help="The first of two models finds the box, the second segments it.",
+    ),
+]
+Format = Annotated[str, typer.Option("--format", help=f"Of the results: {FORMATS}.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda[:N].")]
+Precision = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on where an earlier call was cut off.")
+]
