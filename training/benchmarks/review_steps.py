@@ -7,8 +7,9 @@ shows them in queue order (at random, another scan each time). A person's pace i
 one verdict in 0.7 s. Measured is from the key to the moment the canvas' window has been
 handed a frame in which the next slice was drawn; the verdict is on disk by then. Beside
 it stands the time that the window's thread was at work, which a busy computer does not
-change much. Then the time of a contact sheet, from opening it to its last picture.
-``--folder`` keeps the made scans for another time.
+change much. Before it comes what no dock can go below: the same from asking for a frame
+in which nothing has changed. Then the time of a contact sheet, from opening it to its
+last picture. ``--folder`` keeps the made scans for another time.
 """
 
 import argparse
@@ -30,6 +31,7 @@ PACE_S = 0.7
 PATIENCE_S = 60.0
 SCANS = 3
 SETTLE_S = 10.0  # what a person takes to look at the first slice of an axis
+FRAMES = 20
 
 
 def main() -> None:
@@ -67,6 +69,9 @@ def judged(out: Path, verdicts: int) -> None:
     dock.who.setName(f"benchmark {uuid.uuid4().hex[:6]}")
     dock.panel.start_button.click()
     QApplication.processEvents()
+    wait(lambda: dock.judging.can_judge)
+    idle(SETTLE_S)
+    print(f"a frame in which nothing has changed: {unchanged(frames):.0f} ms\n")
     print("| along | verdicts | median ms | 95th percentile ms | at work, median ms |")
     print("| --- | ---: | ---: | ---: | ---: |")
     for axis, name in enumerate("zyx"):
@@ -91,8 +96,8 @@ class Frames:
 
     Attributes
     ----------
-    shown
-        The slice of the last frame.
+    shown, count
+        The slice of the last frame, and how many there have been.
     at, worked
         When that was, and how long this thread had been at work by then, in seconds.
     """
@@ -101,6 +106,7 @@ class Frames:
         self._dock = dock
         self._drawn: Any = None
         self.shown: Any = None
+        self.count = 0
         self.at = self.worked = 0.0
         canvas = viewer.window._qt_viewer.canvas
         self.native = canvas.native
@@ -112,9 +118,22 @@ class Frames:
         self._drawn = None if picture is None else picture.plane.about
 
     def _on_swapped(self) -> None:
+        self.count += 1
         if self._drawn != self.shown:
             self.shown = self._drawn
             self.at, self.worked = time.perf_counter(), time.thread_time()
+
+
+def unchanged(frames: Frames) -> float:
+    """Milliseconds from asking for a frame to having it on screen, median."""
+    found = []
+    for _ in range(FRAMES):
+        before, started = frames.count, time.perf_counter()
+        frames.native.update()
+        wait(lambda: frames.count > before)  # noqa: B023 - now
+        found.append((time.perf_counter() - started) * 1e3)
+        idle(PACE_S / 2)
+    return float(np.median(found))
 
 
 def steps_along(frames: Frames, dock: Any, axis: int, verdicts: int) -> np.ndarray:

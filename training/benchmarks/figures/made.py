@@ -98,6 +98,7 @@ def shipped_abdomen(face: int) -> tuple[Model, np.ndarray, np.ndarray]:
     seen = prepare(read_volume(scans["abdomen"]), model.card.preprocessing)
     stored, _ = read_labels(scans["abdomen-labels"])
     truth = seen.frame.read_labels(stored)
+    truth[~np.isin(truth, model.card.classes.values)] = 0  # what it was never taught
     depth, height, width = truth.shape
     top, left = (face - height) // 2, (face - width) // 2
     middle = (slice(0, depth), slice(top, top + height), slice(left, left + width))

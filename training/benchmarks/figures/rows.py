@@ -1,5 +1,7 @@
 """A line of the result table, and how contenders are run."""
 
+import ctypes
+import gc
 import json
 import subprocess
 import sys
@@ -118,6 +120,8 @@ def resident_bytes(what: Literal["VmRSS", "VmHWM"]) -> int:
 
 def measured_peak(work: Callable[[], Any]) -> dict[str, float]:
     """Highest memory beyond what there is now, and seconds, of some work."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what is free is given back, not used again
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak
     before = resident_bytes("VmRSS")
     started = time.perf_counter()

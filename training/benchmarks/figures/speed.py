@@ -25,7 +25,16 @@ from figures.made import (
     volume_of,
 )
 from figures.made import noise as noise_of
-from figures.rows import Row, at_least, at_most, in_turns, isolated, not_run, say
+from figures.rows import (
+    PeerError,
+    Row,
+    at_least,
+    at_most,
+    in_turns,
+    isolated,
+    not_run,
+    say,
+)
 from napari_kdseg.inference.forward import has_bfloat16
 from napari_kdseg.inference.predict import Settings, predict_volume
 from napari_kdseg.models.model import Model
@@ -42,8 +51,16 @@ Works = dict[str, Callable[[], Any]]
 def measure(*, quick: bool) -> list[Row]:
     """All lines of the figure."""
     size, repeats = (128, 1) if quick else (160, 2)
-    rows = [Row(*row) for row in isolated(whole, size=size, repeats=repeats)]
-    return [*rows, *(Row(*row) for row in isolated(trained, repeats=repeats + 1))]
+    rows = _of(whole, size=size, repeats=repeats)
+    return rows + _of(trained, repeats=repeats + 1)
+
+
+def _of(part: Callable[..., Any], **given: Any) -> list[Row]:
+    """Lines of a part; of one that fails, a line that says so."""
+    try:
+        return [Row(*row) for row in isolated(part, **given)]
+    except PeerError as error:
+        return [not_run("3", part.__name__, "", error)]
 
 
 # ---- Each in a process of its own ----

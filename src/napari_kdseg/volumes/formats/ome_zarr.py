@@ -104,8 +104,8 @@ def create_array(  # noqa: PLR0913 - independent options, named by the caller
     kind
         Whether the values are labels or an image.
     chunks
-        Voxels of a chunk along each axis; None takes cubes of 64, or of 128 in large
-        volumes. One process writes a chunk at a time, never two.
+        Voxels of a chunk along each axis; None takes cubes of 64, or 32 planes of 128
+        by 128 in large volumes. One process writes a chunk at a time, never two.
     fill
         What a chunk that nobody has written reads as.
     labels
@@ -316,5 +316,7 @@ def _add_array(  # noqa: PLR0913 - independent options, private
 
 
 def _chunks(shape: tuple[int, ...]) -> tuple[int, ...]:
-    edge = 128 if prod(shape[-3:]) > _LARGE_VOXELS else 64
-    return (*[1] * (len(shape) - 3), *(min(edge, size) for size in shape[-3:]))
+    # Of a large volume slices across z are looked at most, and scans are stored alike.
+    edges = (32, 128, 128) if prod(shape[-3:]) > _LARGE_VOXELS else (64, 64, 64)
+    sides = (min(edge, size) for edge, size in zip(edges, shape[-3:], strict=True))
+    return (*[1] * (len(shape) - 3), *sides)

@@ -19,7 +19,7 @@ WORD_COLORS: dict[Word, str] = {
     "unsure": "#707680",
 }
 _TITLE_POINTS = 15
-_WHITE = "#ffffff"
+_TITLE_PX = 64  # caption and flash, above the slice
 _FILLED = 0.95
 _PER_MM = {"nanometer": 1e6, "micrometer": 1e3, "millimeter": 1.0, "meter": 1e-3}
 _LOOKS = ("text", "visible", "font_size", "position", "color", "box", "box_color")
@@ -138,7 +138,7 @@ class SliceCanvas:
         self._write()
 
     def flash(self, text: str, color: str) -> None:
-        """Write a line below the next caption, on a box of a colour.
+        """Write a line below the next caption, both in a colour.
 
         It is written together with that caption, as every change of the text costs
         time, and stays until `end_flash`.
@@ -160,9 +160,8 @@ class SliceCanvas:
         flash, color = self._flash or ("", None)
         text = f"{self._caption}\n{flash}".strip()
         overlay = text_overlay(self.viewer)
-        overlay.box = True
-        overlay.box_color = color
-        overlay.color = None if color is None else _WHITE
+        overlay.box = False  # vispy builds the shaders of one anew with every text
+        overlay.color = color
         overlay.font_size = _TITLE_POINTS
         overlay.position = "top_left"
         overlay.text = text
@@ -300,7 +299,7 @@ class SliceCanvas:
         self._contrast[picture.scan] = (float(low), float(high))
 
     def _fit(self, plane: Plane) -> None:
-        """Have a slice fill the canvas, unless one as large was there before it."""
+        """Have a slice fill the canvas below the caption, unless one as large did."""
         pixel = self._size(plane)
         counts = plane.image.shape
         extent = (counts[0] * pixel[0], counts[1] * pixel[1])
@@ -312,10 +311,13 @@ class SliceCanvas:
             self.viewer.reset_view()
             return
         camera = _camera(self.viewer)
-        middle = [(e - p) / 2 for e, p in zip(extent, pixel, strict=True)]
-        camera.center = (0.0, *middle)
-        room = zip(canvas.size, extent, strict=True)
-        camera.zoom = _FILLED * min(pixels / length for pixels, length in room)
+        height, width = canvas.size
+        title = min(_TITLE_PX, height / 4)
+        zoom = _FILLED * min((height - title) / extent[0], width / extent[1])
+        down, right = ((e - p) / 2 for e, p in zip(extent, pixel, strict=True))
+        above = title / 2 / zoom * (-1 if self.turned[0] else 1)
+        camera.zoom = zoom
+        camera.center = (0.0, down - above, right)
 
 
 class _Before:

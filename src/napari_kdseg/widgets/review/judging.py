@@ -118,7 +118,7 @@ class Judging(QObject):
         about = self.state.current
         if about is None or not self._in_view(about):
             return
-        self.canvas.flash(f"{word}: {place_of(about)}", WORD_COLORS[word])
+        self.canvas.flash(word, WORD_COLORS[word])
         self.state.judge(word)  # which shows the next slice, and the flash with it
         if self.state.current == about:
             self.canvas.end_flash()
@@ -206,7 +206,7 @@ class Judging(QObject):
 
     def _place(self, about: About) -> str:
         last = self.state.prediction_of(about).slices(about.axis) - 1
-        return f"{place_of(about)} / {last}"
+        return f"{about.case}   {'zyx'[about.axis]} {about.index} / {last}"
 
     def _in_view(self, about: About) -> bool:
         picture = self.canvas.picture
@@ -246,8 +246,3 @@ class Judging(QObject):
 
     def _on_uncertainty(self, _viewer: Any) -> None:
         self.toggle_uncertainty()
-
-
-def place_of(about: About) -> str:
-    """Name a slice: scan, axis and number."""
-    return f"{about.case}   {'zyx'[about.axis]} {about.index}"
