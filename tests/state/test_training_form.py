@@ -122,3 +122,22 @@ def test_every_recipe_that_comes_along_goes_through_the_form_unchanged() -> None
         again = Recipe.model_validate(form.recipe | stated)
         same = {"training", "network", "patch_vox", "preprocessing", "augmentation"}
         assert again.model_dump(include=same) == once.model_dump(include=same), path
+
+
+def test_a_default_that_leaves_values_out_is_filled_from_its_group() -> None:
+    """As medaka's preprocessing is written: what is usual is left out of it."""
+    inner = {
+        "type": "object",
+        "properties": {
+            "scheme": {"type": "string", "default": "tiles"},
+            "pad": {"type": "number", "default": 0},
+        },
+    }
+    schema = {
+        "$defs": {"How": inner},
+        "properties": {"how": {"$ref": "#/$defs/How", "default": {"pad": 2}}},
+    }
+    form = Form(schema)
+    assert form.value(("how", "scheme")) == "tiles"
+    assert form.value(("how", "pad")) == 2
+    assert form.recipe == {}

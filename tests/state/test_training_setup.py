@@ -145,6 +145,20 @@ def test_recipes_of_the_method_are_offered_and_bring_their_settings(
     assert recipe["data"] == [{"path": str(data)}]
 
 
+def test_a_recipe_chosen_while_the_data_is_looked_at_stays(
+    setup: Setup, data: Path
+) -> None:
+    setup.add(data)
+    assert setup.busy
+    setup.start_from("supervised/small")
+    rest(setup)
+    for _ in range(50):
+        setup.poll()
+        time.sleep(0.01)
+    assert setup.form is not None
+    assert setup.form.value(("training", "epochs")) == 20
+
+
 def test_changes_by_hand_survive_another_data_set(setup: Setup, data: Path) -> None:
     setup.add(data)
     rest(setup)

@@ -291,12 +291,13 @@ def _filled(schema: Schema, node: Schema, given: Mapping[str, Any]) -> dict[str,
     values: dict[str, Any] = {}
     for name, inner in node.get("properties", {}).items():
         meant = _meant(schema, inner)
-        if name in given:
-            value = given[name]
+        if name in given or "default" in inner:
+            # A default that is a group need not say all of its values either.
+            value = given[name] if name in given else inner["default"]
             deeper = "properties" in meant and isinstance(value, Mapping)
-            values[name] = _filled(schema, meant, value) if deeper else value
-        elif "default" in inner:
-            values[name] = copy.deepcopy(inner["default"])
+            values[name] = (
+                _filled(schema, meant, value) if deeper else copy.deepcopy(value)
+            )
         elif "properties" in meant:
             values[name] = _filled(schema, meant, {})
         else:

@@ -288,6 +288,10 @@ class Setup:
         if self._form is None:
             return
         self._start, self._edited = start, False
+        if self._filling is not None:  # what was asked for is not wanted any more
+            self._filling.close()
+            self._filling = None
+            self._tell("")
         if start == FROM_DATA:
             self._ask_for_recipe()
         elif start == OWN:
@@ -305,8 +309,6 @@ class Setup:
             self._form.set(("split", "validation"), VALIDATION)
 
     def _ask_for_recipe(self) -> None:
-        if self._filling is not None:
-            self._filling.close()
         folder = Path(tempfile.mkdtemp(prefix="kdseg-new-"))
         words = ["new", self._method, "--out", str(folder / RECIPE)]
         for entry in self._labelled:
