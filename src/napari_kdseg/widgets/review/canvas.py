@@ -22,7 +22,7 @@ _TITLE_POINTS = 15
 _TITLE_PX = 64  # caption and flash, above the slice
 _FILLED = 0.95
 _PER_MM = {"nanometer": 1e6, "micrometer": 1e3, "millimeter": 1.0, "meter": 1e-3}
-_LOOKS = ("text", "visible", "font_size", "position", "color", "box", "box_color")
+_LOOKS = ("text", "visible", "font_size", "position", "color", "box")
 
 Range = tuple[float, float]
 
