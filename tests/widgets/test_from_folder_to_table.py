@@ -6,11 +6,11 @@ from typing import Any, TypeVar
 
 import napari
 import pytest
+from by_hand import LEFT, choose, click, write
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QApplication,
-    QComboBox,
     QFileDialog,
     QTableWidget,
     QWidget,
@@ -26,7 +26,6 @@ from napari_kdseg.widgets.train import TrainDock
 from napari_kdseg.widgets.volumes import VolumesDock
 
 PATIENCE_MS = 300_000
-LEFT = Qt.MouseButton.LeftButton
 LABELLED, HELD_OUT = ("fish_001", "fish_002"), "fish_003"
 
 Answer = Callable[[Path], None]
@@ -80,40 +79,19 @@ def open_dock(viewer: Any, kind: type[DockT], title: str) -> DockT:
     ]
     [action] = [one for one in menu.actions() if one.text().startswith(f"{title} (")]
     action.trigger()
-    [dock] = [
-        one for one in viewer.window.dock_widgets.values() if isinstance(one, kind)
-    ]
+    return dock_of(viewer, kind)
+
+
+def dock_of(viewer: Any, kind: type[DockT]) -> DockT:
+    docks = viewer.window.dock_widgets.values()
+    [dock] = [one for one in docks if isinstance(one, kind)]
     return dock
-
-
-def click(qtbot: QtBot, widget: QWidget) -> None:
-    qtbot.waitUntil(
-        lambda: widget.isVisible() and widget.isEnabled(), timeout=PATIENCE_MS
-    )
-    qtbot.mouseClick(widget, LEFT)
 
 
 def click_row(qtbot: QtBot, rows: QTableWidget, text: str) -> None:
     [item] = rows.findItems(text, Qt.MatchFlag.MatchExactly)
     place = rows.visualItemRect(item).center()
     qtbot.mouseClick(rows.viewport(), LEFT, pos=place)
-
-
-def choose(qtbot: QtBot, combo: Any, text: str) -> None:
-    """Choose with the arrow keys."""
-    assert isinstance(combo, QComboBox)
-    assert combo.findText(text) >= 0, text
-    combo.setFocus()
-    while combo.currentText() != text:
-        up = combo.findText(text) < combo.currentIndex()
-        qtbot.keyClick(combo, Qt.Key.Key_Up if up else Qt.Key.Key_Down)
-
-
-def write(qtbot: QtBot, line: Any, text: str) -> None:
-    line.setFocus()
-    line.selectAll()
-    qtbot.keyClicks(line, text)
-    qtbot.keyClick(line, Qt.Key.Key_Return)
 
 
 def unfold(qtbot: QtBot, inside: QWidget, title: str) -> None:
@@ -140,7 +118,7 @@ def make_project(qtbot: QtBot, dock: VolumesDock, folder: Path, answer: Answer) 
 def train_student(qtbot: QtBot, dock: TrainDock) -> Path:
     """Medaka's self-training on the project, a few steps long."""
     page = dock.setup_page
-    click(qtbot, page.project_button)
+    click(qtbot, page.project_button, PATIENCE_MS)
     qtbot.waitUntil(lambda: page.method.count() > 0, timeout=PATIENCE_MS)
     choose(qtbot, page.method, "medaka")
     choose(qtbot, page.start_from, "medaka/small")
@@ -156,7 +134,7 @@ def train_student(qtbot: QtBot, dock: TrainDock) -> Path:
         ("split", "validation"): "0",
     }.items():
         write(qtbot, fields[path], text)
-    click(qtbot, page.start_button)
+    click(qtbot, page.start_button, PATIENCE_MS)
     qtbot.waitUntil(
         lambda: dock.training.job is not None or not dock.setup.busy,
         timeout=PATIENCE_MS,
@@ -185,11 +163,7 @@ def test_an_empty_folder_becomes_a_student_and_an_organ_table(
     click_row(qtbot, volumes.table, HELD_OUT)
     click(qtbot, volumes.open_button)
     click(qtbot, train.run_page.segment_button)
-    [segment] = [
-        one
-        for one in viewer.window.dock_widgets.values()
-        if isinstance(one, SegmentDock)
-    ]
+    segment = dock_of(viewer, SegmentDock)
     answer(project.folder / "predictions")
     click(qtbot, segment.out_button)
     click(qtbot, segment.run_button)
@@ -205,5 +179,4 @@ def test_an_empty_folder_becomes_a_student_and_an_organ_table(
     table = measure.measured.titles
     assert table.rowCount() > 0
     assert {table.item(row, 0).text() for row in range(table.rowCount())} == {HELD_OUT}
-    volumes_mm3 = [float(table.item(row, 2).text()) for row in range(table.rowCount())]
-    assert max(volumes_mm3) > 0
+    assert max(float(table.item(row, 2).text()) for row in range(table.rowCount())) > 0

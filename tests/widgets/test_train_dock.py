@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from by_hand import choose, click, write
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QGuiApplication, QImage
@@ -28,7 +29,6 @@ from napari_kdseg.widgets.segment import SegmentDock
 from napari_kdseg.widgets.train import TrainDock
 
 PATIENCE_MS = 240_000
-LEFT = Qt.MouseButton.LeftButton
 
 MakeDock = Callable[[], TrainDock]
 
@@ -80,29 +80,6 @@ def run(tmp_path: Path, make_model: Callable[..., Model]) -> Run:
     make_model("organs").folder.rename(made.model_folder)
     made.event("finished")
     return made
-
-
-def click(qtbot: QtBot, widget: Any) -> None:
-    qtbot.waitUntil(lambda: widget.isVisible() and widget.isEnabled())
-    qtbot.mouseClick(widget, LEFT)
-
-
-def write(qtbot: QtBot, line: Any, text: str) -> None:
-    assert isinstance(line, QLineEdit)
-    line.setFocus()
-    line.selectAll()
-    qtbot.keyClicks(line, text)
-    qtbot.keyClick(line, Qt.Key.Key_Return)
-
-
-def choose(qtbot: QtBot, combo: QComboBox, text: str) -> None:
-    """Choose with the arrow keys."""
-    combo.setFocus()
-    while combo.currentText() != text:
-        before = combo.currentIndex()
-        up = combo.findText(text) < before
-        qtbot.keyClick(combo, Qt.Key.Key_Up if up else Qt.Key.Key_Down)
-        assert combo.currentIndex() != before
 
 
 # ---- Parts ----
