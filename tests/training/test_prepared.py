@@ -1,10 +1,12 @@
 """Cases are prepared a few planes at a time, with the result of doing it at once."""
 
+import errno
 import subprocess
 import sys
 import textwrap
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -139,6 +141,24 @@ def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True
     )
     assert done.stdout.startswith("refused"), done.stderr
+
+
+def test_a_case_whose_record_was_cut_short_is_prepared_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, opened = case(tmp_path, ".nii"), Path.open
+
+    def cut_short(path: Path, mode: str = "r", *more: Any, **named: Any) -> Any:
+        if path.name.startswith(prepared.DONE) and "r" not in mode:
+            opened(path, mode, *more, **named).close()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return opened(path, mode, *more, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", cut_short)
+        with pytest.raises(OSError, match="No space left"):
+            store(one, tmp_path / "stored", CLASSES, RESIZED)
+    assert store(one, tmp_path / "stored", CLASSES, RESIZED).shown == {1, 2}
 
 
 @pytest.mark.slow

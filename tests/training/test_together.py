@@ -84,7 +84,8 @@ class Pair:
 
     def ended(self, name: str, program: Sequence[str] = ("-m", "kdseg_train")) -> int:
         process = self.begun(name, program)
-        process.communicate(timeout=PATIENCE_S)
+        _, said = process.communicate(timeout=PATIENCE_S)
+        sys.stderr.write(said)  # shown by pytest where the test fails
         return process.returncode
 
     def alone(self, name: str) -> int:

@@ -18,7 +18,7 @@ from jaxtyping import Integer
 from numpy.typing import DTypeLike
 
 from kdseg_train.layouts import Case
-from napari_kdseg.atomic import atomic_file
+from napari_kdseg.atomic import atomic_file, write_text_atomic
 from napari_kdseg.errors import LabelError
 from napari_kdseg.volumes.channels import stacked
 from napari_kdseg.volumes.opening import open_labels, open_scan
@@ -116,7 +116,7 @@ def store(
     stored.set_places(found)
     shown = [int(organ) for organ in np.unique(stored.places[:, 0])]
     done = json.dumps({"case": case.id, "shown": shown})
-    (folder / DONE).write_text(done, encoding="utf-8")
+    write_text_atomic(folder / DONE, done)
     return stored
 
 
