@@ -49,6 +49,15 @@ def test_slabs_may_come_from_the_far_end(planned: Plan, tmp_path: Path) -> None:
     assert remaining(partial) == (0, 12)
 
 
+def test_background_follows_where_an_earlier_execution_was_cut_off(
+    planned: Plan, tmp_path: Path
+) -> None:
+    Partial(tmp_path / "partial", planned, planned.scans[0]).add(tile(0, 8))
+    again = Partial(tmp_path / "partial", planned, planned.scans[0])
+    again.add(tile(8, 20, value=0))
+    assert remaining(again) is None
+
+
 def test_what_is_only_shown_is_still_left(planned: Plan, tmp_path: Path) -> None:
     partial = Partial(tmp_path / "partial", planned, planned.scans[0])
     partial.show(tile(5, 6))

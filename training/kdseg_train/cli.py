@@ -5,6 +5,8 @@ and to be started again. Errors are one sentence on standard error; ``--debug`` 
 traceback.
 """
 
+import atexit
+import gc
 import json
 import sys
 from collections.abc import Sequence
@@ -302,6 +304,9 @@ def doctor() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; errors become one sentence and an exit status."""
+    # At its end Python would look for cycles among all of torch's objects, for most of
+    # a second in which a person who pressed Cancel waits.
+    atexit.register(gc.freeze)
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     # Accepted behind the command as well, where it is remembered.

@@ -157,6 +157,7 @@ class Partial:
                 dtype=block.dtype,
                 chunks=(*(1 for _ in lead), *chunks),
                 fill_value=0,
+                # What is finished has files to sync, though it be background.
                 config={"write_empty_chunks": True},
             )
         return self._arrays[name]
@@ -233,7 +234,9 @@ class Partial:
 
     def _opened(self, name: str) -> zarr.Array[Any]:
         if name not in self._arrays:
-            self._arrays[name] = zarr.open_array(store=str(self._path(name)), mode="r+")
+            array = zarr.open_array(store=str(self._path(name)), mode="r+")
+            # How chunks are written is not among what an array remembers.
+            self._arrays[name] = array.with_config({"write_empty_chunks": True})
         return self._arrays[name]
 
 
