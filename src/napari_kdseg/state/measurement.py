@@ -2,15 +2,14 @@
 
 import shutil
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from platformdirs import user_cache_path
 from psygnal import Signal
 
-from napari_kdseg.errors import KdsegError, RunError, VolumeError
-from napari_kdseg.measure.metrics import NSD_TOLERANCE_MM
+from napari_kdseg.errors import KdsegError, VolumeError
 from napari_kdseg.measure.tables import write_table
 from napari_kdseg.project_folder import is_project, read
 from napari_kdseg.review.predictions import (
@@ -20,31 +19,15 @@ from napari_kdseg.review.predictions import (
     records_in,
 )
 from napari_kdseg.runs.run import Run
+from napari_kdseg.state import atlas
+from napari_kdseg.state.atlas import Atlas
 from napari_kdseg.state.detached import Detached
 from napari_kdseg.state.jobs import Job
 from napari_kdseg.state.layers import LayerData
 from napari_kdseg.state.measured import SLICES, TABLE, Pair, Place, Result
+from napari_kdseg.state.wish import Wish
 from napari_kdseg.volumes.formats import is_volume
 from napari_kdseg.volumes.scan import VolumeFile
-
-Of = Literal["predictions", "labels"]
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What is to be measured."""
-
-    labels: Path | None = None
-    """Label file, folder of them, data set, OUT of predict, or project."""
-    of: Of = "predictions"
-    """Of a project."""
-    reference: Path | None = None
-    """Data set, project or folder of labels; None measures organs."""
-    images: Path | None = None
-    """Scans, where the labels' records do not tell them."""
-    case: str | None = None
-    model: str | None = None
-    tolerance_mm: float = NSD_TOLERANCE_MM
 
 
 class Measurement:
@@ -65,6 +48,8 @@ class Measurement:
         Emitted when there is news of the job.
     result_changed
         Emitted when there is another result, or none.
+    atlas_changed
+        Emitted when an atlas is finished.
     failed
         Emitted with a sentence when something cannot be shown or written.
     """
@@ -72,6 +57,7 @@ class Measurement:
     wish_changed = Signal()
     job_changed = Signal()
     result_changed = Signal()
+    atlas_changed = Signal()
     failed = Signal(str)
 
     def __init__(
@@ -81,8 +67,10 @@ class Measurement:
         self._scratch = scratch or user_cache_path("napari-kdseg")
         self._wish = Wish()
         self._choices: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+        self._found: frozenset[tuple[str, str]] = frozenset()
         self._job: Job | None = None
         self._result: Result | None = None
+        self._atlas: Atlas | None = None
         self._jobs.changed.connect(self._on_job_changed)
 
     # ---- What is wished ----
@@ -138,6 +126,18 @@ class Measurement:
             return f"{place} has no predictions; measure its own labels, or Segment."
         return ""
 
+    @property
+    def atlas_problem(self) -> str:
+        """Why no atlas can be made; empty where it can."""
+        if self.problem:
+            return self.problem
+        if self.busy:
+            return "Something is being measured; wait until it has ended, or cancel it."
+        cases, model = self.cases, self._wish.model
+        if model is not None:
+            cases = tuple(case for case in cases if (case, model) in self._found)
+        return atlas.problem_of(self._wish, cases, self.models)
+
     # ---- The job ----
 
     @property
@@ -160,13 +160,35 @@ class Measurement:
         if self.busy or self.problem:
             return
         self._forget_run()
-        folder = self._scratch / "measurements" / uuid.uuid4().hex
+        folder = self._runs / uuid.uuid4().hex
         try:
             run = Run.create(folder, self._config(folder))
             self._job = self._jobs.start(run)
         except (KdsegError, OSError) as error:
             self.failed.emit(f"Measuring could not begin: {error}")
             return
+        self.job_changed.emit()
+
+    def make_atlas(self, out: Path) -> None:
+        """Lay all scans over the chosen one, in a process of its own.
+
+        Parameters
+        ----------
+        out
+            The folder of the atlas: new, empty, or of one that was stopped and had the
+            same settings, which then goes on. `failed` says why, where it cannot be.
+        """
+        if self.atlas_problem:
+            return
+        config = atlas.config_of(self._wish, out, self._memory)
+        try:
+            run = atlas.prepare(config)
+            self._forget_run()
+            self._job = self._jobs.start(run)
+        except (KdsegError, OSError) as error:
+            self.failed.emit(f"No atlas could be begun: {error}")
+            return
+        self._job.command_line = atlas.command_line(config)
         self.job_changed.emit()
 
     def cancel(self) -> None:
@@ -190,6 +212,24 @@ class Measurement:
     def result(self) -> Result | None:
         """What was measured last."""
         return self._result
+
+    @property
+    def atlas(self) -> Atlas | None:
+        """The atlas that was finished last."""
+        return self._atlas
+
+    def atlas_layers(self) -> list[LayerData]:
+        """Layers of the reference's scan, and of the atlas one an organ.
+
+        Empty, and `failed` says why, where they cannot be read.
+        """
+        if self._atlas is None:
+            return []
+        try:
+            return self._atlas.layers()
+        except (KdsegError, OSError, ValueError) as error:
+            self.failed.emit(str(error))
+            return []
 
     def export(self, path: Path) -> bool:
         """Write the table as CSV or Parquet; `failed` says why, where it cannot."""
@@ -224,10 +264,22 @@ class Measurement:
 
     # ---- Private ----
 
+    @property
+    def _runs(self) -> Path:
+        """Where runs lie that nobody keeps."""
+        return self._scratch / "measurements"
+
+    @property
+    def _memory(self) -> Path:
+        return self._scratch / "measured"
+
     def _config(self, folder: Path) -> dict[str, Any]:
         wish = self._wish
-        memory = str(self._scratch / "measured")
-        common = {"version": 1, "out": str(folder / TABLE), "memory": memory}
+        common: dict[str, Any] = {
+            "version": 1,
+            "out": str(folder / TABLE),
+            "memory": str(self._memory),
+        }
         if wish.reference is None:
             return common | {
                 "command": "measure",
@@ -248,7 +300,7 @@ class Measurement:
     def _look(self) -> None:
         """See which scans and models there are, from names alone."""
         place = self._wish.labels
-        self._choices = ((), ())
+        self._choices, self._found = ((), ()), frozenset()
         if place is None or not place.is_dir() or is_volume(place):
             return
         if self._wish.of == "labels" and is_project(place):
@@ -256,8 +308,9 @@ class Measurement:
             self._choices = (tuple(scan.case for scan in scans), ())
             return
         results = place / "predictions" if is_project(place) else place
-        found = [path.parts[-3:-1] for path in records_in(results)]
-        cases, models = ({name[which] for name in found} for which in (0, 1))
+        folders = [path.parent for path in records_in(results)]
+        self._found = frozenset((one.parent.name, one.name) for one in folders)
+        cases, models = ({name[which] for name in self._found} for which in (0, 1))
         self._choices = (tuple(sorted(cases)), tuple(sorted(models)))
 
     def _images_of(self, pair: Pair) -> list[VolumeFile]:
@@ -279,16 +332,30 @@ class Measurement:
             return
         if job.state == "finished":
             self._take(job)
+        elif job.state == "stopped" and job.run.config["command"] == "atlas":
+            out = job.run.config["out"]
+            self.failed.emit(
+                f"The atlas was stopped; to go on, choose {out} again with the same "
+                "scan and model."
+            )
         self.job_changed.emit()
 
     def _take(self, job: Job) -> None:
+        makes_atlas = job.run.config["command"] == "atlas"
         try:
-            self._result = Result.read(job.run)
-        except (OSError, ValueError, KeyError, RunError) as error:
+            if makes_atlas:
+                self._atlas = Atlas.read(job.run)
+            else:
+                self._result = Result.read(job.run)
+        except (OSError, ValueError, KeyError, KdsegError) as error:
             self.failed.emit(f"The result of {job.run.folder} cannot be read: {error}")
             return
-        self.result_changed.emit()
+        (self.atlas_changed if makes_atlas else self.result_changed).emit()
 
     def _forget_run(self) -> None:
-        if self._job is not None and self._job.ended:
-            shutil.rmtree(self._job.run.folder, ignore_errors=True)
+        """Remove the run of a measurement; that of an atlas lies in it, and stays."""
+        if self._job is None or not self._job.ended:
+            return
+        folder = self._job.run.folder
+        if folder.parent == self._runs.absolute():
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,5 +1,6 @@
 """Parts that the docks share: the shell, a layer chooser, tables, swatches."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -228,6 +229,11 @@ def cell(text: str, tip: str = "", *, color: str = "") -> QTableWidgetItem:
     if color:
         item.setIcon(swatch(color))
     return item
+
+
+def number_text(number: float, digits: int) -> str:
+    """A number with as many digits as count; a dash where there is none."""
+    return "—" if math.isnan(number) else f"{number:.{digits}g}"
 
 
 def put_box(widget: QTableWidget, row: int, column: int, box: QWidget) -> None:

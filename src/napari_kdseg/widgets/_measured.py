@@ -1,7 +1,5 @@
 """What was measured: a table, a plot with its outliers, and the worst slices."""
 
-import math
-
 from qtpy.QtCore import (  # type: ignore[attr-defined]  # qtpy makes Signal
     QSignalBlocker,
     Qt,
@@ -24,6 +22,7 @@ from napari_kdseg.widgets._form import (
     cell,
     fit_height,
     heading,
+    number_text,
     side_by_side,
     table,
     wrapped_label,
@@ -173,9 +172,7 @@ class MeasuredBox(QWidget):
 
 
 def _text(value: Value, digits: int) -> str:
-    if not isinstance(value, float):
-        return str(value)
-    return "—" if math.isnan(value) else f"{value:.{digits}g}"
+    return number_text(value, digits) if isinstance(value, float) else str(value)
 
 
 def _title(column: str) -> str:

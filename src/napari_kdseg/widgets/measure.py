@@ -19,6 +19,7 @@ from napari_kdseg.state.jobs import Job
 from napari_kdseg.state.measured import Place
 from napari_kdseg.state.measurement import Measurement
 from napari_kdseg.state.views import go_to_slice, layer_with_key, show
+from napari_kdseg.widgets._atlas import AtlasBox
 from napari_kdseg.widgets._form import (
     Dock,
     form,
@@ -31,7 +32,10 @@ from napari_kdseg.widgets._measured import MeasuredBox
 
 POLL_MS = 200
 _ALL = "all"
-_CANCEL_TIP = "Scans that are measured by then are remembered"
+_ATLAS_TIP = (
+    "Lay all scans over the chosen one: where organs lie, and how much they differ"
+)
+_CANCEL_TIP = "Scans that are done by then are remembered"
 _EXPORTS = "CSV (*.csv);;Parquet (*.parquet)"
 
 
@@ -61,13 +65,15 @@ class MeasureDock(Dock):
         self._timer.setInterval(POLL_MS)
         self._build_wish()
         self._build_run()
-        self.measured = MeasuredBox()
+        self.atlas, self.measured = AtlasBox(), MeasuredBox()
+        self.rows.addWidget(self.atlas)
         self.rows.addWidget(self.measured)
         self.rows.addStretch(1)
         self._connect()
         self._show_wish()
         self._show_job()
         self._show_result()
+        self.atlas.show_atlas(self.state.atlas)
 
     def close_dock(self) -> None:
         """Disconnect from the state, and let its job go."""
@@ -100,6 +106,7 @@ class MeasureDock(Dock):
         self.other_action = _action(menu, "A data set or folder of labels…")
         self.reference_button.setMenu(menu)
         self.case, self.model = QComboBox(), QComboBox()
+        self.case.setToolTip("What to measure; of an atlas, what lies under all others")
         self.tolerance = QDoubleSpinBox()
         self.tolerance.setDecimals(3)
         self.tolerance.setRange(0.0, 1000.0)
@@ -120,13 +127,19 @@ class MeasureDock(Dock):
     def _build_run(self) -> None:
         self.message = wrapped_label()
         self.run_button = plain_button("Measure", "In a process of its own")
+        self.atlas_button = plain_button("Atlas…", _ATLAS_TIP)
         self.export_button = plain_button("Export…", "The table as CSV or Parquet")
         self.copy_button = plain_button(
             "Copy command line", "What repeats it in a shell"
         )
         self.job_row = JobRow(self._on_cancel, _CANCEL_TIP)
         self.rows.addLayout(
-            side_by_side(self.run_button, self.export_button, self.copy_button)
+            side_by_side(
+                self.run_button,
+                self.atlas_button,
+                self.export_button,
+                self.copy_button,
+            )
         )
         self.rows.addWidget(self.job_row)
         self.rows.addWidget(self.message)
@@ -143,6 +156,7 @@ class MeasureDock(Dock):
         self.model.currentIndexChanged.connect(self._on_model_chosen)
         self.tolerance.valueChanged.connect(self._on_tolerance_changed)
         self.run_button.clicked.connect(self._on_run_clicked)
+        self.atlas_button.clicked.connect(self._on_atlas_clicked)
         self.export_button.clicked.connect(self._on_export_clicked)
         self.copy_button.clicked.connect(self._on_copy_clicked)
         self.measured.placeClicked.connect(self._on_place_clicked)
@@ -150,6 +164,7 @@ class MeasureDock(Dock):
             (self.state.wish_changed, self._show_wish),
             (self.state.job_changed, self._show_job),
             (self.state.result_changed, self._show_result),
+            (self.state.atlas_changed, self._show_atlas),
             (self.state.failed, self._show_message),
         )
         for signal, slot in self._connections:
@@ -184,7 +199,8 @@ class MeasureDock(Dock):
             self.state.change(reference=Path(folder))
 
     def _on_of_chosen(self, index: int) -> None:
-        self.state.change(of="labels" if index else "predictions", case=None)
+        of = "labels" if index else "predictions"
+        self.state.change(of=of, case=None, model=None)
 
     def _on_case_chosen(self, index: int) -> None:
         self.state.change(case=self.case.currentText() if index > 0 else None)
@@ -199,6 +215,13 @@ class MeasureDock(Dock):
         self._show_message("")
         self.state.run()
         self._timer.start()
+
+    def _on_atlas_clicked(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "A new folder for the atlas")
+        if folder:
+            self._show_message("")
+            self.state.make_atlas(Path(folder))
+            self._timer.start()
 
     def _on_cancel(self, _job: Job) -> None:
         self.state.cancel()
@@ -265,10 +288,17 @@ class MeasureDock(Dock):
         self.measured.show_result(self.state.result)
         self._show_buttons()
 
+    def _show_atlas(self) -> None:
+        for layer_data in self.state.atlas_layers():
+            show(self.viewer, layer_data)
+        self.atlas.show_atlas(self.state.atlas)
+
     def _show_buttons(self) -> None:
-        problem = self.state.problem
+        problem, no_atlas = self.state.problem, self.state.atlas_problem
         self.run_button.setEnabled(not problem and not self.state.busy)
         self.run_button.setToolTip(problem or ORGAN_DEFINITIONS)
+        self.atlas_button.setEnabled(not no_atlas and not self.state.busy)
+        self.atlas_button.setToolTip(no_atlas or _ATLAS_TIP)
         self.export_button.setEnabled(self.state.result is not None)
         self.copy_button.setEnabled(bool(self.state.command_line))
 
