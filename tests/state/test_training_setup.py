@@ -159,6 +159,18 @@ def test_a_recipe_chosen_while_the_data_is_looked_at_stays(
     assert setup.form.value(("training", "epochs")) == 20
 
 
+def test_a_change_by_hand_while_the_data_is_looked_at_stays(
+    setup: Setup, data: Path
+) -> None:
+    setup.add(data)
+    setup.edit(("training", "epochs"), 3)
+    assert setup.busy
+    rest(setup)
+    assert setup.form is not None
+    assert setup.form.value(("training", "epochs")) == 3
+    assert setup.form.value(("split", "test")) == 0.2  # as the data suggests
+
+
 def test_changes_by_hand_survive_another_data_set(setup: Setup, data: Path) -> None:
     setup.add(data)
     rest(setup)

@@ -68,7 +68,7 @@ class Setup:
         self._form: Form | None = None
         self._entries: list[Entry] = []
         self._start = OWN
-        self._edited = False
+        self._edits: dict[tuple[str, ...], Any] = {}
         self._name = ""
         self._out: Path | None = None
         self._status = ""
@@ -121,7 +121,7 @@ class Setup:
         """Give a setting another value."""
         assert self._form is not None
         self._form.set(path, value)
-        self._edited = True
+        self._edits[path] = value
         self.form_changed.emit()
 
     # ---- Data ----
@@ -281,13 +281,13 @@ class Setup:
     def _on_entries(self) -> None:
         self._tell("")
         self.entries_changed.emit()
-        if self._start in (OWN, FROM_DATA) and not self._edited:
+        if self._start in (OWN, FROM_DATA) and not self._edits:
             self._apply(FROM_DATA if self._labelled else OWN)
 
     def _apply(self, start: str) -> None:
         if self._form is None:
             return
-        self._start, self._edited = start, False
+        self._start, self._edits = start, {}
         if self._filling is not None:  # what was asked for is not wanted any more
             self._filling.close()
             self._filling = None
@@ -307,6 +307,8 @@ class Setup:
         self._form.take(recipe)
         if not self._form.value(("split", "validation")):
             self._form.set(("split", "validation"), VALIDATION)
+        for path, value in self._edits.items():  # made while the data was looked at
+            self._form.set(path, value)
 
     def _ask_for_recipe(self) -> None:
         folder = Path(tempfile.mkdtemp(prefix="kdseg-new-"))
