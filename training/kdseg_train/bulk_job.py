@@ -17,6 +17,7 @@ from typing import Any
 
 from distributed import get_worker
 
+from kdseg_train.allocation import keep_freed_memory
 from kdseg_train.crew import Job, Outcome, State
 from napari_kdseg.errors import KdsegError, RunError, StopRequested
 from napari_kdseg.review.predictions import RECORD
@@ -30,6 +31,7 @@ _KEPT = re.compile(r"\.\d\.[0-9a-f]+\.npy$")
 def do(job: Job) -> Outcome:
     """Do a job, and say in words what went wrong: no volume ends a worker."""
     started = time.monotonic()
+    keep_freed_memory()  # Dask has its workers do the contrary
     state: State = "failed"
     error = ""
     try:

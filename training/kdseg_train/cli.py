@@ -24,6 +24,7 @@ from kdseg_train import (
     cli_training,
     cli_volumes,
 )
+from kdseg_train.allocation import keep_freed_memory
 from kdseg_train.options import (
     CoarseToFine,
     Device,
@@ -307,6 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # At its end Python would look for cycles among all of torch's objects, for most of
     # a second in which a person who pressed Cancel waits.
     atexit.register(gc.freeze)
+    keep_freed_memory()
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     # Accepted behind the command as well, where it is remembered.

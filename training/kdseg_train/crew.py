@@ -139,6 +139,7 @@ def at_work(
     """
     quiet = {
         "distributed.admin.tick.limit": "10m",  # reading holds the interpreter
+        "distributed.worker.profile.enabled": False,  # a tenth of the time
         "distributed.nanny.pre-spawn-environ.OMP_WAIT_POLICY": "PASSIVE",
         # A death counts at once; who is tried again is decided here, and said.
         "distributed.scheduler.allowed-failures": 0,

@@ -19,6 +19,7 @@ from typing import Any
 
 import psutil
 
+from kdseg_train.allocation import keep_freed_memory
 from kdseg_train.execute import execute
 from napari_kdseg.errors import KdsegError
 from napari_kdseg.runs.run import Run
@@ -32,6 +33,7 @@ def serve() -> None:
     # OpenMP asks for it when torch is loaded, later: threads that wait for one another
     # must not keep the core busy that the viewer draws with.
     os.putenv("OMP_WAIT_POLICY", "passive")
+    keep_freed_memory()
     answers = sys.stdout
 
     def say(line: str) -> None:
