@@ -1,7 +1,8 @@
 """Every command and every example that the documentation shows: it works as written.
 
 Blocks of ``bash`` and ``python`` are taken from the pages as they are. Commands of
-``kdseg-train`` are run, page by page, in an empty folder; of ``make`` and ``pip`` it is
+``kdseg-train`` are run, page by page, in an empty folder, those that a newcomer reads
+first one after the other in the same; of ``make`` and ``pip`` it is
 checked that what they name is there. A comment before a block says what is done
 otherwise, and why::
 
@@ -41,6 +42,12 @@ BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 ONLY_READ = "only read"
+READ_FIRST = (
+    "README.md",
+    "docs/tutorials/first-result.md",
+    "docs/tutorials/single-organ.md",
+)
+"""One after the other, in one folder."""
 
 
 @dataclass(frozen=True)
@@ -204,22 +211,34 @@ def own_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("own_samples")
-@pytest.mark.parametrize("page", [page for page in PAGES if has_something_to_run(page)])
-def test_a_page_works_as_written(
-    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "pages",
+    [
+        READ_FIRST,
+        *(
+            (page,)
+            for page in PAGES
+            if page not in READ_FIRST and has_something_to_run(page)
+        ),
+    ],
+    ids=" ".join,
+)
+def test_pages_work_as_written(
+    pages: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    for block in blocks_of(page):
-        if not block.is_run:
-            continue
-        if block.language == "python":
-            exec(compile(block.text, page, "exec"), {})
-            continue
-        for program, *words in block.commands:
-            if program == "kdseg-train":
-                assert status_of([*words, *block.added]) == 0, shlex.join(words)
+    for page in pages:
+        for block in blocks_of(page):
+            if not block.is_run:
+                continue
+            if block.language == "python":
+                exec(compile(block.text, page, "exec"), {})
+                continue
+            for program, *words in block.commands:
+                if program == "kdseg-train":
+                    assert status_of([*words, *block.added]) == 0, shlex.join(words)
 
 
 def status_of(words: list[str]) -> int:

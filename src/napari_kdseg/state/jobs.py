@@ -24,6 +24,8 @@ from psygnal import Signal, SignalGroupDescriptor
 from napari_kdseg.runs.run import Run, State
 
 COMMAND = (sys.executable, "-m", "kdseg_train.work")
+OUT = "predicted"
+_SAID_OTHERWISE = {"version", "command", "inputs", "preview"}
 KILL_AFTER_S = 2.0
 # Ctrl+C in the viewer's terminal is for the viewer alone.
 _APART: dict[str, Any] = (
@@ -223,21 +225,26 @@ class Worker:
 def command_line(run: Run) -> str:
     """What repeats a run in a shell.
 
-    A prediction is spelled out, with its own OUT, where options can say it; any other
-    run is executed from its folder.
+    A prediction is spelled out where options can say it, and goes to a folder
+    ``predicted`` of the shell's, since its own OUT has results by then; any other run
+    is executed from its folder.
     """
     config = run.config
     part_of_each = isinstance(config.get("part"), list)  # has no option of its own
     if config["command"] != "predict" or part_of_each:
         return shlex.join(["kdseg-train", "run", str(run.folder)])
     words = ["kdseg-train", "predict", *config.get("inputs", ())]
-    for key, value in config.items():
+    for key, value in {**config, "out": OUT}.items():
         words += _option(key, value)
     return shlex.join(str(word) for word in words)
 
 
 def _option(key: str, value: Any) -> list[str]:
-    if key in {"version", "command", "inputs"} or value is None or value is False:
+    if (
+        key in {"version", "command", "inputs", "preview"}
+        or value is None
+        or value is False
+    ):
         return []
     if key == "models":
         return [word for model in value for word in ("--model", model)]

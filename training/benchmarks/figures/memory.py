@@ -69,8 +69,10 @@ def _equality() -> list[Row]:
 
 def napari_kdseg(size: int) -> dict[str, float]:
     """Ours: labels of the whole volume."""
+    from kdseg_train.allocation import keep_freed_memory
     from napari_kdseg.inference.predict import Settings, predict_tiles
 
+    keep_freed_memory()  # as every command does
     model = one_convolution(CLASSES, TILE)
     settings = Settings("cpu", uncertainty=None)
 
