@@ -1,6 +1,7 @@
 """What the Teachers dock knows of results, without Qt."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,17 @@ def test_the_legend_says_the_shares(tmp_path: Path) -> None:
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
     with pytest.raises(VolumeError, match="holds no results"):
         Teachers().open_folder(tmp_path)
+
+
+def test_a_folder_of_many_cases_offers_all_and_opens_the_first(tmp_path: Path) -> None:
+    first = published(tmp_path)
+    second = shutil.copytree(first, first.with_name("second"))
+    (first.parent / ".run").mkdir()
+    state = Teachers()
+    state.open_folder(first.parent)
+    assert [case.folder for case in state.cases] == sorted([first, second])
+    assert state.case is not None
+    assert state.case.folder == min(first, second)
 
 
 def test_layers_of_results_lead_to_their_case(tmp_path: Path) -> None:

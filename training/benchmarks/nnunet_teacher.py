@@ -161,7 +161,7 @@ def teach(data: Path, out: Path, cases: int) -> None:
     recipe.write_text(json.dumps(_recipe(data, predicted, cases)))
     if not (student / "model").exists():
         kdseg("fit", recipe, "--out", student)
-    print((student / "metrics.csv").read_text())
+    print((student / "metrics-summary.md").read_text())
 
 
 def _recipe(data: Path, predicted: Path, cases: int) -> dict[str, Any]:
@@ -178,12 +178,12 @@ def _recipe(data: Path, predicted: Path, cases: int) -> dict[str, Any]:
         ],
         "test": [{"path": str(data), "cases": f"{cases}:{cases + 8}"}],
         "preprocessing": {"orientation": "RAS", "intensity": [{"kind": "zscore"}]},
-        "network": {"name": "unet", "parameters": {"width": 8, "stages": 4}},
+        "network": {"name": "unet", "parameters": {"width": 16, "stages": 4}},
         "patch_vox": [64, 48],
         "teachers": {organ: str(predicted) for organ in organs},
         "teachers_at": "cached",
         "distillation": {"feature_weight": 0},
-        "training": {"epochs": 8, "iterations_per_epoch": 50, "batch": 16,
+        "training": {"epochs": 32, "iterations_per_epoch": 50, "batch": 16,
                      "learning_rate": 0.001, "schedule": "poly"},
     }  # fmt: skip
 
@@ -205,6 +205,6 @@ if __name__ == "__main__":
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--cases", type=int, default=32)
-    parser.add_argument("--iterations", type=int, default=300)
+    parser.add_argument("--iterations", type=int, default=1000)
     given = parser.parse_args()
     main(given.data.absolute(), given.out.absolute(), given.cases, given.iterations)

@@ -105,26 +105,35 @@ class Teachers:
             self.choose(candidates[-1] if candidates else None)
 
     def open_folder(self, folder: Path) -> None:
-        """Look at published results: the folder of a case, ``OUT/CASE``.
+        """Look at published results: the folder of a case, or all of ``OUT``.
+
+        The first case of OUT is chosen.
 
         Raises
         ------
         VolumeError
             Where the folder holds no labels of models.
         """
-        models = models_in(folder)
-        if not models:
+        places = (folder, *sorted(folder.iterdir())) if folder.is_dir() else ()
+        found = {one: models for one in places if (models := models_in(one))}
+        if folder in found:
+            found = {folder: found[folder]}
+        if not found:
             raise VolumeError(
-                f"{folder} holds no results; choose the folder of a case, with a "
-                "folder for each model in it (OUT/CASE/MODEL/labels.*)."
+                f"{folder} holds no results; choose the folder that predict wrote, or "
+                "that of one case in it (OUT/CASE/MODEL/labels.*)."
             )
-        case = Case(folder)
-        for model in models:
-            self._colors |= _colors_of(Result("labels", folder, model).path)
-        self._opened = [*(c for c in self._opened if c != case), case]
-        self._cases = [*(c for c in self._cases if c != case), case]
+        seen: set[str] = set()
+        for place, models in found.items():
+            for model in models:
+                if model not in seen:  # its classes look alike in all cases
+                    self._colors |= _colors_of(Result("labels", place, model).path)
+            seen |= {*models}
+        cases = [Case(place) for place in found]
+        self._opened = [*(c for c in self._opened if c not in cases), *cases]
+        self._cases = [*(c for c in self._cases if c not in cases), *cases]
         self.cases_changed.emit()
-        self.choose(case)
+        self.choose(cases[0])
 
     def choose(self, case: Case | None) -> None:
         """Look at another case."""

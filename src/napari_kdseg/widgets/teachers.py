@@ -157,7 +157,7 @@ class TeachersDock(Dock):
             self.state.choose(self.state.cases[index])
 
     def _on_open_clicked(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "Results of a case")
+        folder = QFileDialog.getExistingDirectory(self, "Results of predict")
         if folder:
             self.open_folder(Path(folder))
 
