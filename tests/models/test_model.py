@@ -107,6 +107,12 @@ def test_the_card_comes_back_as_it_was(tmp_path: Path):
     assert Model.open(tmp_path / "tiny").card == written
 
 
+def test_a_card_that_was_changed_is_read_anew(model: Model):
+    assert Model.open(model.folder).card.licence != "CC0-1.0"
+    change_card(model, licence="CC0-1.0")
+    assert Model.open(model.folder).card.licence == "CC0-1.0"
+
+
 def test_a_model_folder_has_its_four_files(model: Model):
     assert sorted(path.name for path in model.folder.iterdir()) == [
         "README.md",

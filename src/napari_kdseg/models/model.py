@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,6 +58,7 @@ README = "README.md"
 MEASUREMENTS = "measurements.json"
 PARTS = ("coarse", "fine")
 _LARGEST_CARD_BYTES = 4_000_000
+_CARDS_KEPT = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,12 +293,18 @@ def _read_card(path: Path) -> ModelCard:
             f"{path.parent} has no {CARD}; a model is a folder with {CARD} and "
             f"{WEIGHTS}. Is it a folder above or below?"
         )
-    size = path.stat().st_size
-    if size > _LARGEST_CARD_BYTES:
+    found = path.stat()
+    if found.st_size > _LARGEST_CARD_BYTES:
         raise ModelError(
-            f"{path} has {size} bytes; a card has at most {_LARGEST_CARD_BYTES}. Get "
-            "the model again from its source."
+            f"{path} has {found.st_size} bytes; a card has at most "
+            f"{_LARGEST_CARD_BYTES}. Get the model again from its source."
         )
+    return _parsed_card(path, found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+@lru_cache(maxsize=_CARDS_KEPT)
+def _parsed_card(path: Path, *_stamp: int) -> ModelCard:
+    """Read a card, which takes a thirtieth of a second, once while it is the same."""
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _PlainLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
