@@ -4,10 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from made_predictions import write_prediction
 
+from napari_kdseg.project import Project
 from napari_kdseg.review.queue import Order
 from napari_kdseg.review.verdicts import About
 from napari_kdseg.state.review.review import Review
+from napari_kdseg.volumes.scan import NewScan, VolumeFile
 
 SHAPE = (8, 5, 6)
 RNG = np.random.default_rng(0)
@@ -68,3 +71,11 @@ def told(review: Review, signal: str) -> list[Any]:
 def judge_all_good(review: Review) -> None:
     """Accept a contact sheet as it is."""
     assert review.judge_page(review.page, set())
+
+
+def add_predicted_scan(project: Project) -> Path:
+    """Put a scan with a prediction into a project; give the scan."""
+    write_prediction(project.folder / "predictions", "a", labels_of(1, 2))
+    scan = project.folder / "scans" / "a.nii.gz"
+    project.add_scan(NewScan((VolumeFile(scan),), case="a"))
+    return scan

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import pytest
-from made_predictions import write_prediction
 from sittings import (
     Clock,
+    add_predicted_scan,
     judge_all_good,
-    labels_of,
     place,
     places,
     settle,
@@ -19,7 +18,6 @@ from napari_kdseg.project import Project
 from napari_kdseg.review.queue import Filter
 from napari_kdseg.review.store import Store
 from napari_kdseg.state.review.review import PAGE, Review
-from napari_kdseg.volumes.scan import NewScan, VolumeFile
 
 # ---- Verdicts ----
 
@@ -347,10 +345,7 @@ def test_an_order_by_scores_is_found_again_with_them(out: Path, clock: Clock) ->
 
 def test_a_project_is_reviewed_in_its_own_folder(tmp_path: Path, clock: Clock) -> None:
     with Project.create(tmp_path / "fish", "Medaka") as project:
-        out = project.folder / "predictions"
-        write_prediction(out, "a", labels_of(1, 2))
-        scan = project.folder / "scans" / "a.nii.gz"
-        project.add_scan(NewScan((VolumeFile(scan),), case="a"))
+        add_predicted_scan(project)
         review = sitting(project.folder, clock)
         review.judge("good")
         (verdict,) = review.verdicts
@@ -361,10 +356,7 @@ def test_a_project_is_reviewed_in_its_own_folder(tmp_path: Path, clock: Clock) -
 
 def test_a_project_that_moved_is_reviewed_further(tmp_path: Path, clock: Clock) -> None:
     with Project.create(tmp_path / "old" / "fish") as project:
-        out = project.folder / "predictions"
-        write_prediction(out, "a", labels_of(1, 2))
-        scan = project.folder / "scans" / "a.nii.gz"
-        project.add_scan(NewScan((VolumeFile(scan),), case="a"))
+        add_predicted_scan(project)
         review = sitting(project.folder, clock)
         review.judge("good")
         review.close()

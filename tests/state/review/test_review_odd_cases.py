@@ -10,6 +10,7 @@ from made_predictions import change_record, write_prediction
 from sittings import (
     SHAPE,
     Clock,
+    add_predicted_scan,
     judge_all_good,
     labels_of,
     place,
@@ -25,7 +26,6 @@ from napari_kdseg.review.queue import Filter
 from napari_kdseg.review.store import Store
 from napari_kdseg.review.verdicts import Verdict
 from napari_kdseg.state.review.review import Review
-from napari_kdseg.volumes.scan import NewScan, VolumeFile
 
 # ---- Odd cases ----
 
@@ -110,10 +110,7 @@ def test_a_scan_that_is_located_again_is_reviewed_after_a_refresh(
     tmp_path: Path, clock: Clock
 ) -> None:
     with Project.create(tmp_path / "fish") as project:
-        out = project.folder / "predictions"
-        write_prediction(out, "a", labels_of(1, 2))
-        scan = project.folder / "scans" / "a.nii.gz"
-        project.add_scan(NewScan((VolumeFile(scan),), case="a"))
+        scan = add_predicted_scan(project)
         (tmp_path / "elsewhere").mkdir()
         scan.rename(tmp_path / "elsewhere" / scan.name)
         review = sitting(project.folder, clock)
