@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 
 from napari_kdseg.errors import ModelError
-from napari_kdseg.inference.estimate import estimate, record_measurement
+from napari_kdseg.inference.estimate import estimate
 from napari_kdseg.inference.settings import Settings
+from napari_kdseg.inference.speeds import record_seconds, seconds_per_window
 from napari_kdseg.models.model import Tiling
 from napari_kdseg.volumes.formats.header import Header
 from napari_kdseg.volumes.volume import Volume
 
 Make = Callable[..., Any]
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 PLAIN = Settings(device="cpu", uncertainty=None)
 
 
@@ -86,8 +89,8 @@ def test_seconds_come_from_the_measurement_of_the_device(
     make_model: Make, header: Make
 ) -> None:
     model = make_model((16, 16, 16))
-    record_measurement(model, "cpu", (16, 16, 16), 0.5)
-    record_measurement(model, "cuda:1", (16, 16, 16), 0.01)
+    record_seconds(model.card, "cpu", (16, 16, 16), 0.5)
+    record_seconds(model.card, "cuda:1", (16, 16, 16), 0.01)
     scan = header((32, 32, 32))
     assert estimate(scan, [model], PLAIN).seconds == pytest.approx(27 * 0.5)
     on_cuda = estimate(scan, [model], Settings("auto"), device="cuda:0").seconds
@@ -96,24 +99,48 @@ def test_seconds_come_from_the_measurement_of_the_device(
 
 def test_another_tile_takes_time_in_proportion(make_model: Make, header: Make) -> None:
     model = make_model((16, 16, 16))
-    record_measurement(model, "cpu", (16, 16, 16), 0.8)
+    record_seconds(model.card, "cpu", (16, 16, 16), 0.8)
     settings = Settings("cpu", uncertainty=None, tile=(8, 8, 8))
     # Windows of an eighth of the voxels, every 4 voxels: 3 along each axis of 16.
     found = estimate(header((16, 16, 16)), [model], settings).seconds
     assert found == pytest.approx(27 * 0.1)
 
 
-def test_a_measurement_does_not_change_the_model(make_model: Make) -> None:
-    model = make_model()
-    before = model.fingerprint
-    record_measurement(model, "cpu", (16, 16, 16), 0.5)
-    assert type(model).open(model.folder).fingerprint == before
+def test_networks_of_one_shape_share_a_measurement(
+    make_model: Make, header: Make
+) -> None:
+    record_seconds(make_model((16, 16, 16)).card, "cpu", (16, 16, 16), 0.5)
+    scan = header((32, 32, 32))
+    assert estimate(scan, [make_model((16, 16, 16), seed=1)], PLAIN).seconds is not None
+    assert (
+        estimate(scan, [make_model((16, 16, 16), ("a",), seed=2)], PLAIN).seconds
+        is None
+    )
 
 
-def test_a_spoiled_measurement_counts_as_none(make_model: Make, header: Make) -> None:
+def test_a_measurement_that_is_confirmed_stays(make_model: Make) -> None:
+    card, tile = make_model((16, 16, 16)).card, (16, 16, 16)
+    for measured, kept in ((0.5, 0.5), (0.9, 0.5), (1.1, 1.1)):
+        record_seconds(card, "cpu", tile, measured)
+        assert seconds_per_window(card, "cpu", tile) == kept
+
+
+def test_a_measurement_leaves_the_model_folder_as_it_is(make_model: Make) -> None:
     model = make_model()
-    (model.folder / "measurements.json").write_text('{"cpu": {"tile_vox": [0]}')
-    assert estimate(header((32, 32, 32)), [model], PLAIN).seconds is None
+    before = {file: file.read_bytes() for file in model.folder.iterdir()}
+    record_seconds(model.card, "cpu", (16, 16, 16), 0.5)
+    assert {file: file.read_bytes() for file in model.folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("text", ['{"cpu": {"tile_vox": [0]}', '{"cpu": []}', "[]"])
+def test_a_spoiled_measurement_counts_as_none(
+    make_model: Make, own_cache: Path, text: str
+) -> None:
+    card, tile = make_model().card, (16, 16, 16)
+    record_seconds(card, "cpu", tile, 0.5)
+    [file] = own_cache.rglob("*.json")
+    file.write_text(text)
+    assert seconds_per_window(card, "cpu", tile) is None
 
 
 def test_a_scan_that_does_not_fit_has_no_estimate(

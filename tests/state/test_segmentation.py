@@ -1,6 +1,5 @@
 """What the Segment dock knows and does, without Qt and without a process."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import zarr
 from psygnal import Signal
 
 from napari_kdseg.errors import KdsegError, ModelError
+from napari_kdseg.inference.speeds import record_seconds
 from napari_kdseg.models.model import Model, ModelCard, NetworkSpec, Tiling, save_model
 from napari_kdseg.models.networks import build
 from napari_kdseg.runs.run import Run
@@ -164,17 +164,15 @@ def test_run_without_a_model_does_nothing(
 
 
 def test_the_time_is_foreseen_from_a_measurement(
-    state: Segmentation, scan: Source, make_model: MakeModel
+    state: Segmentation, scan: Source, make_model: MakeModel, own_cache: Path
 ) -> None:
     model = make_model("ct")
-    # 4 slices of one window each: 4 * 2.5 s.
-    measured = {"cpu": {"tile_vox": [1, 16, 16], "seconds_per_window": 2.5}}
     state.set_source(scan)
     state.set_device("cpu")
     state.choose(state.add_model(model.folder))
     assert "time not known before a first run on cpu" in state.estimate_text
-    (model.folder / "measurements.json").write_text(json.dumps(measured))
-    assert state.seconds(model) == pytest.approx(10)
+    record_seconds(model.card, "cpu", (1, 16, 16), 2.5)
+    assert state.seconds(model) == pytest.approx(10)  # 4 slices of one window each
     assert "10 s" in state.estimate_text
 
 

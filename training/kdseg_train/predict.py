@@ -17,11 +17,12 @@ from kdseg_train.plan import Plan, PredictConfig, Scan, plan
 from kdseg_train.publish import publish, what_is_left
 from napari_kdseg.errors import UsageError, VolumeError
 from napari_kdseg.inference.coarse_to_fine import predict_any_tiles
-from napari_kdseg.inference.estimate import estimate, record_measurement
+from napari_kdseg.inference.estimate import estimate
 from napari_kdseg.inference.forward import pick_device
 from napari_kdseg.inference.pipeline import Behind
 from napari_kdseg.inference.predict import FinishedTile
 from napari_kdseg.inference.presets import cost_in_words
+from napari_kdseg.inference.speeds import record_seconds
 from napari_kdseg.models.model import Model
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes import formats
@@ -189,7 +190,7 @@ class _Job:
             tile = settings.tile or model.card.tiling.tile_vox
             depth = (1,) if len(tile) == 2 else ()
             device = pick_device(settings.device)
-            record_measurement(model, device, (*depth, *tile), seconds / windows)
+            record_seconds(model.card, device, (*depth, *tile), seconds / windows)
 
     def _note(self, message: str) -> None:
         self.run.event("note", message=message)

@@ -1,24 +1,22 @@
 """What a prediction will take, before it is begun. Needs no torch: docks ask it."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from napari_kdseg.atomic import write_text_atomic
 from napari_kdseg.inference.plan import (
     LEAST_PLANES,
     Channels,
     Pass,
-    Sizes,
     plan_passes,
 )
 from napari_kdseg.inference.rolling import rolled, slow_axis, whole_lattice
 from napari_kdseg.inference.settings import Settings
+from napari_kdseg.inference.speeds import kind_of, seconds_per_window
 from napari_kdseg.inference.tiling import Lattice
 from napari_kdseg.models.card import ModelCard
 from napari_kdseg.models.model import WEIGHTS, Model
@@ -29,7 +27,6 @@ from napari_kdseg.models.parameters import (
 )
 from napari_kdseg.volumes.volume import Grid
 
-MEASUREMENTS = "measurements.json"
 _SET_UP_BYTES = 100_000_000
 _OTHER_WIDTH = 32  # a ResNet-18 encoder's layers, counted at full resolution
 
@@ -130,50 +127,15 @@ def estimate(
         memory += _pass_bytes(sweep, own, settings, header.grid, axis)
         windows += count * len(own)
         for model in own:
-            one = _seconds_per_window(model, place, sweep.tile)
+            one = seconds_per_window(model.card, place, sweep.tile)
             if one is None:
                 unmeasured.append(model.card.name)
             seconds += count * (one or 0.0)
     if unmeasured:
-        reason = f"{', '.join(unmeasured)}: not measured on {_kind(place)} yet"
+        reason = f"{', '.join(unmeasured)}: not measured on {kind_of(place)} yet"
         return Estimate(memory, windows, None, reason)
-    reason = f"measured on {_kind(place)} before"
+    reason = f"measured on {kind_of(place)} before"
     return Estimate(memory, windows, seconds, reason)
-
-
-def record_measurement(
-    model: Model, device: str, tile: tuple[int, ...], seconds_per_window: float
-) -> None:
-    """Keep how long a window took, for later estimates; the labels do not depend on it.
-
-    A measurement that this one confirms, to a factor of two, stays as it is.
-
-    Parameters
-    ----------
-    model
-        Its ``measurements.json`` is replaced; nothing happens where that cannot be
-        written, as in a shared installation.
-    device
-        ``cpu``, ``cuda``, ``cuda:1``; kept by kind.
-    tile
-        The window in voxels, z, y, x.
-    seconds_per_window
-        Of one window on its way from the source to the sums, on average.
-    """
-    known = _seconds_per_window(model, device, (tile[0], tile[1], tile[2]))
-    if known is not None and known / 2 <= seconds_per_window <= known * 2:
-        return
-    found = _measurements(model.folder)
-    found[_kind(device)] = {
-        "tile_vox": list(tile),
-        "seconds_per_window": round(seconds_per_window, 6),
-    }
-    try:
-        write_text_atomic(
-            model.folder / MEASUREMENTS, json.dumps(found, indent=2) + "\n"
-        )
-    except OSError:
-        return
 
 
 def _pass_bytes(
@@ -232,25 +194,3 @@ def _layer_values(card: ModelCard) -> int:
 def _weights_bytes(folder: Path) -> int:
     weights = folder / WEIGHTS
     return weights.stat().st_size if weights.is_file() else 0
-
-
-def _seconds_per_window(model: Model, device: str, tile: Sizes) -> float | None:
-    """As measured before, in proportion to the voxels of the window."""
-    found = _measurements(model.folder).get(_kind(device), {})
-    try:
-        measured_vox = prod([int(side) for side in found["tile_vox"]])
-        return float(found["seconds_per_window"]) * prod(tile) / measured_vox
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return None  # never measured, or written by hand and wrong: no estimate
-
-
-def _measurements(folder: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((folder / MEASUREMENTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _kind(device: str) -> str:
-    return device.partition(":")[0]

@@ -6,7 +6,7 @@
     ├── model.yaml           the card (`ModelCard`), read without torch
     ├── weights.safetensors  tensors and nothing else; no pickle is ever loaded
     ├── README.md            the card in words
-    └── measurements.json    seconds and memory by device; may change
+    └── measurements.json    what presets cost, as measured; may change
 
 A composite has two model folders, ``coarse`` and ``fine``, in place of weights.
 """

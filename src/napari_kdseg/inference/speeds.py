@@ -1,0 +1,89 @@
+"""How long a window takes on this computer, as measured: what estimates rest on.
+
+Kept in the user's cache and not beside the model, which may be shared with people who
+have other computers. Networks of one shape take one time, whatever they have learnt.
+"""
+
+import hashlib
+import json
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_cache_path
+
+from napari_kdseg.atomic import write_text_atomic
+from napari_kdseg.inference.plan import Sizes
+from napari_kdseg.models.card import ModelCard
+
+
+def kind_of(device: str) -> str:
+    """``cuda`` for ``cuda:1``."""
+    return device.partition(":")[0]
+
+
+def seconds_per_window(card: ModelCard, device: str, tile: Sizes) -> float | None:
+    """As measured before, in proportion to the voxels of the window.
+
+    Parameters
+    ----------
+    card
+        Of the model.
+    device
+        ``cpu``, ``cuda``, ``cuda:1``; known by kind.
+    tile
+        The window in voxels, z, y, x.
+    """
+    found = _read(_file(card)).get(kind_of(device), {})
+    try:
+        measured_vox = prod([int(side) for side in found["tile_vox"]])
+        return float(found["seconds_per_window"]) * prod(tile) / measured_vox
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None  # never measured, or written by hand and wrong: no estimate
+
+
+def record_seconds(card: ModelCard, device: str, tile: Sizes, seconds: float) -> None:
+    """Keep how long a window took, for later estimates; the labels do not depend on it.
+
+    A measurement that this one confirms, to a factor of two, stays as it is. Nothing
+    happens where the cache cannot be written.
+
+    Parameters
+    ----------
+    card, device, tile
+        As `seconds_per_window` takes them.
+    seconds
+        Of one window on its way from the source to the sums, on average.
+    """
+    known = seconds_per_window(card, device, tile)
+    if known is not None and known / 2 <= seconds <= known * 2:
+        return
+    file = _file(card)
+    found = _read(file)
+    found[kind_of(device)] = {
+        "tile_vox": list(tile),
+        "seconds_per_window": round(seconds, 6),
+    }
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(file, json.dumps(found, indent=2) + "\n")
+    except OSError:
+        return
+
+
+def _file(card: ModelCard) -> Path:
+    shape = [
+        card.network.model_dump(mode="json"),
+        len(card.channels),
+        card.classes.count,
+    ]
+    key = hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()
+    return user_cache_path("napari-kdseg") / "speeds" / f"{key[:16]}.json"
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
