@@ -52,9 +52,10 @@ def foreseen(recipe: Recipe, **more: Any) -> StageEstimate:
 
 def test_memory_is_that_of_the_weights_and_of_each_sample() -> None:
     two, four = foreseen(recipe_of(batch=2)), foreseen(recipe_of(batch=4))
-    # Every sample takes as much, and what is left is weights and a constant.
+    # Every sample takes as much, but for some bytes that are kept once; what is left is
+    # weights and a constant.
     assert four.memory_bytes - two.memory_bytes == pytest.approx(
-        2 * two.bytes_per_sample, abs=8
+        2 * two.bytes_per_sample, rel=0.01
     )
     network = build(recipe_of().network_spec, 2, 4)
     weights = 4 * sum(value.numel() for value in network.parameters())
@@ -62,6 +63,23 @@ def test_memory_is_that_of_the_weights_and_of_each_sample() -> None:
     # weights and moments once more.
     fixed = two.memory_bytes - 2 * two.bytes_per_sample
     assert fixed == pytest.approx(200_000_000 + 9 * weights, abs=8)
+
+
+def test_time_is_that_of_a_batch_and_not_of_its_samples_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    samples = []
+
+    def watched(*words: Any) -> torch.nn.Module:
+        network = build(*words)
+        network.register_forward_pre_hook(
+            lambda _, given: samples.append(len(given[0]))
+        )
+        return network
+
+    monkeypatch.setattr(estimate, "build", watched)
+    foreseen(recipe_of(batch=3))
+    assert set(samples) == {3}
 
 
 def test_activations_are_counted_once_each_and_weights_are_none() -> None:

@@ -1,9 +1,9 @@
 """What a training will take, before it is begun: memory at once, and time.
 
-Each network is run forwards and backwards on one small patch, on the device that will
-train it. What autograd keeps for the way back, and the time, grow with the voxels
-of a batch, so both follow for the recipe's patch and batch. Bytes of a stage, in each
-process::
+Each network is run forwards and backwards on one small patch, or on some of a batch
+where patches are smaller than that, on the device that will train it. What autograd
+keeps for the way back, and the time, grow with the voxels of a batch, so both follow
+for the recipe's patch and batch. Bytes of a stage, in each process::
 
     4 P (1 + 1 + M)              weights, gradients, what the optimiser remembers
     + 4 P (1 + M)                on processors: the moment that a roll-back leads to
@@ -201,8 +201,8 @@ def _of_stage(
     settings = plan.settings
     batch = len(here().share(settings.batch, f"{plan.setting}.batch"))
     voxels = prod(patch_vox)
-    learns = [probes.of(net) for net in plan.learns]
-    listens = [probes.of(net) for net in plan.listens]
+    learns = [probes.of(net, batch) for net in plan.learns]
+    listens = [probes.of(net, batch) for net in plan.listens]
     moments = 1 if settings.optimiser == "sgd" else 3 if settings.amsgrad else 2
     copies = 2 + moments + (1 + moments) * (probes.device.type == "cpu")
     fixed = SET_UP_BYTES + copies * sum(one.weights for one in learns)
@@ -239,7 +239,7 @@ class _Probe:
 
 
 class _Probes:
-    """Runs networks on a small patch and remembers what they took."""
+    """Runs networks on some voxels and remembers what they took."""
 
     def __init__(
         self, device: torch.device, patch_vox: Sequence[int], *, half: bool
@@ -249,21 +249,22 @@ class _Probes:
         self.half = half
         self._known: dict[str, _Probe] = {}
 
-    def of(self, net: Net) -> _Probe:
-        """What a network takes."""
-        key = f"{net.spec.model_dump_json()} {net.channels} {net.classes}"
+    def of(self, net: Net, batch: int) -> _Probe:
+        """What a network takes where a step has so many samples."""
+        patch = self._patch(net.spec)
+        count = max(1, min(batch, TRIAL_VOXELS // prod(patch)))
+        key = f"{net.spec.model_dump_json()} {net.channels} {net.classes} {count}"
         if key not in self._known:
             with torch.random.fork_rng(devices=[]), _having_room(self.device):
-                self._known[key] = self._run(net)
+                self._known[key] = self._run(net, (count, net.channels, *patch))
         return self._known[key]
 
-    def _run(self, net: Net) -> _Probe:
+    def _run(self, net: Net, shape: tuple[int, ...]) -> _Probe:
         network = build(net.spec, net.channels, net.classes).to(self.device)
         # By shape, since autocast makes copies of them.
         own = {value.shape for value in network.parameters()}
-        patch = self._patch(net.spec)
-        voxels = prod(patch)
-        image = torch.zeros(1, net.channels, *patch, device=self.device)
+        voxels = prod(shape) // net.channels
+        image = torch.zeros(shape, device=self.device)
         kept: dict[int, int] = {}
 
         def note(value: Tensor) -> Tensor:
