@@ -77,6 +77,11 @@ def test_the_mean_over_classes_is_of_their_averages(rows: list[Row]) -> None:
     assert found["pooled"]["iou"] == pytest.approx((0.375 + 0.25) / 2)
 
 
+def test_the_mean_over_classes_counts_each_case_once(rows: list[Row]) -> None:
+    every = {e["class"]: e["cases"] for e in summarised(rows)}
+    assert every == {"liver": 2, "spleen": 2, "mean": 2}
+
+
 def test_infinite_distances_are_counted_and_not_averaged(rows: list[Row]) -> None:
     found = {(e["averaging"], e["class"]): e for e in summarised(rows)}
     spleen = found["volumes", "spleen"]

@@ -97,7 +97,7 @@ def summarised(rows: Iterable[Row], regions: Collection[str] = ()) -> list[Entry
                 for name, values in every.items()
                 if values is not None
             ]
-            table += [*entries, *_means(entries, regions)]
+            table += [*entries, *_means(entries, regions, classes)]
     return table
 
 
@@ -122,13 +122,21 @@ def _pooled(rows: Sequence[Row]) -> Entry | None:
     return known | dict.fromkeys(("hd_mm", "hd95_mm", "nsd", "infinite"), "")
 
 
-def _means(entries: Sequence[Entry], regions: Collection[str]) -> list[Entry]:
+def _means(
+    entries: Sequence[Entry],
+    regions: Collection[str],
+    classes: Mapping[str, Sequence[Row]],
+) -> list[Entry]:
     """Mean over classes and mean over regions, each where there are several."""
     found = []
     for name, is_region in (("mean", False), ("mean of regions", True)):
         part = [entry for entry in entries if (entry["class"] in regions) == is_region]
         if len(part) > 1:
-            found.append({**part[0], "class": name, **_mean(part)})
+            cases = {
+                row["case"] for entry in part for row in classes[str(entry["class"])]
+            }
+            mean = {**_mean(part), "cases": len(cases)}
+            found.append({**part[0], "class": name, **mean})
     return found
 
 
