@@ -36,6 +36,7 @@ def main() -> None:
         raise SystemExit("the tutorial says that the truth is hidden at first")
     choose("Plugins", PLUGIN, "Segment")
     dock = the_dock()
+    dock.upright_button.click()
     segment(dock)
     picture(viewer, out / "first-result.png")
     viewer.layers["abdomen abdomen uncertainty"].visible = True

@@ -54,7 +54,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         viewer = napari.Viewer(title="napari", show=True)
         viewer.window.set_geometry(0, 0, *WINDOW)
-        viewer.camera.orientation2d = ("up", "right")  # the front of the body is up
         _volumes(viewer, options, Path(cache))
         viewer.layers.clear()
         viewer.open(str(options.scan), plugin="napari-kdseg")
@@ -125,6 +124,7 @@ def _segment(viewer: Any, options: argparse.Namespace, cache: Path) -> None:
     depth = viewer.layers[0].data.shape[0]
     viewer.dims.set_current_step(0, options.slice or depth // 2)
     _settle(1.0)
+    dock.upright_button.click()
     dock.run_button.click()
     _wait(lambda: not state.status.busy)
     if state.status.phase != "finished":

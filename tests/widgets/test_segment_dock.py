@@ -44,6 +44,22 @@ def dock(
     viewer.window.remove_dock_widget(shell)
 
 
+@pytest.mark.parametrize("seen_along", ["z", "y", "x"])
+def test_upright_turns_the_picture_and_not_the_scan(
+    qtbot: QtBot, dock: SegmentDock, scan: Path, seen_along: str
+) -> None:
+    assert not dock.upright_button.isEnabled()
+    dock.viewer.open(str(scan), plugin="napari-kdseg")  # an LPS scan
+    before = dock.viewer.layers[0].data.copy()
+    order = {"z": (0, 1, 2), "y": (1, 0, 2), "x": (2, 0, 1)}[seen_along]
+    dock.viewer.dims.order = order
+    qtbot.mouseClick(dock.upright_button, Qt.MouseButton.LeftButton)
+    turned = tuple(str(way) for way in dock.viewer.camera.orientation2d)
+    expected = {"z": ("down", "right"), "y": ("up", "right"), "x": ("up", "right")}
+    assert turned == expected[seen_along]
+    assert np.array_equal(dock.viewer.layers[0].data, before)
+
+
 def tick(dock: SegmentDock, *models: Model) -> None:
     for model in models:
         dock.state.add_model(model.folder)

@@ -24,6 +24,7 @@ from napari_kdseg.models.model import Model
 from napari_kdseg.state.estimates import devices, duration
 from napari_kdseg.state.layers import LayerData, source_of_layer
 from napari_kdseg.state.segmentation import Segmentation, Status
+from napari_kdseg.state.upright import upright
 from napari_kdseg.state.views import is_scan, refresh_live, show, slice_in_view
 from napari_kdseg.widgets._form import (
     Dock,
@@ -90,9 +91,17 @@ class SegmentDock(Dock):
         self.layer_choice.setToolTip("The scan to segment")
         self.badge = one_line()
         self.badge.setToolTip("Orientation and voxel size (x, y, z), as in the file")
+        self.upright_button = QPushButton("Upright")
+        self.upright_button.setToolTip(
+            "Turn the picture: the front or the head above, the patient's right at the "
+            "left. The scan stays as it is; the view's own menu turns it back"
+        )
+        lies = QHBoxLayout()
+        lies.addWidget(self.badge, 1)
+        lies.addWidget(self.upright_button)
         fields = form()
         fields.addRow("Scan", self.layer_choice)
-        fields.addRow("", self.badge)
+        fields.addRow("", lies)
         self.rows.addLayout(fields)
 
     def _build_models(self) -> None:
@@ -163,6 +172,7 @@ class SegmentDock(Dock):
         self.run_button.clicked.connect(self._on_run_clicked)
         self.cancel_button.clicked.connect(self._on_cancel_clicked)
         self.copy_button.clicked.connect(self._on_copy_clicked)
+        self.upright_button.clicked.connect(self._on_upright_clicked)
         self._connections = (
             (self.state.models_changed, self._show_models),
             (self.state.source_changed, self._show_source),
@@ -233,6 +243,15 @@ class SegmentDock(Dock):
     def _on_cancel_clicked(self) -> None:
         self.state.cancel()
 
+    def _on_upright_clicked(self) -> None:
+        source = self.state.source
+        if source is None:
+            return
+        beside = self.viewer.dims.ndim - 3  # axes of other layers come first
+        rows, columns = (axis - beside for axis in self.viewer.dims.displayed[-2:])
+        turned = upright(source.grid.orientation, rows, columns)
+        self.viewer.camera.orientation2d = turned
+
     def _on_copy_clicked(self) -> None:
         clipboard = QGuiApplication.clipboard()
         if clipboard is not None:
@@ -246,6 +265,7 @@ class SegmentDock(Dock):
     def _show_source(self) -> None:
         source = self.state.source
         self.badge.setText("" if source is None else source.badge)
+        self.upright_button.setEnabled(source is not None)
         self._show_models()
 
     def _show_models(self) -> None:
