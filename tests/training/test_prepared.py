@@ -161,6 +161,21 @@ def test_a_case_whose_record_was_cut_short_is_prepared_anew(
     assert store(one, tmp_path / "stored", CLASSES, RESIZED).shown == {1, 2}
 
 
+def test_voxels_are_on_the_disk_before_the_record_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, forced = tmp_path / "stored", []
+    sync_tree = prepared.sync_tree
+    monkeypatch.setattr(
+        prepared,
+        "sync_tree",
+        lambda what: (forced.append({f.name for f in what.iterdir()}), sync_tree(what)),
+    )
+    store(case(tmp_path, ".nii"), folder, CLASSES, RESIZED)
+    assert forced == [{"image.npy", "labels.npy", "places.npy"}]
+    assert (folder / prepared.DONE).exists()
+
+
 @pytest.mark.slow
 def test_preparing_a_large_scan_needs_little_memory(tmp_path: Path) -> None:
     grid = Grid.from_affine(np.eye(4), (300, 512, 512))

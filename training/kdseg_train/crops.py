@@ -17,7 +17,7 @@ from kdseg_train.config import Recipe, Settings
 from kdseg_train.data import Cases
 from kdseg_train.layouts import Case
 from kdseg_train.prepared import read_case, read_case_labels
-from napari_kdseg.atomic import write_text_atomic
+from napari_kdseg.atomic import sync_tree, write_text_atomic
 from napari_kdseg.errors import ModelError
 from napari_kdseg.inference.coarse_to_fine import box_around, box_in_source, find_box
 from napari_kdseg.inference.settings import Settings as Prediction
@@ -113,6 +113,7 @@ class _Cropper:
             stored, _ = formats.read_labels(case.label)
             formats.write_labels(folder / "labels.nii", stored[box], grid, None)
         spans = [[span.start, span.stop] for span in box]
+        sync_tree(folder)
         write_text_atomic(folder / "box.json", json.dumps(spans))
 
     def _box(self, case: Case, volume: Volume) -> Box:

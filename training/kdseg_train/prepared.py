@@ -18,7 +18,7 @@ from jaxtyping import Integer
 from numpy.typing import DTypeLike
 
 from kdseg_train.layouts import Case
-from napari_kdseg.atomic import atomic_file, write_text_atomic
+from napari_kdseg.atomic import atomic_file, sync_tree, write_text_atomic
 from napari_kdseg.errors import LabelError
 from napari_kdseg.volumes.channels import stacked
 from napari_kdseg.volumes.opening import open_labels, open_scan
@@ -116,6 +116,7 @@ def store(
     stored.set_places(found)
     shown = [int(organ) for organ in np.unique(stored.places[:, 0])]
     done = json.dumps({"case": case.id, "shown": shown})
+    sync_tree(folder)  # or a power cut leaves the record of a case without its voxels
     write_text_atomic(folder / DONE, done)
     return stored
 
