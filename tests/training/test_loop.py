@@ -205,6 +205,35 @@ def test_cases_kept_apart_have_a_curve_of_their_own_and_teach_nothing(
     assert weights(beside) == weights(alone)
 
 
+def test_a_term_of_every_other_step_is_averaged_over_its_own_steps(
+    tmp_path: Path,
+) -> None:
+    stage, run = stage_of(Line()), new_run(tmp_path)
+
+    def objective(batch: Batch) -> dict[str, Tensor]:
+        other = {"even": torch.tensor(-1.0)} if batch.step % 2 == 0 else {}
+        return stage.objective(batch) | other
+
+    train(replace(stage, objective=objective), run, CPU)
+    curve = [e["even"] for e in run.events()[0] if e["event"] == "metric"]
+    assert curve == [-1.0] * SETTINGS.epochs
+
+
+def test_terms_of_cases_kept_apart_are_weighed_as_those_of_the_training(
+    tmp_path: Path,
+) -> None:
+    stage, seen = stage_of(Line()), []
+
+    def objective(batch: Batch) -> dict[str, Tensor]:
+        if not torch.is_grad_enabled():
+            seen.append(batch.step)
+        return stage.objective(batch)
+
+    watched = replace(stage, objective=objective, validation=Line())
+    train(watched, new_run(tmp_path), CPU)
+    assert sorted(set(seen)) == [5, 10, 15, 20]
+
+
 # ---- losses that are not finite ----
 
 

@@ -46,7 +46,9 @@ def stored(tmp_path: Path, **more: object) -> StoredCase:
     return store(case, tmp_path / "stored", ("liver", "spleen"), PLAIN)
 
 
-def patches(case: StoredCase, patch: tuple[int, ...], share: float = 0.33) -> Patches:
+def patches(
+    case: StoredCase, patch: tuple[int, ...], share: float = 0.33, **changes: Any
+) -> Patches:
     recipe = Recipe.model_validate(
         {
             "method": "supervised",
@@ -54,7 +56,7 @@ def patches(case: StoredCase, patch: tuple[int, ...], share: float = 0.33) -> Pa
             "patch_vox": patch,
             "network": {"parameters": {"stages": 2}, "name": "unet"},
             "preprocessing": PLAIN.model_dump(),
-            "augmentation": {"probability": 0},
+            "augmentation": {"probability": 0, **changes},
         }
     )
     return Patches([case], recipe, Training(batch=3, foreground=share), "stage")
@@ -96,6 +98,46 @@ def test_what_lies_outside_is_padded_with_the_value_for_outside(tmp_path: Path) 
     assert (batch.image[:, :, :2] == -7).all()
     assert (batch.image[:, :, 22:] == -7).all()
     assert (batch.image[:, :, 2:22] >= 0).all()
+
+
+def test_with_room_a_patch_as_large_as_the_volume_lies_anywhere_in_it(
+    tmp_path: Path,
+) -> None:
+    source = patches(stored(tmp_path), SHAPE, share=0, room=1.5)
+    # Padded to 9 x 30 x 18: the patch begins up to 2, 5 and 3 voxels before it (of
+    # three voxels too many along z one lies before), and ends as far, or one, behind.
+    starts = set()
+    for step in range(60):
+        for image in source.batch(step).image[:, 0]:
+            inside = (image != -7).nonzero()
+            assert len(inside) > 0
+            first, last = inside.min(dim=0).values, inside.max(dim=0).values
+            starts.add(tuple(zip(first.tolist(), last.tolist(), strict=True)))
+    along_y = {(low, high) for _, (low, high), _ in starts}
+    assert along_y == {(n, 19) for n in range(6)} | {(0, 19 - n) for n in range(6)}
+
+
+def test_what_turns_in_from_beside_the_patch_is_seen(tmp_path: Path) -> None:
+    case = stored(tmp_path)
+    source = patches(
+        case,
+        (4, 8, 8),
+        share=0,
+        probability=1,
+        each_axis=True,
+        rotation_degrees=0,
+        zoom=((1, 1), (0.8, 0.8), (0.8, 0.8)),  # from 10 voxels to 8
+        noise=0,
+        contrast=0,
+        brightness=0,
+        room=1.25,
+    )
+    seen = torch.cat([source.batch(step).image for step in range(20)])
+    assert seen.shape == (60, 1, 4, 8, 8)
+    # Of a patch of 8 alone every one would show two voxels of nothing; now those do
+    # that lie at the edge of the volume.
+    whole = (seen >= 0).flatten(1).all(1)
+    assert 20 < int(whole.sum()) < 60
 
 
 def test_with_foreground_asked_for_each_patch_holds_an_organ(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ class State:
     best: float = math.inf
     epochs_without_gain: int = 0
     sums: dict[str, float] = field(default_factory=dict)
-    summed: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
     bad_losses: int = 0
     rollbacks: int = 0
 

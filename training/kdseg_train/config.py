@@ -63,6 +63,30 @@ class Augmentation(Settings):
     noise: float = Field(0.05, ge=0, description="largest standard deviation of noise")
     contrast: float = Field(0.2, ge=0, lt=1, description="largest change of contrast")
     brightness: float = Field(0.1, ge=0, description="largest shift of brightness")
+    gain: float = Field(
+        0.0, ge=0, lt=1, description="largest part by which all values grow or shrink"
+    )
+    noise_probability: float | None = Field(
+        None, ge=0, le=1, description="none: as of each other kind of change"
+    )
+    each_axis: bool = Field(
+        default=False,
+        description="turn about each axis, and zoom along each, by itself; otherwise "
+        "in the slice alone, and alike",
+    )
+    zoom: tuple[tuple[float, float], ...] = Field(
+        ((0.5, 2.0), (0.8, 1.25), (0.8, 1.25)),
+        min_length=3,
+        max_length=3,
+        description="least and most along z, y, x, with each_axis",
+    )
+    room: float = Field(
+        1.0,
+        ge=1,
+        le=2,
+        description="a volume is padded to so many times the patch, in which the patch "
+        "lies anywhere; with each_axis as much is seen of what turns in",
+    )
     mirror: tuple[int, ...] = Field(
         (),
         description="axes (0 1 2 for z y x) mirrored at random; none by default, "

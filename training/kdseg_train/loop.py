@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -223,9 +223,9 @@ def _step(
         return
     state.bad_losses = 0
     optimiser.step()
-    state.summed += 1
     for name, value in zip((*terms, "loss"), found.tolist(), strict=True):
         state.sums[name] = state.sums.get(name, 0.0) + value
+        state.counts[name] = state.counts.get(name, 0) + 1
 
 
 def _means_of_batches(network: nn.Module) -> list[Tensor]:
@@ -257,15 +257,21 @@ def _rate(settings: Training, state: State) -> float:
 
 
 @torch.no_grad()
-def _validated(stage: Stage, device: torch.device) -> tuple[dict[str, float], Look]:
-    """Mean loss, Dice and pictures of the same few batches of cases kept apart."""
+def _validated(
+    stage: Stage, step: int, device: torch.device
+) -> tuple[dict[str, float], Look]:
+    """Mean loss, Dice and pictures of the same few batches of cases kept apart.
+
+    Terms are weighed as those of the training are at that step.
+    """
     if stage.validation is None:
         return {}, Look({}, ())
     stage.network.eval()
     batches = [stage.validation.batch(number) for number in range(VALIDATION_BATCHES)]
+    current = [replace(batch.to(device), step=step) for batch in batches]
     losses = [
-        float(torch.stack(list(stage.objective(batch.to(device)).values())).sum())
-        for batch in batches
+        float(torch.stack(list(stage.objective(batch).values())).sum())
+        for batch in current
     ]
     seen = Look({}, ())
     if stage.watched is not None:
@@ -284,9 +290,10 @@ def _end_epoch(
 ) -> None:
     settings = stage.settings
     count = settings.iterations_per_epoch
-    means = {name: total / state.summed for name, total in state.sums.items()}
-    state.sums, state.summed = {}, 0
-    validated, seen = _validated(stage, device)
+    # Of the steps that had a term: some have terms of labels, others have not.
+    means = {name: total / state.counts[name] for name, total in state.sums.items()}
+    state.sums, state.counts = {}, {}
+    validated, seen = _validated(stage, state.step, device)
     watched, epoch = means | validated, state.step // count
     run.metric(
         stage=stage.name,

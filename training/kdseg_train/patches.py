@@ -126,6 +126,11 @@ class Patches:
         rng = np.random.Generator(np.random.Philox(key=self.key, counter=counter))
         number, image, labels, places = self._drawn(rng, index)
         box = self._box(rng, image.shape[1:], self._place(rng, index, places))
+        border = self._border
+        box = [
+            (low - beside, high + beside)
+            for (low, high), beside in zip(box, border, strict=True)
+        ]
         patch = torch.from_numpy(self._cut(image, box, self.pad_value))
         target = torch.zeros(patch.shape[1:], dtype=torch.int64)
         if labels is not None:
@@ -143,6 +148,7 @@ class Patches:
             rng,
             pad_value=self.pad_value,
         )
+        sample = sample.without(border[-len(self.patch_vox) :])
         if sample.soft is not None:
             sample = replace(sample, soft=floored(sample.soft))
         return sample, self.cases[number].annotated
@@ -173,12 +179,14 @@ class Patches:
         shape: tuple[int, ...],
         place: np.ndarray | None,
     ) -> list[tuple[int, int]]:
-        sizes = (1, *self.patch_vox) if len(self.patch_vox) == 2 else self.patch_vox
         box = []
-        for axis, (size, length) in enumerate(zip(sizes, shape, strict=True)):
-            low, high = 0, length - size
-            if high <= 0:
-                start = -((size - length) // 2)
+        every = zip(self._sizes, self._rooms, shape, strict=True)
+        for axis, (size, room, length) in enumerate(every):
+            padded = max(length, room)
+            low = -((padded - length) // 2)
+            high = low + padded - size
+            if low == high:
+                start = low
             else:
                 if place is not None:
                     low = max(low, int(place[axis]) - size + 1)
@@ -186,6 +194,25 @@ class Patches:
                 start = int(rng.integers(low, high + 1))
             box.append((start, start + size))
         return box
+
+    @property
+    def _sizes(self) -> tuple[int, ...]:
+        """Of the patch along z, y, x."""
+        return (1, *self.patch_vox) if len(self.patch_vox) == 2 else self.patch_vox
+
+    @property
+    def _rooms(self) -> tuple[int, ...]:
+        """Least sizes of a volume in which the patch may lie anywhere."""
+        room = self.augmentation.room
+        return tuple(1 if size == 1 else round(size * room) for size in self._sizes)
+
+    @property
+    def _border(self) -> tuple[int, ...]:
+        """Voxels beside the patch on each side, of which some may turn in."""
+        if not self.augmentation.each_axis:
+            return (0, 0, 0)
+        pairs = zip(self._sizes, self._rooms, strict=True)
+        return tuple((room - size) // 2 for size, room in pairs)
 
     def _cut(
         self, array: np.ndarray, box: list[tuple[int, int]], fill: float

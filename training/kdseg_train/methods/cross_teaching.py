@@ -21,10 +21,11 @@ at hand beyond its abstract; losses and constants are those of the authors' code
                       - Dice(p_S, argmax p) ] + w_d' KL(p || p_S)
 
 All three are trained from scratch at once by one optimiser; labelled and unlabelled
-patches take turns. Differences: the rate falls by the step and not by the epoch, grey
-values are scored over the whole volume and not over the patch, resizing lets faces and
-not centres coincide, and of the augmentation elastic deformation, rotation about the
-other two axes and zoom along z are left out.
+patches take turns. Differences: the rate falls by the step and not by the epoch, in
+float32 or bfloat16 and not in float16; grey values are scored over the whole volume and
+not over the patch; resizing lets faces and not centres coincide and takes the nearest
+label; of the augmentation elastic deformation is left out, and labels move as the
+nearest voxel does.
 """
 
 from collections.abc import Sequence
@@ -86,14 +87,24 @@ class Schedule(Training):
 
 
 class Changes(Augmentation):
-    """What of the authors' augmentation can be said here, with their numbers."""
+    """The authors' augmentation, but for elastic deformation."""
 
     probability: float = Field(0.5, ge=0, le=1, description="of each kind of change")
     noise: float = Field(0.1, ge=0, description="largest standard deviation of noise")
-    contrast: float = Field(
+    noise_probability: float | None = Field(
+        1.0, ge=0, le=1, description="none: as of each other kind of change"
+    )
+    contrast: float = Field(0.0, ge=0, lt=1, description="largest change of contrast")
+    brightness: float = Field(0.0, ge=0, description="largest shift of brightness")
+    gain: float = Field(
         0.25, ge=0, lt=1, description="their brightness, a factor on scored values"
     )
-    brightness: float = Field(0.0, ge=0, description="largest shift of brightness")
+    each_axis: bool = Field(
+        default=True, description="turn about, and zoom along, each axis by itself"
+    )
+    room: float = Field(
+        1.25, ge=1, le=2, description="padded to so many patches before one is cut"
+    )
 
 
 class Teaching(Settings):
@@ -103,7 +114,10 @@ class Teaching(Settings):
         0.1, ge=0, description="of w_c: cross and pseudo-labels on unlabelled patches"
     )
     consistency_ramp: float = Field(
-        1.0, ge=0, description="T of w_c in parts of all epochs; 0: no ramp"
+        1.0,
+        ge=0,
+        description="T of w_c, and of the first of the two ramps in w_d', in parts of "
+        "all epochs; 0: no ramp",
     )
     student_pseudo_labels: bool = Field(
         default=True, description="whether the student learns from hard labels too"
