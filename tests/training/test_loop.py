@@ -219,6 +219,21 @@ def test_a_term_of_every_other_step_is_averaged_over_its_own_steps(
     assert curve == [-1.0] * SETTINGS.epochs
 
 
+def test_what_is_only_told_has_a_curve_and_teaches_nothing(tmp_path: Path) -> None:
+    alone, beside = stage_of(Line()), stage_of(Line())
+    train(alone, new_run(tmp_path / "alone"), CPU)
+
+    def objective(batch: Batch) -> dict[str, Tensor]:
+        doubled = 2 * sum(value.sum() for value in beside.network.parameters())
+        return beside.objective(batch) | {"share": doubled}
+
+    run, told = new_run(tmp_path / "beside"), frozenset({"share"})
+    train(replace(beside, objective=objective, only_told=told), run, CPU)
+    assert weights(beside) == weights(alone)
+    last = [e for e in run.events()[0] if e["event"] == "metric"][-1]
+    assert last["loss"] == last["squares"] != last["share"]
+
+
 def test_terms_of_cases_kept_apart_are_weighed_as_those_of_the_training(
     tmp_path: Path,
 ) -> None:

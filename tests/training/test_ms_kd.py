@@ -298,6 +298,14 @@ def test_with_background_alone_the_organ_and_feature_terms_are_zero_and_finite()
     assert torch.isfinite(student.logits.grad).all()
 
 
+def test_the_share_that_two_teachers_claim_is_told_and_is_no_loss() -> None:
+    told = [Fixed(teacher(0.9, 0.9, 0.1, 0.1)), Fixed(teacher(0.1, 0.8, 0.1, 0.6))]
+    student, batch = Fixed(torch.zeros(1, 3, 1, 4)), batch_of(4, 2)
+    found = ms_kd.terms_and_overlap(student, told, batch, LW)
+    assert found[ms_kd.OVERLAP].item() == 0.25
+    assert ms_kd.OVERLAP not in ms_kd.distillation_terms(student, told, batch, LW)
+
+
 def test_distillation_leaves_the_teachers_alone() -> None:
     told = [Fixed(teacher(0.9)), Fixed(teacher(0.1))]
     terms = ms_kd.distillation_terms(

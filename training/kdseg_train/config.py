@@ -131,7 +131,9 @@ class Training(Settings):
         "plateau", description="poly: (1 - step/steps)^0.9"
     )
     plateau: Plateau = Plateau()
-    gradient_clip: float | None = Field(12.0, gt=0, description="norm; none: unlimited")
+    gradient_clip: float | None = Field(
+        12.0, gt=0, description="norm, no paper's number; none: unlimited"
+    )
     foreground: float = Field(
         0.33, ge=0, le=1, description="share of patches that contain foreground"
     )

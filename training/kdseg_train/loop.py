@@ -51,8 +51,9 @@ class Source(Protocol):
 class Stage:
     """A network, what teaches it, and for how long.
 
-    The objective returns the terms of the loss by name; their sum is minimised. It may
-    run under autocast, so it brings what a network answers to float32 first.
+    The objective returns the terms of the loss by name; their sum is minimised, but for
+    those that are ``only_told``. It may run under autocast, so it brings what a network
+    answers to float32 first.
     """
 
     name: str
@@ -64,6 +65,13 @@ class Stage:
     """Batches of cases kept apart, for a curve beside that of the training."""
     watched: Watched | None = None
     """How their Dice is measured and pictured; None: not at all."""
+    only_told: frozenset[str] = frozenset()
+    """Numbers among the terms that have a curve and are not minimised."""
+
+    def loss(self, terms: dict[str, Tensor]) -> Tensor:
+        """What is minimised."""
+        parts = [value for name, value in terms.items() if name not in self.only_told]
+        return torch.stack(parts).sum()
 
 
 def train(stage: Stage, run: Run, device: torch.device) -> None:
@@ -212,7 +220,7 @@ def _step(
     half = settings.precision == "bfloat16"
     with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=half):
         terms = stage.objective(batch)
-    loss = torch.stack(list(terms.values())).sum()
+    loss = stage.loss(terms)
     state.step += 1
     found = here().mean(torch.stack([*terms.values(), loss]).detach())
     is_good = torch.isfinite(found[-1]) and _has_gradient(stage, optimiser, loss)
@@ -269,10 +277,7 @@ def _validated(
     stage.network.eval()
     batches = [stage.validation.batch(number) for number in range(VALIDATION_BATCHES)]
     current = [replace(batch.to(device), step=step) for batch in batches]
-    losses = [
-        float(torch.stack(list(stage.objective(batch).values())).sum())
-        for batch in current
-    ]
+    losses = [float(stage.loss(stage.objective(batch))) for batch in current]
     seen = Look({}, ())
     if stage.watched is not None:
         seen = look(stage.watched, batches, device)

@@ -53,6 +53,9 @@ from napari_kdseg.runs.run import Run
 
 TITLE = "MS-KD: several single-organ teachers, one multi-organ student"
 
+OVERLAP = "overlap"
+"""Name of the share of voxels that more than one teacher claims."""
+
 
 class Distillation(Settings):
     """What the teachers tell the student (section 2.2)."""
@@ -268,6 +271,17 @@ def distillation_terms(
     settings: Distillation,
 ) -> dict[str, Float[Tensor, ""]]:
     """Eq. 8, term by term: Σ_k L^k_logit, λ1 L^B_logit, λ2 Σ_k L^{k,l}_feature."""
+    terms = terms_and_overlap(student, teachers, batch, settings)
+    return {name: term for name, term in terms.items() if name != OVERLAP}
+
+
+def terms_and_overlap(
+    student: Tapped,
+    teachers: Sequence[Tapped],
+    batch: Batch,
+    settings: Distillation,
+) -> dict[str, Float[Tensor, ""]]:
+    """The terms, and the share of voxels that more than one teacher claims."""
     levels, normaliser = settings.levels, settings.normaliser
     if batch.soft is not None:
         answers, prob = [], batch.soft
@@ -294,6 +308,7 @@ def distillation_terms(
         supervised = dice_and_cross_entropy(logits, batch.labels, batch.annotated)
         for name, term in supervised.items():
             terms[f"label_{name}"] = settings.label_weight * term
+    terms[OVERLAP] = (regions.sum(dim=1) > 1).float().mean()
     return terms
 
 
@@ -391,13 +406,22 @@ def train_student(
                 soft_labels.mark_foreground_from_soft(stored, told)
 
         def objective(batch: Batch) -> dict[str, Tensor]:
-            return distillation_terms(student, frozen, batch, config.distillation)
+            return terms_and_overlap(student, frozen, batch, config.distillation)
 
         source = Patches(stored, config, settings, target.stage, soft=told)
         apart = kept_apart(
             material.validation, config, settings, target.stage, told_apart
         )
         seen = Watched(cases.classes, student, pictures=config.examples)
-        return Stage(target.stage, student, objective, source, settings, apart, seen)
+        return Stage(
+            target.stage,
+            student,
+            objective,
+            source,
+            settings,
+            apart,
+            seen,
+            only_told=frozenset({OVERLAP}),
+        )
 
     return trained(run, config, cases, target, stage, teachers=models)
