@@ -15,7 +15,7 @@ from napari.utils.key_bindings import coerce_keybinding
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import QEvent, QSettings, Qt
 from qtpy.QtGui import QStandardItemModel
-from qtpy.QtWidgets import QApplication, QComboBox, QInputDialog
+from qtpy.QtWidgets import QApplication, QComboBox, QFileDialog, QInputDialog
 
 from napari_kdseg.review.store import Store
 from napari_kdseg.review.verdicts import Verdict, current
@@ -630,6 +630,23 @@ def test_the_place_of_the_verdicts_is_shown_and_can_be_changed(
     assert "See whether it runs" in dock.message.text()
     assert dock.store.text() == "in the folder", "as it was"
     assert dock.state.counts.good == 1
+
+
+def test_verdicts_are_saved_added_and_compared_from_the_menu(
+    qtbot: QtBot, dock: ReviewDock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    begin(qtbot, dock)
+    press(qtbot, dock, "g")
+    table = str(tmp_path / "verdicts.csv")
+    for name in ("getSaveFileName", "getOpenFileName"):
+        monkeypatch.setattr(QFileDialog, name, lambda *_: (table, ""))
+    agreement, save, add = dock.table_menu.actions()
+    save.trigger()
+    assert "verdicts.csv holds 1 verdicts" in dock.message.text()
+    add.trigger()
+    assert dock.message.text() == "0 new rows; 1 were there already."
+    agreement.trigger()
+    assert dock.message.text().startswith("1 reviewer has verdicts here")
 
 
 def test_without_a_name_nobody_judges(

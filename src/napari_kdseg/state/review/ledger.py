@@ -183,6 +183,32 @@ class Ledger:
         rows, self._seen = self._store.rows(self._seen)
         return self._take_in(rows)
 
+    def rows(self) -> tuple[Verdict, ...]:
+        """All that was ever said, take-backs among it, in the order it was written.
+
+        Raises
+        ------
+        ReviewError
+            Where it cannot be read.
+        """
+        if self._place is None or (self._store is None and not self._is_made):
+            return ()
+        return read_verdicts(self._place[0])
+
+    def add(self, rows: Iterable[Verdict]) -> int:
+        """Add rows of another store; gives how many were new.
+
+        Raises
+        ------
+        ReviewError, ProjectError
+            Where they cannot be written.
+        """
+        self._check_open()
+        if self._store is None:
+            self._open()
+        assert self._store is not None
+        return self._store.add(rows)
+
     # ---- A sitting ----
 
     def judge(

@@ -1,5 +1,6 @@
 """Judging predictions slice by slice: what the Review dock shows and does."""
 
+import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
@@ -7,9 +8,11 @@ from pathlib import Path
 
 from psygnal import Signal
 
-from napari_kdseg.errors import KdsegError, ProjectError
+from napari_kdseg.errors import KdsegError, ProjectError, ReviewError
+from napari_kdseg.review.agreement import agreement
 from napari_kdseg.review.shared import share
-from napari_kdseg.review.verdicts import About, Word
+from napari_kdseg.review.store import imported
+from napari_kdseg.review.verdicts import About, Word, read_verdicts, write_verdicts
 from napari_kdseg.state.review.chosen import Chosen
 from napari_kdseg.state.review.desk import Desk
 from napari_kdseg.state.review.folder import ReviewFolder
@@ -159,6 +162,40 @@ class Review(Chosen):
     def take_back(self) -> None:
         """Take back the last verdict, or the last page, and go back to it."""
         self._try(self._take_back)
+
+    # ---- Verdicts of others ----
+
+    def say_agreement(self) -> None:
+        """Say in `status` how far reviewers agree."""
+
+        def said() -> None:
+            self._tell(" ".join(agreement(self._desk.ledger.rows()).sentences()))
+
+        self._try(said)
+
+    def export_verdicts(self, table: Path) -> None:
+        """Write everything that was ever said here into a table, CSV; replaced."""
+
+        def written() -> None:
+            rows = self._desk.ledger.rows()
+            try:
+                write_verdicts(table, rows)
+            except OSError as error:
+                raise ReviewError(f"{table} cannot be written: {error}.") from error
+            self._tell(f"{table} holds {len(rows)} verdicts and take-backs.")
+
+        self._try(written)
+
+    def import_verdicts(self, table: Path) -> None:
+        """Add what a table says, CSV or another store; people's is marked as such."""
+
+        def added() -> None:
+            rows = imported(read_verdicts(table))
+            new = self._desk.ledger.add(rows)
+            self._news_at = -math.inf  # they count from the next look on
+            self._tell(f"{new} new rows; {len(rows) - new} were there already.")
+
+        self._try(added)
 
     # ---- In the background ----
 

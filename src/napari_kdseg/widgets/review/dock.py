@@ -9,6 +9,7 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QInputDialog,
     QMainWindow,
+    QMenu,
     QTabBar,
     QWidget,
 )
@@ -34,6 +35,7 @@ _WHERE = (
     "postgresql://HOST/DATABASE; empty: a file in the folder.\n"
     "The verdicts that are there are copied."
 )
+_TABLES = "Tables (*.csv)"
 _NO_NAME = "Write your name first: it stands beside each of your verdicts."
 
 
@@ -101,13 +103,16 @@ class ReviewDock(Dock):
         self.store_button = button(
             "Change…", "Verdicts lie in the folder, or in a database of the lab"
         )
+        self.table_button = button("Table", "How far reviewers agree; verdicts as CSV")
+        self.table_menu = QMenu(self.table_button)
+        self.table_button.setMenu(self.table_menu)
         self.who = Who(settings)
         place = row(self.folder, self.refresh_button, self.open_button)
         place.setStretch(0, 1)
         fields = form()
         fields.addRow("Folder", place)
         fields.addRow("", self.project_button)
-        kept = row(self.store, self.store_button)
+        kept = row(self.store, self.table_button, self.store_button)
         kept.setStretch(0, 1)
         fields.addRow("Verdicts", kept)
         fields.addRow("Reviewer", self.who)
@@ -142,6 +147,9 @@ class ReviewDock(Dock):
         self.project_button.clicked.connect(self._on_project_clicked)
         self.refresh_button.clicked.connect(self._on_refresh_clicked)
         self.store_button.clicked.connect(self._on_store_clicked)
+        self.table_menu.addAction("Agreement of reviewers", self._on_agreement_chosen)
+        self.table_menu.addAction("Save as CSV…", self._on_save_chosen)
+        self.table_menu.addAction("Add from CSV…", self._on_add_chosen)
         self.who.named.connect(self._on_named)
         self.tabs.currentChanged.connect(self._show_page)
         self.panel.startClicked.connect(self._on_start_clicked)
@@ -204,6 +212,21 @@ class ReviewDock(Dock):
         if accepted and self.correction.end():
             self.judging.end()
             self.state.keep_verdicts_in(url.strip())
+
+    def _on_agreement_chosen(self) -> None:
+        self.state.say_agreement()
+
+    def _on_save_chosen(self) -> None:
+        name, _ = QFileDialog.getSaveFileName(
+            self, "Save all verdicts", "verdicts.csv", _TABLES
+        )
+        if name:
+            self.state.export_verdicts(Path(name))
+
+    def _on_add_chosen(self) -> None:
+        name, _ = QFileDialog.getOpenFileName(self, "Add verdicts", "", _TABLES)
+        if name:
+            self.state.import_verdicts(Path(name))
 
     def _on_named(self, name: str) -> None:
         if self.state.can_judge and not (name and self._sit()):
@@ -283,6 +306,7 @@ class ReviewDock(Dock):
         self.refresh_button.setVisible(folder is not None)
         self.store.setText(self.state.database or "in the folder")
         self.store_button.setEnabled(folder is not None)
+        self.table_button.setEnabled(folder is not None)
         self.notes.setText("\n".join(self.state.notes))
         self.notes.setVisible(bool(self.state.notes))
         self._show_message(self.state.status if folder is not None else _NO_FOLDER)
