@@ -1,6 +1,7 @@
 """MS-KD: every invariant of the method, on small numbers."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,6 +11,10 @@ from kdseg_train.config import parse
 from kdseg_train.methods import ms_kd
 from kdseg_train.methods.ms_kd import Config, Distillation
 from kdseg_train.patches import Batch
+from kdseg_train.teachers import frozen_network
+from napari_kdseg.models.model import Model, NetworkSpec, Tiling
+from napari_kdseg.models.networks import build
+from napari_kdseg.models.networks.unet import UNet
 
 
 class Fixed(nn.Module):
@@ -203,6 +208,36 @@ def test_where_both_claim_a_pixel_neither_may_teach() -> None:
     assert taught[0, :, 0].tolist() == [[False, False], [False, True]]
 
 
+def members(rule: str) -> tuple[Tensor, Tensor]:
+    """How many claim each of 200 voxels, and in how many masks it is in the end.
+
+    Of three teachers; the last voxel is claimed by two who are as sure as each other.
+    """
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 1, 2, 1, 200, generator=generator)
+    logits[:, 0, :, 0, -1] = torch.tensor([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+    prob = stacked(*logits)
+    regions = ms_kd.organ_regions(prob)
+    taught = ms_kd.resolve_overlap(regions, prob[:, :, 1], rule)  # type: ignore[arg-type]
+    assert not (taught & ~regions).any()
+    background = ms_kd.true_background(regions)
+    return regions.sum(1).flatten(), (taught.sum(1) + background).flatten()
+
+
+def test_with_sum_every_voxel_is_in_a_mask_and_where_teachers_overlap_in_several() -> (
+    None
+):
+    claimed, found = members("sum")
+    assert set(claimed.tolist()) == {0, 1, 2, 3}
+    assert torch.equal(found, claimed.clamp(min=1))
+
+
+def test_with_max_prob_every_voxel_is_in_one_mask() -> None:
+    claimed, found = members("max_prob")
+    assert claimed.max() > 1
+    assert (found == 1).all()
+
+
 # ---- equation 7 ----
 
 
@@ -315,6 +350,76 @@ def test_distillation_leaves_the_teachers_alone() -> None:
     assert all(parameter.grad is None for net in told for parameter in net.parameters())
 
 
+def test_teachers_are_bit_for_bit_the_same_after_steps_of_the_student(
+    model_folder: Callable[..., Model],
+) -> None:
+    # batch normalisation would remember what it sees, were a teacher in training mode
+    spec = NetworkSpec(
+        name="resnet18-unet", parameters={"decoder_widths": [4, 4, 4, 4, 4]}
+    )
+    tiling = Tiling(tile_vox=(32, 64), overlap=0.5, batch=1)
+    models = [
+        model_folder(organ, (organ,), network=spec, tiling=tiling)
+        for organ in ("liver", "spleen")
+    ]
+    told = [frozen_network(model, torch.device("cpu")) for model in models]
+    before = [
+        {name: value.clone() for name, value in network.state_dict().items()}
+        for network in told
+    ]
+    torch.manual_seed(0)
+    student = build(spec, 1, 3).train()
+    mean = student.encoder.bn1.running_mean.clone()
+    optimiser = torch.optim.Adam(student.parameters(), 1e-3)
+    for _ in range(3):
+        batch = Batch(
+            2 + torch.randn(2, 1, 32, 64),
+            torch.zeros(2, 32, 64, dtype=torch.int64),
+            torch.zeros(2, 2, dtype=torch.bool),
+        )
+        terms = ms_kd.distillation_terms(student, told, batch, Distillation())
+        optimiser.zero_grad()
+        torch.stack(list(terms.values())).sum().backward()
+        optimiser.step()
+    assert not torch.equal(student.encoder.bn1.running_mean, mean)
+    for network, state in zip(told, before, strict=True):
+        assert "encoder.bn1.running_mean" in state
+        for name, value in network.state_dict().items():
+            assert torch.equal(value, state[name]), name
+
+
+def test_a_constant_of_its_own_at_each_voxel_changes_nothing() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(channels: int, width: int) -> Tensor:
+        return torch.randn(1, channels, 4, width, generator=generator)
+
+    student = Fixed(drawn(3, 8), drawn(5, 4)[:, :, :2])
+    told = [(drawn(2, 8), drawn(5, 4)[:, :, :2]) for _ in range(2)]
+    batch = Batch(
+        torch.zeros(1, 1, 4, 8),
+        torch.zeros(1, 4, 8, dtype=torch.int64),
+        torch.zeros(1, 2, dtype=torch.bool),
+    )
+
+    def asked(*, moved: bool) -> tuple[dict[str, float], Tensor]:
+        size = 3.0 * moved
+        teachers = [
+            Fixed(logits + size * drawn(1, 8), taps + size * drawn(1, 4)[:, :, :2])
+            for logits, taps in told
+        ]
+        found = ms_kd.distillation_terms(student, teachers, batch, Distillation())
+        student.zero_grad()
+        torch.stack(list(found.values())).sum().backward()
+        assert student.logits.grad is not None
+        return {k: v.item() for k, v in found.items()}, student.logits.grad.clone()
+
+    (plain, slope), (shifted, other) = asked(moved=False), asked(moved=True)
+    assert min(plain.values()) > 0.01
+    assert shifted == pytest.approx(plain, rel=1e-5)
+    assert torch.allclose(slope, other, atol=1e-6)
+
+
 def test_the_student_never_reads_a_label() -> None:
     student, told = torch.zeros(1, 3, 1, 1), [teacher(0.9), teacher(0.1)]
     batch = batch_of(1, 2)
@@ -331,6 +436,30 @@ def test_extreme_logits_stay_finite(size: float) -> None:
     student = torch.tensor([size, -size, 0.0])[None, :, None, None].repeat(1, 1, 1, 2)
     told = torch.tensor([[size, -size], [-size, size]])[None, :, None, :]
     assert torch.isfinite(loss(student, told, told.flip(1)))
+
+
+def test_extreme_logits_stay_finite_under_autocast() -> None:
+    torch.manual_seed(0)
+    student, *told = (UNet(2, 1, classes, width=4, stages=3) for classes in (3, 2, 2))
+    with torch.no_grad():
+        for network in (student, *told):
+            network.head.weight *= 300
+    batch = Batch(
+        torch.randn(2, 1, 8, 8),
+        torch.zeros(2, 8, 8, dtype=torch.int64),
+        torch.zeros(2, 2, dtype=torch.bool),
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = student(batch.image)
+        terms = ms_kd.distillation_terms(student, told, batch, Distillation())
+    assert logits.dtype == torch.bfloat16
+    assert logits.abs().max() > 50
+    total = torch.stack(list(terms.values())).sum()
+    total.backward()
+    assert torch.isfinite(total)
+    gradients = [value.grad for value in student.parameters()]
+    assert all(value is not None and torch.isfinite(value).all() for value in gradients)
+    assert any(value is not None and value.any() for value in gradients)
 
 
 def test_a_batch_of_the_same_image_twice_has_the_same_loss() -> None:
