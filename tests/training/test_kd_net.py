@@ -224,6 +224,28 @@ def test_labels_cost_what_a_plain_sum_in_double_precision_costs() -> None:
     assert found["dice"].item() == pytest.approx(1 - dice[:, 1:].mean(), rel=1e-5)
 
 
+@pytest.mark.parametrize("form", ["squared", "linear"])
+def test_labels_of_nested_regions_cost_what_a_plain_sum_in_double_precision_costs(
+    form: str,
+) -> None:
+    student, _, batch = pair()
+    c, known = student.logits.detach().double().numpy(), batch.labels.numpy()
+    # outermost first: WT is 2, 1 and 3, TC 1 and 3, ET 3 alone
+    inside = [[2, 1, 3], [1, 3], [3]]
+    steps = [c[:, 2] - c[:, 0], c[:, 1] - c[:, 2], c[:, 3] - c[:, 1]]
+    power = 2 if form == "squared" else 1
+    bce, dice = [], []
+    for z, members in zip(steps, inside, strict=True):
+        p, y = 1 / (1 + np.exp(-z)), np.isin(known, members).astype(float)
+        bce.append(-(y * np.log(p) + (1 - y) * np.log(1 - p)).mean())
+        for own, true in zip(p, y, strict=True):
+            total = (own**power).sum() + (true**power).sum()
+            dice.append((2 * (own * true).sum() + 1e-5) / (total + 1e-5))
+    found = kd_net.label_terms(NESTED, student.logits, batch.labels, form)
+    assert found["bce"].item() == pytest.approx(np.mean(bce), rel=1e-5)
+    assert found["dice"].item() == pytest.approx(1 - np.mean(dice), rel=1e-5)
+
+
 def test_a_temperature_softens_the_teacher_and_never_its_binary_answer() -> None:
     logits = random(1, 4, 3, 4)
     warm, cold = (SOFTMAX.logs(logits, t)[0].exp() for t in (1e4, 1e-3))
