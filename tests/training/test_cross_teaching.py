@@ -4,6 +4,7 @@ import csv
 import hashlib
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from kdseg_train.turns import InTurn
 from napari_kdseg.errors import DataSetError, ModelError, RecipeError, StopRequested
 from napari_kdseg.models.model import Model
 from napari_kdseg.models.networks import build
+from napari_kdseg.models.networks.network import SegmentationNetwork
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes import formats
 
@@ -241,6 +243,21 @@ def test_temperature_divides_all_logits_and_multiplies_by_its_square() -> None:
     assert found.item() == pytest.approx(4 * cooled.item(), rel=1e-6)
 
 
+def test_divergence_of_three_teachers_equals_a_plain_sum_in_double_precision() -> None:
+    *told, student = (3 * logits for logits in drawn(4, voxels=5, classes=4))
+
+    def warm(logits: Tensor) -> np.ndarray:
+        raised = np.exp(logits.detach().double().numpy()[0, :, 0, 0] / 2)
+        return np.asarray(raised / raised.sum(0))
+
+    mean, own = sum(map(warm, told)) / 3, warm(student)
+    # T squared is 4; a mean over the 5 voxels and a sum over the 4 classes
+    wanted = 4 * (mean * np.log(mean / own)).sum() / 5
+    found = mean_teacher_kl(told, student, temperature=2)
+    assert wanted > 0.5
+    assert found.item() == pytest.approx(wanted, rel=1e-5)
+
+
 # ---- who learns what ----
 
 
@@ -362,6 +379,92 @@ def test_the_student_may_do_without_hard_labels() -> None:
         Teaching(student_pseudo_labels=False),
     )
     assert set(terms) == {"unlabelled_kl"}
+
+
+# ---- what is asked at a step ----
+
+
+class Fixed(SegmentationNetwork):
+    """A network that answers what it was told to, and can be trained to differ."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__(3, 1, logits.shape[1], divisor=1)
+        self.logits = nn.Parameter(logits.detach().clone())
+
+    def features(self, x: Tensor, levels: Any) -> tuple[Tensor, dict[int, Tensor]]:
+        return self.logits, {}
+
+    def feature_channels(self, level: int) -> int:
+        return 0
+
+
+def all_three() -> dict[str, Any]:
+    return {n: Fixed(z) for n, z in zip(("t1", "t2", "student"), drawn(3), strict=True)}
+
+
+def ten_epochs_of_four() -> Config:
+    training = {"epochs": 10, "iterations_per_epoch": 4}
+    values = {"method": "cross-teaching", "data": [{"path": "x"}], "training": training}
+    return parse(Config, values, "r")
+
+
+@pytest.mark.parametrize(
+    ("step", "power"),
+    # steps 0 to 3 are epoch 0; at epoch 1 of 10: 5 (1 - 1/10)^2 = 4.05
+    [(0, 5), (3, 5), (4, 4.05)],
+)
+def test_a_step_has_the_weights_of_its_epoch(step: int, power: float) -> None:
+    networks, config = all_three(), ten_epochs_of_four()
+    z1, z2, z3 = (network.logits.detach() for network in networks.values())
+    batch = replace(batch_of([0] * 6, labelled=False), step=step)
+    found = cross_teaching.objective(networks, [], batch, config)
+    assert list(found)[:2] == ["t1_cross", "t2_cross"]
+    rho = math.exp(-power)
+    mean = (z1.softmax(1) + z2.softmax(1)) / 2
+    wanted = {
+        "t1_cross": 0.1 * rho * negative_dice(z1.softmax(1), z2.argmax(1)),
+        "t2_cross": 0.1 * rho * negative_dice(z2.softmax(1), z1.argmax(1)),
+        "student_pseudo": 0.1 * rho * negative_dice(z3.softmax(1), mean.argmax(1)),
+        "unlabelled_kl": 10 * rho**2 * voxel_kl(mean, z3.log_softmax(1)).mean(),
+    }
+    assert set(found) == set(wanted)
+    for name, term in wanted.items():
+        assert found[name].item() == pytest.approx(term.item(), rel=1e-5), name
+    labelled = replace(batch_of([0, 1, 2, 0, 1, 2]), step=step)
+    found = cross_teaching.objective(networks, [], labelled, config)
+    names = [f"{one}_{term}" for one in networks for term in ("dice", "focal")]
+    assert list(found) == [*names, "labelled_kl"]
+    for name, network in networks.items():
+        prob = network.logits.softmax(1)
+        assert found[f"{name}_dice"] == negative_dice(prob, labelled.labels)
+    told = 10 * rho * voxel_kl(mean, z3.log_softmax(1)).mean()
+    assert found["labelled_kl"].item() == pytest.approx(told.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_teachers_and_then_a_student_of_them_have_the_terms_of_all_at_once(
+    labelled: bool,
+) -> None:
+    networks, config = all_three(), ten_epochs_of_four()
+    teachers = {name: networks[name] for name in ("t1", "t2")}
+    student = {"student": networks["student"]}
+    batch = replace(batch_of([0, 1, 2, 0, 1, 2], labelled=labelled), step=5)
+    together = cross_teaching.objective(networks, [], batch, config)
+    first = cross_teaching.objective(teachers, [], batch, config)
+    then = cross_teaching.objective(student, [*teachers.values()], batch, config)
+    assert first | then == together
+    assert all(name.startswith(("t1_", "t2_")) for name in first)
+    assert not any(name.startswith(("t1_", "t2_")) for name in then)
+    total(then).backward()
+    assert all(network.logits.grad is None for network in teachers.values())
+    assert networks["student"].logits.grad is not None
+
+
+def test_a_student_without_teachers_learns_from_labels_alone() -> None:
+    student = {"student": Fixed(drawn(1)[0])}
+    batch = batch_of([0, 1, 2, 0, 1, 2])
+    found = cross_teaching.objective(student, [], batch, ten_epochs_of_four())
+    assert list(found) == ["student_dice", "student_focal"]
 
 
 # ---- patches in turn ----
