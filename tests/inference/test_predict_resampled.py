@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
 from napari_kdseg.inference.predict import Settings, predict_tiles, predict_volume
 from napari_kdseg.volumes.preprocessing import Intensity, Preprocessing, prepare
@@ -76,6 +78,27 @@ def test_probabilities_are_interpolated_before_labels_are_taken(
         found.labels[0][clear], expected.argmax(axis=0)[clear]
     )
     assert len(np.unique(found.labels[0])) > 1
+
+
+class Torn(nn.Module):
+    """Grey 0 has the probabilities 0.5, 0.45 and 0.05, grey 1 the same from behind."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        prob = torch.tensor([0.5, 0.45, 0.05]).reshape(1, 3, *[1] * (image.ndim - 2))
+        return (prob * (1 - image) + prob.flip(1) * image).log()
+
+
+def test_between_two_classes_a_third_may_be_the_likeliest(
+    make_simple: Make, make_volume: Make
+) -> None:
+    # Four voxels from two: the inner ones are 3/4 of one and 1/4 of the other, so
+    # 0.3875, 0.45 and 0.1625, and the like from behind. Of labels 0 and 2 alone, 0 0 2
+    # 2 would come.
+    grey = np.zeros((1, 4, 4, 4), np.float32)
+    grey[..., 2:] = 1
+    model = make_simple((4, 4, 4), ("a", "b"), Torn(), preprocessing=_at(1.0, 1.0, 2.0))
+    labels = predict_volume(make_volume(data=grey), [model], CPU).labels[0]
+    np.testing.assert_array_equal(labels, np.broadcast_to([0, 1, 1, 2], (4, 4, 4)))
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
