@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kdseg_train.config import find_recipe, load_recipe, parse
 from kdseg_train.data import Cases, resolve
+from kdseg_train.loop import Stage, train
 from kdseg_train.methods import fit, medaka, prepare
 from kdseg_train.methods.medaka import Config, Distillation
 from kdseg_train.new import new_recipe
@@ -631,6 +632,54 @@ def test_people_s_verdicts_are_cut_from_the_predictions_they_judged(
     given = quality("reviews", reviews=str(tmp_path / "v.csv"), labels=str(labels))
     run = done(run_of(fish, tmp_path / "run", **given, test=[]))
     assert counted(run, "quality", "slices") == len(kept)
+
+
+@pytest.mark.slow
+def test_the_paper_s_student_starts_as_the_teacher_ended(
+    fish: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: dict[str, dict[str, Tensor]] = {}
+
+    def noting(stage: Stage, run: Run, device: torch.device) -> None:
+        state = stage.network.state_dict()
+        begun[stage.name] = {name: value.clone() for name, value in state.items()}
+        train(stage, run, device)
+
+    monkeypatch.setattr("kdseg_train.targets.train_stage", noting)
+    short = {**SHORT, "epochs": 1, "iterations_per_epoch": 2}
+    small = {"decoder_widths": [4, 4, 4, 4, 4]}
+    values = {
+        "network": {"name": "resnet18-unet", "parameters": small},
+        "patch_vox": [32, 64],
+        "teacher_training": short,
+        "training": short,
+        "pseudo": False,
+        "distillation": {"alpha": 1},
+        "test": [],
+    }
+    run = done(run_of(fish, tmp_path / "run", **values))
+    teacher = Model.open(run.folder / "teacher").network("cpu")
+    ended = teacher.state_dict()
+    assert set(begun["student"]) == set(ended)
+    for name, value in ended.items():
+        assert torch.equal(begun["student"][name], value), name
+    # also what its batch normalisation has seen, which is not where it began
+    mean = "encoder.bn1.running_mean"
+    assert not torch.equal(begun["teacher"][mean], ended[mean])
+    # so that in evaluation mode there is nothing to learn at the first step
+    student = Model.open(run.folder / "teacher").network("cpu")
+    student.load_state_dict(begun["student"])
+    batch = Batch(
+        torch.rand(2, 1, 32, 64),
+        torch.zeros(2, 32, 64, dtype=torch.int64),
+        torch.ones(2, 5, dtype=torch.bool),
+    )
+    found = medaka.student_terms(student, teacher, batch, Distillation(alpha=1))
+    found["distillation"].backward()
+    assert found["distillation"].item() == pytest.approx(0, abs=1e-7)
+    for parameter in student.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.abs().max() < 1e-6
 
 
 @pytest.mark.slow
