@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from kdseg_train import cli
 from kdseg_train.plan import PredictConfig
 from napari_kdseg.runs.run import Run
-from napari_kdseg.state.jobs import Job, Worker, command_line
+from napari_kdseg.state.jobs import Job, Worker, command_line, something_runs
 
 WAIT_S = 20.0
 
@@ -107,6 +107,19 @@ def test_progress_counts_the_cases_before(worker: Worker, prepared: Callable) ->
     # The second of two cases, three quarters through it.
     poll_until(worker, lambda: job.fraction == 0.875)
     assert (job.state, job.message) == ("running", "case_1")
+
+
+def test_whoever_asks_is_told_that_something_runs(
+    worker: Worker, prepared: Callable
+) -> None:
+    assert not something_runs()
+    job = worker.submit(prepared("work"))
+    assert something_runs()
+    poll_until(worker, lambda: job.ended)
+    assert not something_runs()
+    worker.submit(prepared("obey"))
+    worker.close()  # with its dock: what was cut off does not run
+    assert not something_runs()
 
 
 def test_every_event_is_handed_on_once(worker: Worker, prepared: Callable) -> None:

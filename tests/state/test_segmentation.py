@@ -20,6 +20,7 @@ from napari_kdseg.state.jobs import Job
 from napari_kdseg.state.layers import NAMESPACE, Source
 from napari_kdseg.state.scratch import ScratchCopy
 from napari_kdseg.state.segmentation import Segmentation, Status
+from napari_kdseg.volumes.cache import Cache
 from napari_kdseg.volumes.formats import (
     inspect_volume,
     read_volume,
@@ -385,7 +386,7 @@ def test_a_shared_worker_outlives_the_dock(
 
 
 def test_a_layer_without_a_file_is_copied_with_its_grid(
-    state: Segmentation, make_model: MakeModel, worker: WorkerAtHand
+    state: Segmentation, make_model: MakeModel, worker: WorkerAtHand, tmp_path: Path
 ) -> None:
     voxels = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
     started(state, array_source(voxels), make_model("ct"))
@@ -394,6 +395,9 @@ def test_a_layer_without_a_file_is_copied_with_its_grid(
         state.poll()
     copy = Path(worker.jobs[0].run.config["inputs"][0])
     assert copy.name == "my_scan_1.ome.zarr"
+    # Converted scans can be cleared; the job and its results need this copy.
+    Cache(tmp_path / "cache" / "scans").clear()
+    assert copy.parent.parent == tmp_path / "cache" / "copies"
     volume = read_volume(copy)
     assert np.array_equal(np.asarray(volume.data)[0], voxels)
     assert volume.grid.matches(GRID)

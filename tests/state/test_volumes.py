@@ -17,7 +17,7 @@ from napari_kdseg.errors import VolumeError
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.project import Project
 from napari_kdseg.runs.run import Run
-from napari_kdseg.state import intake, scan_layers
+from napari_kdseg.state import intake, scan_layers, volumes
 from napari_kdseg.state.intake import Found, look_at, scans_of
 from napari_kdseg.state.jobs import Job
 from napari_kdseg.state.layers import NAMESPACE, source_of_layer
@@ -411,6 +411,21 @@ def test_a_large_packed_scan_is_converted_before_it_opens(
     state.open("a")
     assert len(worker.jobs) == 1
     assert len(opened) == 2
+
+
+def test_converted_scans_are_kept_while_a_job_of_any_dock_may_read_them(
+    state: Volumes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path / "a.nii.gz")
+    state.cache.convert(file)
+    monkeypatch.setattr(volumes, "something_runs", lambda: True)
+    state.clear_cache()
+    assert "A job is running" in state.status.text
+    assert state.cache.find(file) is not None
+    monkeypatch.setattr(volumes, "something_runs", lambda: False)
+    state.clear_cache()
+    assert state.status.text == ""
+    assert state.cache.find(file) is None
 
 
 @pytest.mark.usefixtures("_all_is_large")

@@ -320,11 +320,27 @@ def test_entries_size_clear_and_prune(cache: Cache, tmp_path: Path) -> None:
     assert [entry.source for entry in cache.entries()] == [paths[2], paths[0]]
     cache.clear(paths[2])
     assert [entry.source for entry in cache.entries()] == [paths[0]]
-    (cache.folder / "left").mkdir()
+    left = cache.folder / ("0" * 32)  # of a conversion that was killed
+    left.mkdir()
     cache.prune(10**12)
-    assert not (cache.folder / "left").exists()
+    assert not left.exists()
     cache.clear()
     assert (cache.entries(), cache.size()) == ((), 0)
+
+
+def test_what_is_no_copy_of_a_scan_is_neither_counted_nor_cleared(
+    cache: Cache, scan: Path
+) -> None:
+    # Copies of layers lay here once, and predictions refer to them still.
+    stranger = cache.folder / "0123456789abcdef" / "layer.ome.zarr" / "zarr.json"
+    stranger.parent.mkdir(parents=True)
+    stranger.write_text("{}")
+    cache.convert(scan)
+    cache.clear()
+    cache.prune(0)
+    assert stranger.is_file()
+    assert cache.size() == 0
+    assert cache.entries() == ()
 
 
 def test_an_entry_says_where_it_comes_from(cache: Cache, scan: Path) -> None:

@@ -319,6 +319,7 @@ def test_a_large_packed_scan_is_converted_while_the_viewer_lives(
     drop(qtbot, dock, write(tmp_path / "anna.nii.gz"))
     click(qtbot, dock.open_button)
     assert dock.cancel_button.isEnabled()
+    assert not dock.clear_button.isEnabled()
     assert "Converting anna.nii.gz" in dock.message.text()
     settle(qtbot, dock)
     [layer] = dock.viewer.layers

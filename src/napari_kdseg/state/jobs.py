@@ -34,6 +34,7 @@ _APART: dict[str, Any] = (
     else {"start_new_session": True}
 )
 _ENDED = frozenset({"finished", "stopped", "failed", "interrupted"})
+_OPEN: "weakref.WeakSet[Worker]" = weakref.WeakSet()  # each dock has one of its own
 
 
 @dataclass(eq=False)
@@ -113,6 +114,7 @@ class Worker:
 
     def start(self) -> None:
         """Start the process, unless it runs; it takes some seconds to be ready."""
+        _OPEN.add(self)
         if self._process is None:
             self._process = _Process(self._command)
 
@@ -149,6 +151,7 @@ class Worker:
 
     def close(self) -> None:
         """End the process with the viewer; a job at hand is cut off."""
+        _OPEN.discard(self)
         self._waiting.clear()
         if self._process is not None:
             self._process.end()
@@ -220,6 +223,11 @@ class Worker:
         if ready != self._ready:
             self._ready = ready
             self.ready_changed.emit(ready)
+
+
+def something_runs() -> bool:
+    """Whether a worker of any dock has a job at hand, or one that waits."""
+    return any(worker.busy for worker in _OPEN)
 
 
 def command_line(run: Run) -> str:

@@ -13,6 +13,9 @@ from napari_kdseg.atomic import publish_folder, temporary_beside
 from napari_kdseg.errors import VolumeError
 from napari_kdseg.state.layers import Source
 
+COPIES = "copies"
+"""Folder of the copies. Predictions refer to them, and what they were made of is lost
+with the viewer: so they lie apart from converted scans, which are cleared at will."""
 _PLANES = 64  # as deep as a chunk, so that each is written once
 
 

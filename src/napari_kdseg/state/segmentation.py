@@ -24,7 +24,7 @@ from napari_kdseg.state.results import (
     labels_of,
     uncertainty_of,
 )
-from napari_kdseg.state.scratch import ScratchCopy
+from napari_kdseg.state.scratch import COPIES, ScratchCopy
 from napari_kdseg.volumes.volume import Grid
 
 Phase = Literal[
@@ -282,7 +282,7 @@ class Segmentation:
         if self._source.path is not None:
             self._submit(self._wish)
             return
-        self._copy = ScratchCopy(self._source, self._scratch / "scans")
+        self._copy = ScratchCopy(self._source, self._scratch / COPIES)
         self._set_status(Status("preparing", 0.0, COPYING))
 
     def cancel(self) -> None:

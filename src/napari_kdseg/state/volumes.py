@@ -14,7 +14,7 @@ from napari_kdseg.project import Project
 from napari_kdseg.state.adding import Adding, Status
 from napari_kdseg.state.estimates import size
 from napari_kdseg.state.intake import Found, Intake, look_at
-from napari_kdseg.state.jobs import Job, Worker
+from napari_kdseg.state.jobs import Job, Worker, something_runs
 from napari_kdseg.state.opening import Opening
 from napari_kdseg.state.scan_layers import ScanFiles, classes_of_labels
 from napari_kdseg.state.scan_rows import Row, details_of, row_of
@@ -236,7 +236,17 @@ class Volumes:
         return f"{size(self.cache.size())} in {self.cache.folder}"
 
     def clear_cache(self) -> None:
-        """Remove all converted scans; layers that show one lose it."""
+        """Remove all converted scans; layers that show one lose it.
+
+        Not while something runs, in this dock or another: it may read one.
+        """
+        if self._status.busy or something_runs():
+            self._say(
+                "A job is running and may read converted scans, so they were kept. "
+                "Clear them when it has ended."
+            )
+            return
+        self._say("")
         self._try(self.cache.clear)
 
     # ---- What is under way ----

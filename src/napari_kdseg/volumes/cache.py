@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -42,6 +43,7 @@ _VERSION = 1
 _PICTURES = (".tif", ".tiff", ".ome.tif", ".ome.tiff")
 _ROOM = 1.2  # levels add a seventh; noise is not compressed at all
 _WAIT_S = 0.2
+_OWN = re.compile("[0-9a-f]{32}")  # what `_key` gives
 _LOCKED_BY_OTHERS = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 
 
@@ -63,7 +65,8 @@ class Cache:
     Parameters
     ----------
     folder
-        Made when the first copy is; nothing else may lie in it.
+        Made when the first copy is. What else lies in it is neither counted nor
+        removed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -159,8 +162,8 @@ class Cache:
         return copy
 
     def size(self) -> int:
-        """Bytes of all that lies in the cache, unfinished copies too."""
-        return _bytes(self.folder)
+        """Bytes of all copies in the cache, unfinished ones too."""
+        return sum(_bytes(folder) for folder in self._folders())
 
     def entries(self) -> tuple[Entry, ...]:
         """List the finished copies, the longest unused first."""
@@ -245,7 +248,7 @@ class Cache:
         return sorted(
             entry
             for entry in self.folder.iterdir()
-            if entry.is_dir() and entry.name != _LOCKS
+            if entry.is_dir() and _OWN.fullmatch(entry.name)
         )
 
     def _remove(self, folder: Path) -> None:

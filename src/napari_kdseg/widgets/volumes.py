@@ -162,7 +162,11 @@ class VolumesDock(DropDock):
             "Resample and add", "Write them anew, on the grid of the first file"
         )
         self.cache = one_line()
-        self.clear_button = _button("Clear", "Remove converted scans; sources stay")
+        self.clear_button = _button(
+            "Clear",
+            "Remove converted scans: they are made anew from your files, which stay. "
+            "Layers that show one lose it",
+        )
         cache = _row(self.cache, self.clear_button)
         cache.setStretch(0, 1)
         fields = form()
@@ -372,6 +376,7 @@ class VolumesDock(DropDock):
             (self.open_button, chosen and not busy and not state.missing),
             (self.remove_button, chosen and free),
             (self.cancel_button, busy),
+            (self.clear_button, not busy),
         ):
             widget.setEnabled(enabled)
         self.locate_button.setVisible(kept and bool(state.missing))
