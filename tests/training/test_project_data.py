@@ -1,5 +1,6 @@
 """A project as a data set: its scans, what people corrected, what a student gets."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from kdseg_train.config import Recipe, load_recipe
 from kdseg_train.data import Cases, fingerprint, resolve
 from kdseg_train.layouts import read_data_set
 from kdseg_train.methods import fit, prepare
+from kdseg_train.new import new_recipe
 from napari_kdseg.errors import DataSetError, ModelError
 from napari_kdseg.models.card import Calibration
 from napari_kdseg.models.model import Model, ModelCard, NetworkSpec, Tiling, save_model
@@ -23,7 +25,7 @@ from napari_kdseg.review.corrections import Record, home_of, write_record
 from napari_kdseg.review.predictions import Prediction, predictions_in
 from napari_kdseg.review.verdicts import Verdict, Word
 from napari_kdseg.runs.run import Run
-from napari_kdseg.state.grading.handing_over import Wish, write_recipe
+from napari_kdseg.state.grading.handing_over import Labels, Wish, write_recipe
 from napari_kdseg.volumes.formats import write_labels, write_volume
 from napari_kdseg.volumes.labels import LabelSet
 from napari_kdseg.volumes.preprocessing import Intensity, Preprocessing
@@ -97,6 +99,11 @@ def correct(project: Path, prediction: Prediction, *slices: int, axis: int = 0) 
 def recipe(project: Path, **more: Any) -> Recipe:
     given = {"data": [{"path": str(project)}], **more}
     return Recipe.model_validate({"method": "medaka", **given})
+
+
+def document_of(project: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((project / "project.json").read_text())
+    return found
 
 
 def names(cases: tuple[Any, ...]) -> list[str]:
@@ -206,6 +213,58 @@ def test_held_out_scans_are_for_testing_alone(project: Path) -> None:
         test=[{"path": str(project), "cases": ["held"]}],
     )
     assert names(resolve(listed, Path()).test) == ["held"]
+
+
+def test_what_a_person_left_out_is_no_part_of_a_training(project: Path) -> None:
+    correct(project, predict(project)[1])
+    with Project.open(project) as opened:
+        opened.set_use("b", "left-out")
+        opened.set_use("c", "left-out")
+    cases = resolve(recipe(project), Path())
+    assert names(cases.training) == ["drawn"]
+    assert names(cases.unlabelled) == ["a"]
+    everywhere = {"path": str(project), "cases": ["a", "b", "c"]}
+    named = recipe(
+        project,
+        data=[{"path": str(project), "cases": ["drawn", "b"]}],
+        unlabelled=[everywhere],
+        test=[{"path": str(project), "cases": ["b", "held"]}],
+    )
+    assert names(resolve(named, Path()).all) == ["drawn", "held", "a"]
+    labels = Labels.of(project, CLASSES.names)
+    assert (labels.training, labels.partly) == (("drawn",), ())
+    assert labels.held_out == {"held", "b", "c"}
+
+
+def test_scans_of_nobody_s_choice_are_learnt_from_as_ever(project: Path) -> None:
+    uses = {scan["case"]: scan["use"] for scan in document_of(project)["scans"]}
+    assert uses["drawn"] == "none"
+    assert names(resolve(recipe(project), Path()).training) == ["drawn"]
+
+
+def test_what_is_left_out_need_not_have_the_channels_of_the_others(
+    tmp_path: Path,
+) -> None:
+    with Project.create(tmp_path / "brain") as made:
+        made.add_scan(channels_of(tmp_path, "one", "t1"))
+        made.add_scan(channels_of(tmp_path, "two", "t1", "t2"))
+        made.set_use("one", "left-out")
+    found = read_data_set(tmp_path / "brain")
+    assert found.channels == ("t1", "t2")
+    assert names(found.cases) == ["two"]
+
+
+def test_a_new_recipe_speaks_of_no_class_of_what_is_left_out(
+    project: Path, tmp_path: Path
+) -> None:
+    other = truth(tmp_path, "other", LabelSet.from_names(["fin", "eye"]))
+    with Project.open(project) as opened:
+        opened.set_classes(None)
+        opened.add_scan(NewScan((scan(tmp_path, "other"),), other))
+        opened.set_use("other", "left-out")
+    new_recipe("supervised", [project], tmp_path / "new.yaml")
+    values = yaml.safe_load((tmp_path / "new.yaml").read_text())
+    assert values["classes"] == ["gut", "heart"]
 
 
 def test_a_wholly_corrected_scan_is_labelled(project: Path) -> None:

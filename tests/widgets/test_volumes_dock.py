@@ -181,7 +181,7 @@ def test_a_project_is_there_when_the_dock_is_opened_again(
     dock.copy_box.setChecked(True)
     drop(qtbot, dock, write(tmp_path / "bert.nii.gz"))
     assert (tmp_path / "fish" / "scans" / "bert" / "bert.nii.gz").is_file()
-    dock.use.textActivated.emit("training")
+    dock.use.textActivated.emit("training (where it has labels)")
     assert column(dock, 3) == ["new", "training"]
 
     dock = make_dock()
@@ -190,6 +190,18 @@ def test_a_project_is_there_when_the_dock_is_opened_again(
     assert column(dock, 0) == ["anna", "bert"]
     assert column(dock, 3) == ["new", "training"]
     assert not dock.project_note.isVisibleTo(dock)
+
+
+def test_a_scan_that_nobody_chose_a_use_for_is_said_to_be_learnt_from(
+    qtbot: QtBot, dock: VolumesDock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose(monkeypatch, tmp_path / "fish")
+    click(qtbot, dock.new_button)
+    drop(qtbot, dock, write(tmp_path / "anna.nii.gz"))
+    assert dock.use.currentText() == "training (where it has labels)"
+    dock.use.textActivated.emit("left out")
+    assert column(dock, 3) == ["left out"]
+    assert dock.use.currentText() == "left out"
 
 
 def test_a_project_open_elsewhere_can_be_looked_at_only(

@@ -113,7 +113,8 @@ def _entries(
     for entry in entries:
         data_set = read_data_set(root / entry.path)
         sets.append(data_set)
-        named = _chosen(entry, data_set)
+        # After the choice, so that a slice of cases means the same others as before.
+        named = [case for case in _chosen(entry, data_set) if not case.left_out]
         cases += [_speaking_of(case, entry, data_set) for case in named]
     return cases, sets
 

@@ -42,6 +42,8 @@ class Case:
         Classes the labels speak about; empty where there is no label.
     held_out
         Whether nothing may be learnt from it: it is for testing alone.
+    left_out
+        Whether its project keeps it from training and testing alike.
     slices
         Axis and index of the stored slices that the labels speak about; empty: all.
     """
@@ -54,6 +56,7 @@ class Case:
     intensity_offset: float = 0.0
     group: str = ""
     held_out: bool = False
+    left_out: bool = False
     slices: tuple[tuple[int, int], ...] = ()
 
 
@@ -217,21 +220,34 @@ def _project(folder: Path) -> DataSet:
     """Read the scans of a project: with their own labels, or as people corrected them.
 
     A scan that is gone keeps its noted path: who needs it is told that it is missing.
+    One that is left out need not fit the others, and is no case where it does not.
     """
     document, _ = read_project(folder)
     if not document.scans:
         raise DataSetError(
             f"{folder} is a project without scans; add some in the Volumes dock."
         )
-    channels = document.scans[0].channels
+    used = [scan for scan in document.scans if scan.use != "left-out"]
+    channels = (used or document.scans)[0].channels
     corrections = labelled_set(folder)
     cases = []
     for scan in document.scans:
-        images = tuple(
-            image.file.find(folder) or Path(image.file.path)
-            for image in _ordered(scan, channels, folder)
+        left_out = scan.use == "left-out"
+        try:
+            ordered = _ordered(scan, channels, folder)
+        except DataSetError:
+            if left_out:
+                continue
+            raise
+        case = Case(
+            scan.case,
+            tuple(one.file.find(folder) or Path(one.file.path) for one in ordered),
+            None,
+            {},
+            (),
+            held_out=scan.use == "test",
+            left_out=left_out,
         )
-        case = Case(scan.case, images, None, {}, (), held_out=scan.use == "test")
         if scan.labels is not None:
             case = _with_labels(case, scan, folder, document.classes)
         elif scan.case in corrections:

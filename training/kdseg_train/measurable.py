@@ -124,7 +124,8 @@ def _annotated(folder: Path) -> Iterator[Subject]:
         if case.label is None:
             continue
         spoken = {name: case.values[name] for name in case.annotated}
-        group = case.group or ("test" if case.held_out else "")
+        use = "test" if case.held_out else "left-out" if case.left_out else ""
+        group = case.group or use
         images = tuple(path for path in case.images if path.exists())
         yield Subject(case.id, case.label, spoken or None, "", group, images)
 

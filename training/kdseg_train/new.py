@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from kdseg_train.layouts import DataSet, read_data_set
@@ -33,7 +34,7 @@ def new_recipe(method: str, folders: Sequence[Path], out: Path) -> None:
     module = module_of(method)
     if out.exists():
         raise UsageError(f"{out} exists already; choose another name or move it away.")
-    sets = [read_data_set(folder) for folder in folders]
+    sets = [_used(read_data_set(folder)) for folder in folders]
     classes = list(dict.fromkeys(name for found in sets for name in found.classes))
     if not classes:
         raise DataSetError(
@@ -55,6 +56,16 @@ def new_recipe(method: str, folders: Sequence[Path], out: Path) -> None:
         "",
     ]
     write_text_atomic(out, "\n".join(lines))
+
+
+def _used(found: DataSet) -> DataSet:
+    """The data set without what its project leaves out."""
+    cases = tuple(case for case in found.cases if not case.left_out)
+    if cases == found.cases:
+        return found
+    classes = dict.fromkeys(name for case in cases for name in case.values)
+    kept = tuple(name for name in found.classes if name in classes)
+    return replace(found, cases=cases, classes=kept)
 
 
 def _data_lines(sets: Sequence[DataSet], folders: Sequence[Path]) -> list[str]:

@@ -35,7 +35,8 @@ _NOBODY = "A person who gave no name"
 _USES: dict[Use, str] = {
     "training": "for training",
     "test": "held out for testing",
-    "none": "for none",
+    "none": "whose use nobody chose",
+    "left-out": "left out of training",
 }
 
 

@@ -19,8 +19,12 @@ SHARE_A_GRID = (
     "add them as scans of their own."
 )
 
-Use = Literal["training", "test", "none"]
-"""What a scan may be used for: to learn from, to measure with (held out), neither."""
+Use = Literal["training", "test", "none", "left-out"]
+"""What a scan may be used for: to learn from, to measure with (held out), neither.
+
+``none`` says that nobody chose, and such a scan is learnt from; ``left-out`` keeps it
+from every training, as labelled, as unlabelled and as test.
+"""
 
 
 @dataclass(frozen=True)

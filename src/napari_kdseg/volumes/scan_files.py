@@ -35,6 +35,7 @@ class ScanState:
             ("corrected", self.corrected),
             ("training", self.use == "training"),
             ("held out", self.use == "test"),
+            ("left out", self.use == "left-out"),
         )
         return ", ".join(word for word, holds in told if holds) or "new"
 

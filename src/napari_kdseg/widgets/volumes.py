@@ -39,9 +39,9 @@ from napari_kdseg.widgets._volumes_dialogs import CopyBox, ScansDialog, SeriesDi
 POLL_MS = 50
 PLUGIN = "napari-kdseg"
 _USES: dict[Use, str] = {
-    "none": "nothing",
-    "training": "training",
+    "training": "training (where it has labels)",
     "test": "test (held out)",
+    "left-out": "left out",
 }
 _WIDTHS = {0: 112, 2: 66, 3: 100}  # scan, channels, state; the grid has the rest
 
@@ -138,7 +138,11 @@ class VolumesDock(DropDock):
         self.details = wrapped_label()
         self.use = QComboBox()
         self.use.addItems(list(_USES.values()))
-        self.use.setToolTip("What is held out is for measuring, and never learnt from")
+        self.use.setToolTip(
+            "Training learns from scans without labels too, where its method can. What "
+            "is held out is for measuring, and never learnt from. What is left out is "
+            "neither learnt from nor tested with"
+        )
         self.open_button = _button("Open", "Show it; so does a double click")
         self.locate_button = _button("Locate…", "Say where missing files lie now")
         self.accept_button = _button("Accept", "Take files that changed as they are")
@@ -346,7 +350,8 @@ class VolumesDock(DropDock):
         self.details.setText(self.state.details)
         self.details.setVisible(scan is not None)
         if scan is not None:
-            self.use.setCurrentText(_USES[scan.use])
+            # Where nobody chose, a scan is learnt from.
+            self.use.setCurrentText(_USES.get(scan.use, _USES["training"]))
         self._show_buttons()
 
     def _show_status(self, status: Status) -> None:

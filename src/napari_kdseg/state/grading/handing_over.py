@@ -39,7 +39,7 @@ class Labels:
     test: tuple[str, ...]
     """Held out: nothing is learnt from them."""
     held_out: frozenset[str]
-    """All that are held out, labelled or not."""
+    """All that are held out or left out, labelled or not."""
     unnamed: frozenset[str]
     """Those whose files do not say what their values are called."""
 
@@ -63,7 +63,8 @@ class Labels:
         partly: list[str] = []
         test: list[str] = []
         unnamed: set[str] = set()
-        for scan in document.scans:
+        used = [scan for scan in document.scans if scan.use != "left-out"]
+        for scan in used:
             names = _annotated(scan, document, folder)
             if scan.labels is not None and names is None:
                 unnamed.add(scan.case)
@@ -75,7 +76,8 @@ class Labels:
                 own = corrected[scan.case]
                 if set(classes) <= set(own.classes.names):
                     (training if own.whole else partly).append(scan.case)
-        held_out = frozenset(s.case for s in document.scans if s.use == "test")
+        kept = ("test", "left-out")
+        held_out = frozenset(s.case for s in document.scans if s.use in kept)
         return cls(
             tuple(training), tuple(partly), tuple(test), held_out, frozenset(unnamed)
         )
@@ -175,8 +177,8 @@ def _lacking(labels: Labels, teacher: Model, predictions: Sequence[Prediction]) 
         )
     if not _unlabelled(labels, predictions):
         return (
-            "All predicted scans have labels of their own or are held out, so there is "
-            "nothing to accept. Predict scans without labels."
+            "All predicted scans have labels of their own, or are held out or left "
+            "out, so there is nothing to accept. Predict scans without labels."
         )
     return ""
 
