@@ -27,12 +27,7 @@ from napari_kdseg.volumes.formats import (
     write_labels,
     write_volume,
 )
-from napari_kdseg.volumes.labels import (
-    LabelClass,
-    LabelSet,
-    distinct_color,
-    values_in,
-)
+from napari_kdseg.volumes.labels import LabelSet, values_in
 from napari_kdseg.volumes.naming import looks_like_labels
 from napari_kdseg.volumes.opening import open_scan
 from napari_kdseg.volumes.scan import VolumeFile
@@ -190,7 +185,8 @@ def _write(path: Path, ending: str, data: Any, arguments: dict[str, Any]) -> lis
     grid = grid_of_layer(np.shape(data), arguments, name)
     array = np.asarray(data)
     classes = record_of(arguments).get("classes")
-    known = _with_painted(classes, array, name) if classes is not None else None
+    # A person may have painted values beside those of the classes.
+    known = None if classes is None else classes.with_values(values_in(array, name))
     of = _series_behind(record_of(arguments)) if suffix_of(path) == ".dcm" else None
     write_labels(path, array, grid, known, of=of)
     return [str(path)]
@@ -203,13 +199,3 @@ def _series_behind(record: dict[str, Any]) -> tuple[Path, str | None] | None:
         return None
     source = source_of_prediction(Path(path))
     return (Path(path), record.get("part")) if source is None else (source, None)
-
-
-def _with_painted(classes: LabelSet, array: np.ndarray, name: str) -> LabelSet:
-    """The classes, and one more for each value that a person painted beside them."""
-    painted = sorted({*values_in(array, name)} - {0, *classes.values})
-    more = (
-        LabelClass(value=value, name=f"class {value}", color=distinct_color(value))
-        for value in painted
-    )
-    return LabelSet(classes=(*classes.classes, *more))

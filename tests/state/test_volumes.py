@@ -1,5 +1,6 @@
 """What the Volumes dock knows and does, without Qt and without a process."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,11 +14,13 @@ from napari.layers import Layer
 from psygnal import Signal
 from pydicom.uid import generate_uid
 
-from napari_kdseg.errors import VolumeError
+from kdseg_train.layouts import read_data_set
+from napari_kdseg.errors import LabelError, VolumeError
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.project import Project
 from napari_kdseg.runs.run import Run
 from napari_kdseg.state import intake, scan_layers, volumes
+from napari_kdseg.state.classes import classes_from, next_class
 from napari_kdseg.state.intake import Found, look_at, scans_of
 from napari_kdseg.state.jobs import Job
 from napari_kdseg.state.layers import NAMESPACE, source_of_layer
@@ -345,6 +348,113 @@ def test_classes_of_labels_become_those_of_the_project(
     assert state.project is not None
     assert state.project.classes == LabelSet.from_names(["spleen"])
     assert states(state) == {"a": "labelled"}
+
+
+def write_values(path: Path, *values: int) -> Path:
+    """Labels as most programs write them: values, and no names."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    voxels = np.zeros(SHAPE, np.uint8)
+    voxels[0, 0, : len(values)] = values
+    write_volume(path, voxels, Grid.from_affine(np.diag([1, 1, 2, 1.0]), SHAPE))
+    return path
+
+
+def classes_of(state: Volumes) -> dict[int, str]:
+    assert state.project is not None
+    known = state.project.classes
+    return {} if known is None else dict(zip(known.values, known.names, strict=True))
+
+
+def test_values_without_names_are_classes_that_can_be_learnt(
+    state: Volumes, tmp_path: Path
+) -> None:
+    state.create_project(tmp_path / "project")
+    write(tmp_path / "in" / "a.nii.gz")
+    write_values(tmp_path / "in" / "a-labels.nii.gz", 1, 3)
+    bring(state, tmp_path / "in")
+    assert classes_of(state) == {1: "class 1", 3: "class 3"}
+    [case] = read_data_set(tmp_path / "project").cases
+    assert case.annotated == ("class 1", "class 3")
+    # What another scan shows besides is a class as well.
+    write(tmp_path / "more" / "b.nii.gz", value=1)
+    write_values(tmp_path / "more" / "b-labels.nii.gz", 2)
+    bring(state, tmp_path / "more")
+    assert list(classes_of(state)) == [1, 2, 3]
+
+
+def test_names_that_a_person_gave_stay(state: Volumes, tmp_path: Path) -> None:
+    state.create_project(tmp_path / "project")
+    state.set_classes(LabelSet.from_names(["liver"]))
+    write(tmp_path / "in" / "a.nii.gz")
+    write_values(tmp_path / "in" / "a-labels.nii.gz", 1, 2)
+    bring(state, tmp_path / "in")
+    assert classes_of(state) == {1: "liver", 2: "class 2"}
+    opened: list[Any] = []
+    state.layers_opened.connect(opened.extend)
+    state.open("a")
+    assert opened[1][1]["metadata"][NAMESPACE]["classes"].names == ("liver", "class 2")
+
+
+def test_names_that_come_later_replace_mere_values(
+    state: Volumes, tmp_path: Path
+) -> None:
+    state.create_project(tmp_path / "project")
+    write(tmp_path / "in" / "a.nii.gz")
+    write_values(tmp_path / "in" / "a-labels.nii.gz", 1, 2)
+    write(tmp_path / "in" / "b.nii.gz", value=1)
+    write_mask(tmp_path / "in" / "b-labels.nii.gz")
+    bring(state, tmp_path / "in")
+    assert classes_of(state) == {1: "spleen", 2: "class 2"}
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_a_data_set_keeps_its_names_also_when_it_is_copied(
+    state: Volumes, tmp_path: Path, *, copy: bool
+) -> None:
+    state.create_project(tmp_path / "project")
+    write(tmp_path / "set" / "imagesTr" / "a_0000.nii.gz")
+    write_values(tmp_path / "set" / "labelsTr" / "a.nii.gz", 1)
+    about = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "gut": 1}}
+    (tmp_path / "set" / "dataset.json").write_text(json.dumps(about))
+    bring(state, tmp_path / "set", copy=copy)
+    assert classes_of(state) == {1: "gut"}
+
+
+@pytest.mark.parametrize("kind", ["too many", "no labels", "empty"])
+def test_what_names_no_organs_teaches_no_classes(
+    state: Volumes, tmp_path: Path, kind: str
+) -> None:
+    state.create_project(tmp_path / "project")
+    grid = Grid.from_affine(np.diag([1, 1, 2, 1.0]), SHAPE)
+    voxels = np.zeros(SHAPE, np.float32)
+    if kind == "no labels":
+        voxels[0] = 0.5
+    if kind == "too many":
+        grid = Grid.from_affine(np.eye(4), (8, 8, 8))
+        voxels = np.arange(512, dtype=np.uint16).reshape(8, 8, 8)
+    for name in ("a", "a-labels"):
+        write_volume(tmp_path / f"{name}.nii.gz", voxels, grid)
+    files = [VolumeFile(tmp_path / f"{name}.nii.gz") for name in ("a", "a-labels")]
+    state.add([NewScan((files[0],), files[1])])
+    settle(state)
+    assert states(state) == {"a": "labelled"}
+    assert classes_of(state) == {}
+
+
+def test_classes_are_read_from_what_a_person_wrote() -> None:
+    rows = [("1", " liver ", "#FF0000"), ("2", "", "#00ff00"), ("7", "gut", "#0000ff")]
+    found = classes_from(rows)
+    assert found is not None
+    assert [(one.value, one.name, one.color) for one in found.classes] == [
+        (1, "liver", "#ff0000"),
+        (7, "gut", "#0000ff"),
+    ]
+    assert classes_from([("1", " ", "#ff0000")]) is None
+    assert (next_class([1, 7]).value, next_class([]).name) == (8, "class 1")
+    with pytest.raises(LabelError, match="whole number from 1"):
+        classes_from([("0", "air", "#ff0000")])
+    with pytest.raises(LabelError, match="The name liver is given to more than one"):
+        classes_from([rows[0], ("3", "liver", "#ff0000")])
 
 
 # ---- Opening ----

@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from napari_kdseg.errors import LabelError
-from napari_kdseg.volumes.labels import LabelClass, LabelSet, values_in
+from napari_kdseg.volumes.labels import LabelClass, LabelSet, unnamed, values_in
 
 ORGANS = LabelSet.from_names(["spleen", "liver", "left kidney"])
 
@@ -26,6 +26,20 @@ def test_a_hundred_classes_have_a_hundred_colours() -> None:
 
 def test_a_subset_keeps_its_values() -> None:
     assert ORGANS.subset(["left kidney", "spleen"]).values == (3, 1)
+
+
+def test_values_that_nobody_named_are_called_after_themselves() -> None:
+    found = LabelSet.from_values([4, 0, 2])
+    assert [(one.value, one.name) for one in found.classes] == [
+        (2, "class 2"),
+        (4, "class 4"),
+    ]
+    assert unnamed(found)
+    more = ORGANS.with_values([3, 9])
+    assert more.names == (*ORGANS.names, "class 9")
+    assert not unnamed(more)
+    odd = LabelSet(classes=(LabelClass(value=1, name="class 2", color="#ff0000"),))
+    assert odd.with_values([2]).names == ("class 2", "class 2*")
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:

@@ -12,7 +12,7 @@ import pytest
 from napari.layers import Labels
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
-from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from qtpy.QtGui import QColor, QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QApplication, QDialogButtonBox
 
 from napari_kdseg.project import Project
@@ -23,7 +23,11 @@ from napari_kdseg.volumes.cache import Cache
 from napari_kdseg.volumes.formats import write_labels, write_volume
 from napari_kdseg.volumes.labels import LabelSet
 from napari_kdseg.volumes.volume import Grid
-from napari_kdseg.widgets._volumes_dialogs import ScansDialog, SeriesDialog
+from napari_kdseg.widgets._volumes_dialogs import (
+    ClassesDialog,
+    ScansDialog,
+    SeriesDialog,
+)
 from napari_kdseg.widgets.volumes import VolumesDock
 
 SHAPE = (6, 10, 12)
@@ -190,6 +194,45 @@ def test_a_project_is_there_when_the_dock_is_opened_again(
     assert column(dock, 0) == ["anna", "bert"]
     assert column(dock, 3) == ["new", "training"]
     assert not dock.project_note.isVisibleTo(dock)
+
+
+def test_a_person_names_the_classes_of_labels_without_names(
+    qtbot: QtBot, dock: VolumesDock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not dock.classes_button.isEnabled()
+    choose(monkeypatch, tmp_path / "fish")
+    click(qtbot, dock.new_button)
+    write(tmp_path / "in" / "anna.nii.gz")
+    voxels = np.zeros(SHAPE, np.uint8)
+    voxels[0, 0, :2] = (1, 2)
+    grid = Grid.from_affine(np.diag([-0.8, -0.8, 2.0, 1.0]), SHAPE)
+    write_volume(tmp_path / "in" / "anna-labels.nii.gz", voxels, grid)
+    drop(qtbot, dock, tmp_path / "in")
+    agree(qtbot, dock, ScansDialog)
+    settle(qtbot, dock)
+
+    click(qtbot, dock.classes_button)
+    dialog = dock.dialog
+    assert isinstance(dialog, ClassesDialog)
+    assert dialog.table.item(0, 1).text() == "class 1"
+    dialog.table.item(0, 1).setText("liver")
+    dialog.table.item(1, 1).setText("liver")
+    save = dialog.buttons.button(QDialogButtonBox.StandardButton.Ok)
+    click(qtbot, save)
+    assert "more than one class" in dialog.problem.text()
+    dialog.table.item(1, 1).setText("gut")
+    monkeypatch.setattr(
+        "napari_kdseg.widgets._volumes_dialogs.QColorDialog.getColor",
+        lambda *_: QColor("#123456"),
+    )
+    dialog.table.itemDoubleClicked.emit(dialog.table.item(1, 2))
+    click(qtbot, dialog.add_button)
+    dialog.table.item(2, 1).setText("swim bladder")
+    click(qtbot, save)
+    known = dock.state.project.classes
+    assert known.values == (1, 2, 3)
+    assert known.names == ("liver", "gut", "swim bladder")
+    assert known.classes[1].color == "#123456"
 
 
 def test_a_scan_that_nobody_chose_a_use_for_is_said_to_be_learnt_from(

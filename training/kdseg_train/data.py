@@ -213,7 +213,10 @@ def _class_order(
     found = list(dict.fromkeys(name for case in cases for name in case.annotated))
     if wanted is None:
         if not found:
-            raise DataSetError("no case has labels: name a data set that has some.")
+            raise DataSetError(
+                "no case has labels whose classes are named: name a data set that has "
+                "some. In a project, name them with Classes… in the Volumes dock."
+            )
         return tuple(found)
     for name in wanted:
         if name not in found:

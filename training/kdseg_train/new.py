@@ -38,8 +38,9 @@ def new_recipe(method: str, folders: Sequence[Path], out: Path) -> None:
     classes = list(dict.fromkeys(name for found in sets for name in found.classes))
     if not classes:
         raise DataSetError(
-            f"none of {', '.join(str(folder) for folder in folders)} has labels; a "
-            f"recipe of {method} needs some."
+            f"none of {', '.join(str(folder) for folder in folders)} has labels whose "
+            f"classes are named; a recipe of {method} needs some. In a project, "
+            "name them with Classes… in the Volumes dock."
         )
     lines = [
         f"# {module.TITLE}",

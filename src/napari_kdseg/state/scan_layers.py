@@ -31,7 +31,7 @@ class ScanFiles:
     folder: Path | None
     """The project's folder."""
     classes: LabelSet | None
-    """The project's classes, for labels that name none."""
+    """The project's classes: what its trainings take the values of labels for."""
     cache: Cache
     """Where converted files lie."""
 
@@ -105,7 +105,7 @@ class ScanFiles:
 
     def _labels(self, one: VolumeFile) -> LayerData:
         data, grid = labels_to_show(one, self.cache)
-        known = classes_of_labels(one) or self.classes
+        known = self.classes or classes_of_labels(one)
         record = {
             "path": str(one.path),
             "part": one.part,

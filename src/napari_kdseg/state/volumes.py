@@ -12,13 +12,15 @@ from psygnal import Signal
 from napari_kdseg.errors import KdsegError, ProjectError
 from napari_kdseg.project import Project
 from napari_kdseg.state.adding import Adding, Status
+from napari_kdseg.state.classes import adding_and_learning
 from napari_kdseg.state.estimates import size
 from napari_kdseg.state.intake import Found, Intake, look_at
 from napari_kdseg.state.jobs import Job, Worker, something_runs
 from napari_kdseg.state.opening import Opening
-from napari_kdseg.state.scan_layers import ScanFiles, classes_of_labels
+from napari_kdseg.state.scan_layers import ScanFiles
 from napari_kdseg.state.scan_rows import Row, details_of, row_of
 from napari_kdseg.volumes.cache import Cache, default_cache
+from napari_kdseg.volumes.labels import LabelSet
 from napari_kdseg.volumes.naming import unique_name
 from napari_kdseg.volumes.scan import NewScan, Scan, Use, described
 from napari_kdseg.volumes.scan_files import ScanState, state_of
@@ -162,6 +164,10 @@ class Volumes:
         """Say what a scan may be used for."""
         self._change(lambda project: project.set_use(case, use))
 
+    def set_classes(self, classes: LabelSet | None) -> None:
+        """Say what the values of labels mean; None: nobody knows."""
+        self._change(lambda project: project.set_classes(classes))
+
     def remove(self, case: str) -> None:
         """Take a scan off the list; its files stay where they are."""
         if self._project is not None:
@@ -209,7 +215,9 @@ class Volumes:
         begin = (
             self._added_to_session
             if self._project is None
-            else partial(self._project.adding, copy=copy, resample=resample)
+            else partial(
+                adding_and_learning, self._project, copy=copy, resample=resample
+            )
         )
         self._adding = Adding(scans, begin)
         self._set_status(Status(self._adding.text, busy=True))
@@ -354,22 +362,9 @@ class Volumes:
         self._adding = None
         self._off_grid = adding.off_grid
         self._set_status(Status(adding.result))
-        self._try(partial(self._learn_classes, adding.added))
         if adding.added:
             self._selected = adding.added[-1].case
         self.refresh()
-
-    def _learn_classes(self, added: Sequence[Scan]) -> None:
-        """Take the classes of the first labels whose names are known."""
-        project = self._project
-        if project is None or project.classes is not None or not project.writable:
-            return
-        for scan in added:
-            if scan.labels is not None:
-                known = classes_of_labels(self._files(scan).place(scan.labels))
-                if known is not None:
-                    project.set_classes(known)
-                    return
 
     # ---- Private: opening ----
 

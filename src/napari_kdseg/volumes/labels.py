@@ -72,6 +72,11 @@ class LabelSet(BaseModel):
         )
         return cls(classes=classes)
 
+    @classmethod
+    def from_values(cls, values: Iterable[int]) -> "LabelSet":
+        """Call each value, ascending, after itself: nobody said what it means."""
+        return cls(classes=()).with_values(values)
+
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the classes, background left out."""
@@ -112,6 +117,17 @@ class LabelSet(BaseModel):
         """Keep the named classes, in the order of the names, with their values."""
         return LabelSet(classes=tuple(self.by_name(name) for name in names))
 
+    def with_values(self, values: Iterable[int]) -> "LabelSet":
+        """Add a class, called after its value, for each value that has none."""
+        names, more = set(self.names), []
+        for value in sorted({*values} - {0, *self.values}):
+            name = _called_after(value)
+            while name in names:  # somebody gave it to another value
+                name += "*"
+            color = distinct_color(value)
+            more.append(LabelClass(value=value, name=name, color=color))
+        return LabelSet(classes=(*self.classes, *more))
+
     def check(self, array: np.ndarray, name: str) -> None:
         """Refuse labels that are not integral or not in this set.
 
@@ -136,6 +152,11 @@ class LabelSet(BaseModel):
                 f"{name} holds the label values {shown}{more}; the set knows 0 "
                 f"background, {allowed}. Map or remove the others first."
             )
+
+
+def unnamed(classes: LabelSet) -> bool:
+    """Whether nobody gave any class a name: all are called after their values."""
+    return all(item.name == _called_after(item.value) for item in classes.classes)
 
 
 def values_in(array: np.ndarray, name: str) -> tuple[int, ...]:
@@ -181,6 +202,10 @@ def distinct_color(number: int) -> str:
     lightness = (0.45, 0.65, 0.3)[number % 3]
     red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.75)
     return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
+
+
+def _called_after(value: int) -> str:
+    return f"class {value}"
 
 
 def _news(flat: np.ndarray) -> np.ndarray:

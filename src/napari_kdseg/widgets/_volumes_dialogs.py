@@ -1,11 +1,13 @@
-"""Questions of the Volumes dock: which series, and which files make up a scan."""
+"""Questions of the Volumes dock: which series, files of a scan, and classes."""
 
 from dataclasses import replace
 
 from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]  # qtpy makes Signal
+from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
+    QColorDialog,
     QComboBox,
     QDialog,
     QDialogButtonBox,
@@ -19,9 +21,12 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_kdseg.errors import LabelError
+from napari_kdseg.state.classes import classes_from, next_class
 from napari_kdseg.state.intake import Found, Intake
+from napari_kdseg.volumes.labels import LabelClass, LabelSet
 from napari_kdseg.volumes.naming import PATTERNS
-from napari_kdseg.widgets._form import cell, table, wrapped_label
+from napari_kdseg.widgets._form import cell, swatch, table, wrapped_label
 
 _AUTOMATIC = "as is usual: CASE_0000, CASE_t1, CASE/t1"
 _ALONE = "every file is a scan of its own"
@@ -183,6 +188,84 @@ class ScansDialog(_Question):
     def _text(self, row: int, column: int) -> str:
         item = self.table.item(row, column)
         return "" if item is None else item.text()
+
+
+class ClassesDialog(_Question):
+    """Asks what the values of a project's labels mean, and how they are painted.
+
+    Parameters
+    ----------
+    classes
+        Those that are known.
+    parent
+        Qt's owner.
+    """
+
+    agreed = Signal(object)
+    """Emitted with the classes; None where no row has a name."""
+
+    def __init__(self, classes: LabelSet | None, parent: QWidget | None = None) -> None:
+        text = (
+            "What the values in labels mean. Double click a cell to change it; a value "
+            "without a name is background."
+        )
+        super().__init__("Classes", text, parent)
+        self.table = table(("Value", "Name", "Colour"), 1, self)
+        trigger = QAbstractItemView.EditTrigger
+        self.table.setEditTriggers(trigger.DoubleClicked | trigger.AnyKeyPressed)
+        self.table.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.add_button = QPushButton("Add a value")
+        row = QHBoxLayout()
+        row.addWidget(self.add_button)
+        row.addStretch(1)
+        self.problem = wrapped_label()
+        self.problem.hide()
+        self.rows.addWidget(self.table, 1)
+        self.rows.addLayout(row)
+        self.rows.addWidget(self.problem)
+        for one in () if classes is None else classes.classes:
+            self._add(one)
+        self.add_button.clicked.connect(self._on_add_clicked)
+        self.table.itemDoubleClicked.connect(self._on_double_clicked)
+        self.resize(420, 360)
+
+    def accept(self) -> None:
+        """Close, unless what was written makes no classes: then it says why."""
+        try:
+            classes = classes_from(self._texts())
+        except LabelError as error:
+            self.problem.setText(str(error))
+            self.problem.show()
+            return
+        self.agreed.emit(classes)
+        super().accept()
+
+    def _add(self, one: LabelClass) -> None:
+        row = self.table.rowCount()
+        self.table.insertRow(row)
+        self.table.setItem(row, 0, QTableWidgetItem(str(one.value)))
+        self.table.setItem(row, 1, QTableWidgetItem(one.name))
+        color = cell(one.color, "Double click to choose", color=one.color)
+        self.table.setItem(row, 2, color)
+
+    def _on_add_clicked(self) -> None:
+        values = [int(value) for value, *_ in self._texts() if value.isdecimal()]
+        self._add(next_class(values))
+        self.table.scrollToBottom()
+
+    def _on_double_clicked(self, item: QTableWidgetItem) -> None:
+        if item.column() != 2:
+            return
+        chosen = QColorDialog.getColor(QColor(item.text()), self)
+        if chosen.isValid():
+            item.setText(chosen.name())
+            item.setIcon(swatch(chosen.name()))
+
+    def _texts(self) -> list[tuple[str, str, str]]:
+        rows = range(self.table.rowCount())
+        items = [[self.table.item(row, column) for column in range(3)] for row in rows]
+        made = [["" if one is None else one.text() for one in row] for row in items]
+        return [(value, name, color) for value, name, color in made]
 
 
 class CopyBox(QCheckBox):

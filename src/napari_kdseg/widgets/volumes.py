@@ -34,7 +34,12 @@ from napari_kdseg.widgets._form import (
     table,
     wrapped_label,
 )
-from napari_kdseg.widgets._volumes_dialogs import CopyBox, ScansDialog, SeriesDialog
+from napari_kdseg.widgets._volumes_dialogs import (
+    ClassesDialog,
+    CopyBox,
+    ScansDialog,
+    SeriesDialog,
+)
 
 POLL_MS = 50
 PLUGIN = "napari-kdseg"
@@ -68,7 +73,7 @@ class VolumesDock(DropDock):
         super().__init__(parent)
         self.viewer = napari_viewer
         self.state = state or Volumes()
-        self.dialog: SeriesDialog | ScansDialog | None = None
+        self.dialog: SeriesDialog | ScansDialog | ClassesDialog | None = None
         self._timer = QTimer(self)
         self._timer.setInterval(POLL_MS)
         self._build_project()
@@ -95,7 +100,15 @@ class VolumesDock(DropDock):
         self.project = one_line()
         self.new_button = _button("New…", "Make a folder a project; listed scans join")
         self.open_project_button = _button("Open…", "Open the folder of a project")
-        row = _row(self.project, self.new_button, self.open_project_button)
+        self.classes_button = _button(
+            "Classes…", "What the values of its labels mean, and their colours"
+        )
+        row = _row(
+            self.project,
+            self.new_button,
+            self.open_project_button,
+            self.classes_button,
+        )
         row.setStretch(0, 1)
         fields = form()
         fields.addRow("Project", row)
@@ -190,6 +203,7 @@ class VolumesDock(DropDock):
         for button, slot in (
             (self.new_button, self._on_new_clicked),
             (self.open_project_button, self._on_open_project_clicked),
+            (self.classes_button, self._on_classes_clicked),
             (self.files_button, self._on_files_clicked),
             (self.folder_button, self._on_folder_clicked),
             (self.dicom_button, self._on_dicom_clicked),
@@ -225,6 +239,12 @@ class VolumesDock(DropDock):
     def _on_open_project_clicked(self) -> None:
         for folder in self._folder("The folder of a project"):
             self.state.open_project(folder)
+
+    def _on_classes_clicked(self) -> None:
+        if self.state.project is not None:
+            self.dialog = ClassesDialog(self.state.project.classes, self)
+            self.dialog.agreed.connect(self.state.set_classes)
+            self.dialog.ask("Save")
 
     def _on_files_clicked(self) -> None:
         names, _ = QFileDialog.getOpenFileNames(self, "Scans and labels")
@@ -373,6 +393,7 @@ class VolumesDock(DropDock):
         for widget, enabled in (
             (self.new_button, not busy),
             (self.open_project_button, not busy),
+            (self.classes_button, kept and not busy),
             (self.files_button, free),
             (self.folder_button, free),
             (self.dicom_button, free),

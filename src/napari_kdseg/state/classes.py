@@ -1,0 +1,93 @@
+"""The classes of a project: learnt from labels as these are added, named by people."""
+
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+
+from pydantic import ValidationError
+
+from napari_kdseg.errors import KdsegError, LabelError
+from napari_kdseg.project import Project
+from napari_kdseg.state.scan_layers import classes_of_labels
+from napari_kdseg.volumes.formats import blocks_of
+from napari_kdseg.volumes.labels import LabelClass, LabelSet, unnamed, values_in
+from napari_kdseg.volumes.scan import NewScan, Scan, VolumeFile
+
+MOST_VALUES = 255
+"""Labels with more values number objects, not organs."""
+
+
+def adding_and_learning(
+    project: Project, new: NewScan, *, copy: bool = False, resample: bool = False
+) -> Generator[float, None, Scan]:
+    """Add a scan as `Project.adding` does; the project learns classes of its labels.
+
+    Where nobody named them, every value that occurs is a class called after it.
+    """
+    # Of the file where it lies now: what names its classes may lie beside it, and does
+    # not come along into a copy.
+    found = None if new.labels is None else (yield from _found_in(new.labels))
+    scan = yield from project.adding(new, copy=copy, resample=resample)
+    classes = _merged(project.classes, found)
+    if classes != project.classes:
+        project.set_classes(classes)
+    return scan
+
+
+def classes_from(rows: Sequence[tuple[str, str, str]]) -> LabelSet | None:
+    """Read value, name and colour of each class; rows without a name are left out.
+
+    Raises
+    ------
+    LabelError
+        Where a value is none, or values or names are given twice.
+    """
+    made = []
+    for value, name, color in rows:
+        if not name.strip():
+            continue
+        try:
+            made.append(
+                LabelClass(value=int(value), name=name.strip(), color=color.strip())
+            )
+        except ValueError as error:
+            raise LabelError(
+                f"The class {name.strip()!r} has the value {value!r} and the colour "
+                f"{color!r}; a value is a whole number from 1 to 65535, a colour as "
+                "#e69f00."
+            ) from error
+    try:
+        return LabelSet(classes=tuple(made)) if made else None
+    except ValidationError as error:
+        raise LabelError(str(error.errors()[0]["ctx"]["error"])) from error
+
+
+def next_class(values: Sequence[int]) -> LabelClass:
+    """Propose one more class, after those that have these values."""
+    [one] = LabelSet.from_values([max(values, default=0) + 1]).classes
+    return one
+
+
+def _found_in(one: VolumeFile) -> Generator[float, None, LabelSet | None]:
+    """Classes of labels; None where they cannot be read as such: adding tells why."""
+    with suppress(KdsegError, OSError):
+        known = classes_of_labels(one)
+        if known is not None:
+            return known
+        values: set[int] = set()
+        for _, block in blocks_of(one.path, one.part)[1]:
+            values.update(values_in(block, str(one.path)))
+            if len(values) > MOST_VALUES + 1:
+                return None
+            yield 0.0
+        return LabelSet.from_values(values - {0}) if values - {0} else None
+    return None
+
+
+def _merged(known: LabelSet | None, found: LabelSet | None) -> LabelSet | None:
+    """What is known with what was found; names that somebody gave come first."""
+    if found is None or known is None:
+        return known or found
+    if unnamed(found):
+        more = known.with_values(found.values)
+        return LabelSet.from_values(more.values) if unnamed(known) else more
+    return found.with_values(known.values) if unnamed(known) else known
