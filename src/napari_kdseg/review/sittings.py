@@ -57,7 +57,10 @@ class Sitting:
         return row
 
     def judge_all(
-        self, words: Sequence[tuple[About, Word]], seconds: float | None = None
+        self,
+        words: Sequence[tuple[About, Word]],
+        seconds: float | None = None,
+        comments: Mapping[About, str] | None = None,
     ) -> list[Verdict]:
         """Keep the verdicts on a page of slices, all or none of them.
 
@@ -65,6 +68,8 @@ class Sitting:
         ----------
         seconds
             That the whole page took; every verdict gets an equal part.
+        comments
+            Those of single slices; the others have none.
 
         Raises
         ------
@@ -72,7 +77,10 @@ class Sitting:
             Where nothing could be written; none of them is in the store then.
         """
         each = None if seconds is None else seconds / max(len(words), 1)
-        return self.enter([_verdict(about, word, each, "") for about, word in words])
+        said = comments or {}
+        return self.enter(
+            [_verdict(about, word, each, said.get(about, "")) for about, word in words]
+        )
 
     def take_back(self, verdict: Verdict) -> Verdict:
         """Say that an own verdict no longer counts; gives the row that says so.

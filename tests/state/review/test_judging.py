@@ -1,6 +1,8 @@
 """Verdicts of one reviewer and of several: kept, taken back, counted."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sittings import (
@@ -14,9 +16,12 @@ from sittings import (
     told,
 )
 
+from napari_kdseg.errors import ReviewError
 from napari_kdseg.project import Project
 from napari_kdseg.review.queue import Filter
+from napari_kdseg.review.sittings import Sitting
 from napari_kdseg.review.store import Store
+from napari_kdseg.review.verdicts import About
 from napari_kdseg.state.review.review import PAGE, Review
 
 # ---- Verdicts ----
@@ -55,6 +60,86 @@ def test_a_comment_goes_with_one_verdict(review: Review) -> None:
     review.judge("bad")
     comments = [said.comment for a in (first, second) if (said := review.judged(a))]
     assert comments == ["gills merged", ""]
+
+
+@pytest.mark.parametrize("leave", [Review.skip, Review.next])
+def test_a_comment_waits_at_its_slice_until_that_is_judged(
+    review: Review, leave: Callable[[Review], None]
+) -> None:
+    first = review.current
+    assert first is not None
+    review.comment = "gills merged"
+    leave(review)
+    second = review.current
+    assert second not in (None, first)
+    assert review.comment == ""
+    review.judge("good")
+    review.go_to(first)
+    assert review.comment == "gills merged"
+    review.judge("bad")
+    assert comments_on(review, first, second) == ["gills merged", ""]
+
+
+def test_other_slices_in_the_queue_do_not_take_the_comment_with_them(
+    review: Review,
+) -> None:
+    first = review.current
+    assert first is not None
+    review.comment = "gills merged"
+    review.filters = Filter(cases=frozenset({"b"}))
+    assert place(review) == ("b", 2)
+    review.judge("good")
+    review.filters = Filter()
+    review.go_to(first)
+    assert review.comment == "gills merged"
+
+
+def test_comments_on_slices_of_a_page_are_kept_with_its_verdicts(
+    review: Review,
+) -> None:
+    page = review.page
+    review.comment = "gills merged"
+    review.go_to(page[4])
+    review.comment = "half a liver"
+    assert review.judge_page(page, {page[4]})
+    assert comments_on(review, *page[:5]) == ["gills merged", *3 * [""], "half a liver"]
+
+
+def test_a_verdict_that_is_taken_back_leaves_its_comment(review: Review) -> None:
+    first = review.current
+    review.comment = "gills merged"
+    review.judge("good")
+    review.take_back()
+    assert (review.current, review.comment) == (first, "gills merged")
+    review.judge("bad")
+    assert comments_on(review, first) == ["gills merged"]
+
+
+def test_a_comment_is_not_put_into_the_mouth_of_another_reviewer(
+    review: Review,
+) -> None:
+    review.comment = "gills merged"
+    assert review.begin("Ada")
+    assert review.comment == "gills merged"
+    assert review.begin("Bob")
+    assert review.comment == ""
+
+
+def test_a_verdict_that_could_not_be_kept_loses_no_comment(
+    review: Review, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: Any) -> None:
+        raise ReviewError("The disk is full.")
+
+    review.comment = "gills merged"
+    monkeypatch.setattr(Sitting, "judge_all", refuse)
+    review.judge("bad")
+    assert (review.status, review.comment) == ("The disk is full.", "gills merged")
+
+
+def comments_on(review: Review, *abouts: About | None) -> list[str]:
+    said = [review.judged(about) for about in abouts if about is not None]
+    return [one.comment for one in said if one is not None]
 
 
 def test_a_verdict_says_how_long_it_took(review: Review, clock: Clock) -> None:

@@ -237,6 +237,19 @@ def test_letters_in_the_comment_are_no_verdicts(
     qtbot.waitUntil(lambda: dock.panel.comment.text() == "")
 
 
+def test_a_skipped_slice_keeps_its_comment_out_of_the_next_verdict(
+    qtbot: QtBot, dock: ReviewDock, out: Path
+) -> None:
+    begin(qtbot, dock)
+    qtbot.waitUntil(dock.panel.comment.isEnabled)
+    qtbot.keyClicks(dock.panel.comment, "blurred")
+    press(qtbot, dock, "k")
+    qtbot.waitUntil(lambda: dock.panel.comment.text() == "")
+    wait(qtbot, dock)
+    press(qtbot, dock, "g")
+    assert [row.comment for row in rows_of(out)] == [""]
+
+
 def test_letters_in_the_name_are_no_verdicts(
     qtbot: QtBot, dock: ReviewDock, out: Path
 ) -> None:

@@ -244,7 +244,10 @@ class Desk:
         return Counts(good, bad, unsure, judged, total, pace, left)
 
     def judge(
-        self, words: Sequence[tuple[About, Word]], seconds: float, comment: str
+        self,
+        words: Sequence[tuple[About, Word]],
+        seconds: float,
+        comments: Mapping[About, str],
     ) -> None:
         """Write verdicts down; the first one makes the store.
 
@@ -254,7 +257,7 @@ class Desk:
             Where they cannot be written.
         """
         was_open = self.ledger.is_open
-        self.ledger.judge(words, seconds, comment)
+        self.ledger.judge(words, seconds, comments)
         if not was_open:  # somebody else may have made it meanwhile, and judged
             self._take_opinions()
 

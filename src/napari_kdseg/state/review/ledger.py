@@ -215,21 +215,25 @@ class Ledger:
         self,
         words: Sequence[tuple[About, Word]],
         seconds: float | None = None,
-        comment: str = "",
+        comments: Mapping[About, str] | None = None,
     ) -> list[Key]:
         """Write verdicts down, all of them or none; gives the slices.
+
+        Parameters
+        ----------
+        words
+            The slices and what is said of them.
+        seconds
+            That all of them took together.
+        comments
+            Those of single slices; the others have none.
 
         Raises
         ------
         ReviewError
             Where they cannot be written.
         """
-        sitting = self._at_table()
-        if len(words) == 1:
-            about, word = words[0]
-            made = [sitting.judge(about, word, seconds, comment)]
-        else:
-            made = sitting.judge_all(list(words), seconds)
+        made = self._at_table().judge_all(list(words), seconds, comments)
         self._history.append(tuple(made))
         self._times.append((self._clock(), len(made)))
         return self._take_in(made)

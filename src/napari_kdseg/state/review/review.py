@@ -16,6 +16,8 @@ from napari_kdseg.review.verdicts import About, Word, read_verdicts, write_verdi
 from napari_kdseg.state.review.chosen import Chosen
 from napari_kdseg.state.review.desk import Desk
 from napari_kdseg.state.review.folder import ReviewFolder
+from napari_kdseg.state.review.ledger import Key
+from napari_kdseg.state.review.queue import key_of
 from napari_kdseg.state.review.seen import AHEAD, PAGE
 from napari_kdseg.volumes.cache import Cache
 
@@ -38,8 +40,6 @@ class Review(Chosen):
         Emitted by `poll` when slices have been read, among them perhaps `current`.
     status_changed
         Emitted with what there is to tell, a sentence or nothing.
-    comment
-        What the next verdict says besides; it is empty again after it.
     """
 
     plane_ready = Signal()
@@ -50,7 +50,7 @@ class Review(Chosen):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(cache, clock)
-        self.comment = ""
+        self._comments: dict[Key, str] = {}
         self._news_at = clock()
 
     # ---- The folder ----
@@ -108,7 +108,10 @@ class Review(Chosen):
 
     def begin(self, reviewer: str) -> bool:
         """Begin a sitting; gives whether slices can be judged now."""
+        before = self._desk.ledger.reviewer
         begun = self._try(lambda: self._desk.begin(reviewer))
+        if self._desk.ledger.reviewer != before:
+            self._comments.clear()  # they are somebody else's words
         self._shown_at = self._clock()
         self._rearrange()
         self.scans_changed.emit()
@@ -133,6 +136,21 @@ class Review(Chosen):
         self._try(lambda: self._visit([about]))
 
     # ---- Verdicts ----
+
+    @property
+    def comment(self) -> str:
+        """What the verdict on `current` will say besides.
+
+        It stays with its slice, which may be put off, until that is judged, alone or
+        on a page. A verdict that is taken back leaves its comment there.
+        """
+        current = self.current
+        return "" if current is None else self._comments.get(key_of(current), "")
+
+    @comment.setter
+    def comment(self, comment: str) -> None:
+        if self.current is not None:
+            self._comments[key_of(self.current)] = comment
 
     def judge(self, word: Word) -> None:
         """Judge the slice; once that is on the disk, the next one is `current`."""
@@ -233,6 +251,7 @@ class Review(Chosen):
             self._desk.close()
         self._looking.shelf.forget()
         self._desk = Desk(opened, store, self._cache, self._clock)
+        self._comments.clear()
         self._show_all()
         if not self.predictions:
             raise ProjectError(
@@ -258,14 +277,16 @@ class Review(Chosen):
         self.queue_changed.emit()
 
     def _judge(self, words: Sequence[tuple[About, Word]]) -> bool:
-        seconds, comment = self._clock() - self._shown_at, self.comment
+        abouts = [about for about, _ in words]
+        seconds = self._clock() - self._shown_at
+        comments = {one: self._comments.get(key_of(one), "") for one in abouts}
         was_open = self._desk.ledger.is_open
-        if not self._try(lambda: self._desk.judge(words, seconds, comment)):
+        if not self._try(lambda: self._desk.judge(words, seconds, comments)):
             return False
-        self.comment = ""
+        for about in abouts:
+            self._comments.pop(key_of(about), None)
         if not was_open:  # a new store may have something to tell
             self.scans_changed.emit()
-        abouts = [about for about, _ in words]
         self._desk.opinions_on(abouts)
         self._desk.queue.finish(abouts)
         if self.current in abouts:
@@ -283,6 +304,9 @@ class Review(Chosen):
             self._tell("There is nothing to take back.")
             return
         abouts = [verdict.about for verdict in taken]
+        for verdict in taken:
+            if verdict.comment:
+                self._comments.setdefault(key_of(verdict.about), verdict.comment)
         self._desk.opinions_on(abouts)
         self.counts_changed.emit()
         self._visit(abouts)
