@@ -1,6 +1,7 @@
 """What the Segment dock knows and does, without Qt and without a process."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 import zarr
 from psygnal import Signal
 
-from napari_kdseg.errors import KdsegError, ModelError
+from napari_kdseg.errors import KdsegError, ModelError, StopRequested
 from napari_kdseg.inference.speeds import record_seconds
 from napari_kdseg.models.model import Model, ModelCard, NetworkSpec, Tiling, save_model
 from napari_kdseg.models.networks import build
@@ -73,6 +74,12 @@ class WorkerAtHand:
         for name in names:
             path = str(case / name / "labels.zarr")
             zarr.create_array(store=path, shape=SHAPE, dtype="uint8")[1] = 1
+
+    def cancel_half_done(self, *names: str) -> None:
+        with suppress(StopRequested), self.jobs[-1].run.executing():
+            self.fill_some(*names)
+            raise StopRequested
+        self.tell(state="stopped")
 
     def publish(self, *names: str) -> None:
         run = self.jobs[-1].run
@@ -269,6 +276,39 @@ def test_a_folder_with_an_earlier_run_keeps_its_record(
     now = Run.open(tmp_path / "results" / ".run")
     measures = (earlier.config["uncertainty"], now.config["uncertainty"])
     assert measures == ("entropy", "margin")
+
+
+def test_run_goes_on_after_other_scans_and_settings_in_the_same_folder(
+    state: Segmentation,
+    scan: Source,
+    make_model: MakeModel,
+    worker: WorkerAtHand,
+    tmp_path: Path,
+) -> None:
+    other_file = tmp_path / "other.nii.gz"
+    write_volume(other_file, np.ones(SHAPE, np.int16), GRID)
+    state.set_out(tmp_path / "results")
+    started(state, scan, make_model("ct"))
+    worker.cancel_half_done("ct")
+    state.set_source(source(other_file))
+    state.run()
+    worker.cancel_half_done("ct")
+    state.set_source(scan)
+    state.set_uncertainty("margin")
+    state.run()
+    worker.cancel_half_done("ct")
+
+    state.set_uncertainty("entropy")
+    state.run(view=(1, 5))
+    run = worker.jobs[-1].run
+    assert run.config == worker.jobs[0].run.config
+    assert (run.partial / "case" / "ct" / "labels.zarr").exists()
+    state.cancel()
+    worker.tell(state="stopped")
+    state.set_source(source(other_file))
+    state.run()
+    assert worker.jobs[-1].run.config["inputs"] == [str(other_file)]
+    assert worker.jobs[-1].run.has_work
 
 
 def test_run_goes_on_whatever_slice_is_in_view(

@@ -22,7 +22,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,6 +45,7 @@ _FINAL: dict[str, State] = {
     "stopped": "stopped",
     "error": "failed",
 }
+_TO_GO_ON_WITH: tuple[State, ...] = ("stopped", "failed", "interrupted")
 _TAIL_BYTES = 1 << 16
 
 
@@ -343,21 +344,71 @@ class Run:
                 file.write(b"\n")
 
 
-def make_way(folder: Path, config: dict[str, Any]) -> None:
-    """Keep the record of an earlier run in this folder under another name.
+def make_way(
+    folder: Path, config: dict[str, Any], but: Collection[str] = ()
+) -> Run | None:
+    """Make a folder ready for a run: its own, begun earlier, or none.
 
-    ``NAME`` becomes ``NAME-1``, ``NAME-2`` ...; nothing happens where there is no run,
-    where it has the same config, or where it is being executed.
+    An earlier run of another config is kept under another name: ``NAME`` becomes
+    ``NAME-1``, ``NAME-2`` ... Nothing happens where it is being executed. A run of this
+    config that was kept so, and left work that can be gone on with, gets its name back.
+
+    Parameters
+    ----------
+    folder
+        Where the run is to lie.
+    config
+        Its settings.
+    but
+        Settings that do not matter to a run that goes on.
+
+    Returns
+    -------
+    Run or None
+        The run of this config that lies in the folder now; None where none does.
     """
-    if not (folder / "config.yaml").exists():
-        return
-    earlier = Run.open(folder)
-    if earlier.config == config or earlier.state() == "running":
-        return
-    number = 1
-    while (aside := folder.with_name(f"{folder.name}-{number}")).exists():
-        number += 1
-    folder.rename(aside)
+    if (folder / "config.yaml").exists():
+        earlier = Run.open(folder)
+        if _alike(earlier, config, but):
+            return earlier
+        if earlier.state() == "running":
+            return None
+        number = 1
+        while (aside := folder.with_name(f"{folder.name}-{number}")).exists():
+            number += 1
+        folder.rename(aside)
+    if folder.exists():
+        return None
+    for kept in _kept_aside(folder):
+        if (
+            _alike(kept, config, but)
+            and kept.has_work
+            and kept.state() in _TO_GO_ON_WITH
+        ):
+            kept.folder.rename(folder)
+            return Run.open(folder)
+    return None
+
+
+def _kept_aside(folder: Path) -> Iterator[Run]:
+    """Runs that made way in this folder, the newest first."""
+    endings = (
+        path.name.removeprefix(f"{folder.name}-")
+        for path in folder.parent.glob(f"{folder.name}-*")
+    )
+    numbers = [int(ending) for ending in endings if ending.isdecimal()]
+    for number in sorted(numbers, reverse=True):
+        with contextlib.suppress(RunError):  # a damaged one is of no use
+            yield Run.open(folder.with_name(f"{folder.name}-{number}"))
+
+
+def _alike(run: Run, config: dict[str, Any], but: Collection[str]) -> bool:
+    """Whether a run has these settings, apart from some."""
+    kept, asked = (
+        {key: value for key, value in one.items() if key not in but}
+        for one in (run.config, config)
+    )
+    return kept == asked
 
 
 def _refuse_newer(version: object, path: Path) -> None:

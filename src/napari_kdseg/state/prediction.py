@@ -42,9 +42,10 @@ class Wish:
 def prepared(wish: Wish, cache: Path) -> Run:
     """The run of a wish: a new one, or the one that was begun with the same settings.
 
-    Which slice comes first does not matter to a run that goes on. Results in the cache
-    lie in a folder named by settings, scan and models, so that what was computed
-    before is found again, and never taken for that of another file.
+    Which slice comes first does not matter to a run that goes on, nor what else was
+    predicted into the folder since. Results in the cache lie in a folder named by
+    settings, scan and models, so that what was computed before is found again, and
+    never taken for that of another file.
 
     Raises
     ------
@@ -66,10 +67,7 @@ def prepared(wish: Wish, cache: Path) -> Run:
         lost = known.state() == "finished" and not (out / case_of(known)).exists()
         if lost and wish.out is None:
             shutil.rmtree(out)  # somebody cleared a part of the cache
-        elif {**known.config, "preview": None} == {**config, "preview": None}:
-            return known
-        make_way(folder, config)
-    return Run.create(folder, config)
+    return make_way(folder, config, but={"preview"}) or Run.create(folder, config)
 
 
 def case_of(run: Run) -> str:
