@@ -13,8 +13,9 @@ from psygnal import Signal
 
 from napari_kdseg.errors import KdsegError, ModelError, StopRequested
 from napari_kdseg.inference.speeds import record_seconds
+from napari_kdseg.models.card import Calibration
 from napari_kdseg.models.model import Model, ModelCard, NetworkSpec, Tiling, save_model
-from napari_kdseg.models.networks import build
+from napari_kdseg.models.networks import build, build_classifier
 from napari_kdseg.runs.run import Run
 from napari_kdseg.state.estimates import duration, size
 from napari_kdseg.state.jobs import Job
@@ -258,6 +259,113 @@ def test_a_chosen_folder_gets_the_format_of_the_scan(
     run = worker.jobs[0].run
     assert run.config["format"] == "source"
     assert run.folder == tmp_path / "results" / ".run"
+
+
+# ---- The project that is open ----
+
+
+def test_models_of_the_project_are_offered_beside_the_others(
+    state: Segmentation, make_model: MakeModel, tmp_path: Path
+) -> None:
+    shipped = state.add_model(make_model("shipped").folder)
+    project = tmp_path / "project"
+    for place in ("models/bought", "runs/one/run/model"):
+        make_model("mine").folder.rename(made(project / place))
+    made(project / "models/damaged/model.yaml").write_text("- no card")
+    state.set_project(project)
+    folders = [project / place for place in ("models/bought", "runs/one/run/model")]
+    assert [model.folder for model in state.models] == [shipped.folder, *folders]
+    state.set_project(None)  # the dock with the project was closed
+    assert len(state.models) == 3
+
+
+def test_a_model_that_was_trained_meanwhile_is_offered(
+    state: Segmentation, make_model: MakeModel, tmp_path: Path
+) -> None:
+    (tmp_path / "project").mkdir()
+    state.set_project(tmp_path / "project")
+    assert not state.models
+    place = made(tmp_path / "project/runs/student/run/model")
+    make_model("student").folder.rename(place)
+    changes: list[None] = []
+    state.models_changed.connect(lambda: changes.append(None))
+    state.set_project(tmp_path / "project")
+    state.set_project(tmp_path / "project")
+    assert [model.folder for model in state.models] == [place]
+    assert len(changes) == 1, "the list is built anew where there is something new"
+
+
+def test_models_of_another_project_go_with_it_unless_they_are_ticked(
+    state: Segmentation, make_model: MakeModel, tmp_path: Path
+) -> None:
+    for name in ("ticked", "other"):
+        make_model(name).folder.rename(made(tmp_path / "first/models" / name))
+    (tmp_path / "second").mkdir()
+    state.set_project(tmp_path / "first")
+    [ticked] = [one for one in state.models if one.card.name == "ticked"]
+    state.choose(ticked)
+    state.set_project(tmp_path / "second")
+    assert state.models == (ticked,)
+
+
+def test_a_classifier_of_the_project_is_no_model_to_segment_with(
+    state: Segmentation, tmp_path: Path
+) -> None:
+    card = ModelCard(
+        name="judge",
+        role="quality-classifier",
+        network=NetworkSpec(name="resnet18-quality", parameters={"width": 4}),
+        channels=("CT",),
+        classes=LabelSet.from_names(["spleen"]),
+        preprocessing=Preprocessing(intensity=(Intensity(kind="none"),)),
+        tiling=Tiling(tile_vox=(32, 32), overlap=0),
+        calibration=Calibration(slope=2.0, intercept=-0.5),
+    )
+    network = build_classifier(card.network, 1, card.classes.count)
+    save_model(made(tmp_path / "project/runs/judge/model"), card, network)
+    state.set_project(tmp_path / "project")
+    assert not state.models
+
+
+def test_results_go_to_the_project_unless_another_folder_is_chosen(
+    state: Segmentation,
+    scan: Source,
+    make_model: MakeModel,
+    worker: WorkerAtHand,
+    tmp_path: Path,
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    told: list[Path | None] = []
+    state.out_changed.connect(lambda: told.append(state.out))
+    state.set_project(project)
+    started(state, scan, make_model("ct"))
+    run = worker.jobs[0].run
+    assert run.folder == project / "predictions" / ".run"
+    worker.publish("ct")
+    worker.tell(state="finished", fraction=1.0)
+    assert str(project / "predictions" / "case") in state.status.text
+    state.set_out(tmp_path / "elsewhere")
+    state.set_project(project)
+    assert state.out == tmp_path / "elsewhere"
+    state.set_out(None)
+    assert told == [project / "predictions", tmp_path / "elsewhere", None]
+
+
+def test_a_project_that_cannot_be_written_to_gets_no_results(
+    state: Segmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    state.set_project(tmp_path)
+    assert state.out is None
+
+
+def made(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+# ---- Another run in the same folder ----
 
 
 def test_a_folder_with_an_earlier_run_keeps_its_record(

@@ -19,7 +19,10 @@ from napari_kdseg.state.jobs import Worker
 from napari_kdseg.state.layers import NAMESPACE
 from napari_kdseg.state.segmentation import Segmentation
 from napari_kdseg.state.teachers import Teachers
+from napari_kdseg.state.volumes import Volumes
+from napari_kdseg.volumes.cache import Cache
 from napari_kdseg.widgets.segment import SegmentDock
+from napari_kdseg.widgets.volumes import VolumesDock
 
 MakeModel = Callable[..., Model]
 PATIENCE_MS = 60_000
@@ -204,6 +207,23 @@ def test_a_scan_with_a_hole_in_it_is_refused_in_one_sentence(
     assert dock.state.status.phase == "failed"
     assert "NaN or infinite" in dock.message.text()
     assert not labels_in(dock)
+
+
+def test_the_project_of_the_volumes_dock_has_models_and_a_place_for_results(
+    qtbot: QtBot, dock: SegmentDock, make_model: MakeModel, tmp_path: Path
+) -> None:
+    state = Volumes(cache=Cache(tmp_path / "cache"), scratch=tmp_path / "scratch")
+    volumes = VolumesDock(dock.viewer, state)
+    shell = dock.viewer.window.add_dock_widget(volumes, name="Volumes")
+    state.create_project(tmp_path / "atlas", "atlas")
+    place = tmp_path / "atlas" / "models" / "mine"
+    place.parent.mkdir(exist_ok=True)
+    make_model("mine").folder.rename(place)
+    qtbot.waitUntil(lambda: [box.text() for box in dock.boxes] == ["mine"])
+    assert dock.out.text() == str(tmp_path / "atlas" / "predictions")
+    dock.viewer.window.remove_dock_widget(shell)
+    dock._on_look()
+    assert dock.out.text() == str(tmp_path / "atlas" / "predictions")
 
 
 def test_closing_the_dock_lets_go_of_everything(

@@ -10,7 +10,8 @@ from napari_kdseg.errors import KdsegError
 from napari_kdseg.models.model import CARD, Model
 from napari_kdseg.shipped import shipped_models
 
-_IN_PROJECT = ("models/*", "runs/*/model", "runs/*/run/model", "runs/*/run/teacher")
+_MADE_HERE = ("models/*", "runs/*/model", "runs/*/run/model")
+_IN_PROJECT = (*_MADE_HERE, "runs/*/run/teacher")
 _PREDICTION_RUNS = ("predictions/.run*", ".run*")
 
 
@@ -26,6 +27,12 @@ def model_folders(folder: Path) -> tuple[Path, ...]:
     with contextlib.suppress(KdsegError):  # an installation may lack the samples
         found += shipped_models().values()
     return tuple(dict.fromkeys(path for path in found if (path / CARD).is_file()))
+
+
+def models_of_project(folder: Path) -> tuple[Path, ...]:
+    """List the model folders that are a project's own: kept in it, or trained there."""
+    found = (path for pattern in _MADE_HERE for path in sorted(folder.glob(pattern)))
+    return tuple(path for path in found if (path / CARD).is_file())
 
 
 def model_with(fingerprint: str, folders: Iterable[Path]) -> Model | None:

@@ -1,6 +1,8 @@
 """Segmenting one scan: with which models, what it will take, how far it is."""
 
+import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -12,6 +14,7 @@ from napari_kdseg.errors import KdsegError
 from napari_kdseg.inference.presets import cost_in_words, with_preset
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.models.model import Model
+from napari_kdseg.review.known_models import models_of_project
 from napari_kdseg.runs.run import Run
 from napari_kdseg.shipped import shipped_models
 from napari_kdseg.state.estimates import duration, in_words, seconds_of
@@ -30,6 +33,7 @@ from napari_kdseg.volumes.volume import Grid
 Phase = Literal[
     "idle", "preparing", "running", "cancelling", "finished", "cancelled", "failed"
 ]
+_JUDGE = "quality-classifier"  # tells good slices from bad ones; segments nothing
 COPYING = "Copying the layer for the worker"
 BUSY: tuple[Phase, ...] = ("preparing", "running", "cancelling")
 
@@ -61,7 +65,7 @@ class Segmentation:
 
     Attributes
     ----------
-    models_changed, source_changed, estimate_changed
+    models_changed, source_changed, estimate_changed, out_changed
         Emitted when something else is to be shown.
     status_changed
         Emitted with the new `Status`.
@@ -77,6 +81,7 @@ class Segmentation:
     models_changed = Signal()
     source_changed = Signal()
     estimate_changed = Signal()
+    out_changed = Signal()
     status_changed = Signal(Status)
     layers_started = Signal(list)
     tiles_finished = Signal()
@@ -93,6 +98,10 @@ class Segmentation:
         self._device = "auto"
         self._preset = "exact"
         self._out: Path | None = None
+        self._out_is_chosen = False
+        self._project: Path | None = None
+        self._looked_at: set[Path] = set()
+        self._models_of_project: list[Model] = []
         self._status = Status()
         self._run: Run | None = None
         self._job: Job | None = None
@@ -139,6 +148,24 @@ class Segmentation:
         self._models.append(model)
         self.models_changed.emit()
         return model
+
+    def set_project(self, folder: Path | None) -> None:
+        """Follow the project that is open: offer its models, and its place for results.
+
+        To be called now and then, as trainings add models to a project. None, as when
+        the dock with the project is closed, changes nothing.
+        """
+        if folder is None:
+            return
+        if folder != self._project:
+            self._leave_project()
+            self._project = folder
+            self.out_changed.emit()
+        new = [one for one in models_of_project(folder) if one not in self._looked_at]
+        self._looked_at.update(new)
+        for path in new:
+            with suppress(KdsegError, OSError):  # a damaged one is no choice
+                self._offer_of_project(path)
 
     def choose(self, model: Model, *, chosen: bool = True) -> None:
         """Take a model into the prediction, or out of it.
@@ -212,12 +239,20 @@ class Segmentation:
 
     @property
     def out(self) -> Path | None:
-        """Where results are published; None: in the cache, until saved from there."""
-        return self._out
+        """Where results are published; None: in the cache, until saved from there.
+
+        Unless something else is chosen, the predictions of the project that is open.
+        """
+        if self._out_is_chosen or self._project is None:
+            return self._out
+        place = self._project / "predictions"
+        writable = os.access(place if place.exists() else self._project, os.W_OK)
+        return place if writable else None
 
     def set_out(self, folder: Path | None) -> None:
-        """Choose where results are published."""
-        self._out = folder
+        """Choose where results are published; None: in the cache."""
+        self._out, self._out_is_chosen = folder, True
+        self.out_changed.emit()
 
     # ---- Before Run ----
 
@@ -270,7 +305,7 @@ class Segmentation:
             self.chosen,
             self.settings,
             view,
-            self._out,
+            self.out,
             part=source.part,
             files=source.files,
             parts=source.parts,
@@ -312,6 +347,26 @@ class Segmentation:
             self.worker.close()
         elif self._job is not None and not self._job.ended:
             self.worker.cancel(self._job)
+
+    # ---- The project ----
+
+    def _offer_of_project(self, folder: Path) -> None:
+        if any(known.folder == folder for known in self._models):
+            return
+        model = Model.open(folder)
+        if model.card.role != _JUDGE:
+            self._models.append(model)
+            self._models_of_project.append(model)
+            self.models_changed.emit()
+
+    def _leave_project(self) -> None:
+        """Take the models of another project away, but those that are ticked."""
+        left = [one for one in self._models_of_project if one not in self._chosen]
+        self._models = [one for one in self._models if one not in left]
+        self._models_of_project = []
+        self._looked_at.clear()
+        if left:
+            self.models_changed.emit()
 
     # ---- Preparing a run ----
 
@@ -385,6 +440,7 @@ class Segmentation:
 
     def _publish(self, words: str) -> None:
         assert self._run is not None
+        assert self._wish is not None
         case = case_of(self._run)
         folder = Path(self._run.config["out"]) / case
         try:
@@ -393,7 +449,8 @@ class Segmentation:
             self._set_status(Status("failed", 1.0, str(error)))
             return
         self.layers_published.emit(layers)
-        where = "kept in the cache until saved" if self._out is None else str(folder)
+        in_cache = self._wish.out is None
+        where = "kept in the cache until saved" if in_cache else str(folder)
         self._set_status(Status("finished", 1.0, f"{words}; {where}."))
         self.models_changed.emit()  # how long each takes may be known better now
         self.estimate_changed.emit()

@@ -25,7 +25,12 @@ from napari_kdseg.state.estimates import devices, duration
 from napari_kdseg.state.layers import LayerData, source_of_layer
 from napari_kdseg.state.segmentation import Segmentation, Status
 from napari_kdseg.state.upright import upright
-from napari_kdseg.state.views import is_scan, refresh_live, show, slice_in_view
+from napari_kdseg.state.views import (
+    is_scan,
+    refresh_live,
+    show,
+    slice_in_view,
+)
 from napari_kdseg.widgets._form import (
     Dock,
     LayerChoice,
@@ -38,8 +43,10 @@ from napari_kdseg.widgets._form import (
     table,
     wrapped_label,
 )
+from napari_kdseg.widgets._open_project import open_project
 
 POLL_MS = 50
+LOOK_MS = 1000
 _NO_UNCERTAINTY = "none"
 
 
@@ -67,6 +74,8 @@ class SegmentDock(Dock):
         self.state = state or _with_shipped_models()
         self._timer = QTimer(self)
         self._timer.setInterval(POLL_MS)
+        self._look_timer = QTimer(self)
+        self._look_timer.setInterval(LOOK_MS)
         self._build_scan()
         self._build_models()
         self._build_options()
@@ -75,10 +84,13 @@ class SegmentDock(Dock):
         self._connect()
         self._on_layer_chosen()
         self._show_status(self.state.status)
+        self._on_look()
+        self._look_timer.start()
 
     def close_dock(self) -> None:
         """Disconnect from viewer and state, and let the worker go."""
         self._timer.stop()
+        self._look_timer.stop()
         self.layer_choice.disconnect_viewer()
         for signal, slot in self._connections:
             signal.disconnect(slot)
@@ -128,7 +140,10 @@ class SegmentDock(Dock):
         self.out = QLineEdit()
         self.out.setReadOnly(True)
         self.out.setPlaceholderText("in the cache, until saved")
-        self.out.setToolTip("Where results are published, in the format of the scan")
+        self.out.setToolTip(
+            "Where results are published, in the format of the scan; of a project, "
+            "where Review finds them"
+        )
         self.out_button = QPushButton("Choose…")
         self.out_button.setToolTip("Choose a folder; Cancel goes back to the cache")
         place = QHBoxLayout()
@@ -163,6 +178,7 @@ class SegmentDock(Dock):
 
     def _connect(self) -> None:
         self._timer.timeout.connect(self._on_tick)
+        self._look_timer.timeout.connect(self._on_look)
         self.layer_choice.layerChanged.connect(self._on_layer_chosen)
         self.add_button.clicked.connect(self._on_add_clicked)
         self.uncertainty.currentTextChanged.connect(self._on_uncertainty_chosen)
@@ -177,6 +193,7 @@ class SegmentDock(Dock):
             (self.state.models_changed, self._show_models),
             (self.state.source_changed, self._show_source),
             (self.state.estimate_changed, self._show_estimate),
+            (self.state.out_changed, self._show_out),
             (self.state.status_changed, self._show_status),
             (self.state.layers_started, self._show_layers),
             (self.state.tiles_finished, self._show_tiles),
@@ -231,9 +248,10 @@ class SegmentDock(Dock):
         self.state.set_preset(name)
 
     def _on_out_clicked(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "Where results are published")
+        folder = QFileDialog.getExistingDirectory(
+            self, "Where results are published", self.out.text()
+        )
         self.state.set_out(Path(folder) if folder else None)
-        self.out.setText(folder)
 
     def _on_run_clicked(self) -> None:
         layer = self.layer_choice.value()
@@ -259,6 +277,9 @@ class SegmentDock(Dock):
 
     def _on_tick(self) -> None:
         self.state.poll()
+
+    def _on_look(self) -> None:
+        self.state.set_project(open_project(self.viewer))
 
     # ---- What the state says ----
 
@@ -303,6 +324,10 @@ class SegmentDock(Dock):
         said = self.state.problem or self.state.estimate_text
         self.estimate.setText("\n".join(filter(None, (said, self.state.preset_text))))
         self._show_buttons()
+
+    def _show_out(self) -> None:
+        out = self.state.out
+        self.out.setText("" if out is None else str(out))
 
     def _show_status(self, status: Status) -> None:
         self.progress.setValue(round(1000 * status.fraction))
