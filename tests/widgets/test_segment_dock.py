@@ -12,6 +12,7 @@ from napari.layers import Labels
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QGuiApplication
+from qtpy.QtWidgets import QWidget
 
 from napari_kdseg.contributions import write_labels_nifti
 from napari_kdseg.models.model import Model
@@ -224,6 +225,56 @@ def test_the_project_of_the_volumes_dock_has_models_and_a_place_for_results(
     dock.viewer.window.remove_dock_widget(shell)
     dock._on_look()
     assert dock.out.text() == str(tmp_path / "atlas" / "predictions")
+
+
+# ---- A person is at work in the canvas ----
+
+
+def test_results_do_not_take_the_brush_from_a_layer_that_is_painted_on(
+    qtbot: QtBot, dock: SegmentDock, make_model: MakeModel, scan: Path
+) -> None:
+    dock.viewer.open(str(scan), plugin="napari-kdseg")
+    image = dock.viewer.layers["case"]
+    mine = dock.viewer.add_labels(np.zeros(image.data.shape, np.uint8), name="mine")
+    mine.mode = "paint"
+    tick(dock, make_model("organs"))
+    run_to_end(qtbot, dock)
+    assert dock.state.status.phase == "finished", dock.message.text()
+    assert dock.viewer.layers.selection.active is mine
+    assert mine.mode == "paint"
+    [result] = [layer for layer in labels_in(dock) if layer is not mine]
+    assert not result.visible
+    assert "in the layer list" in dock.message.text()
+    # Without the brush in hand it is shown as ever.
+    mine.mode = "pan_zoom"
+    run_to_end_at_once(qtbot, dock)
+    assert result.visible
+    assert dock.viewer.layers.selection.active is result
+    assert "in the layer list" not in dock.message.text()
+
+
+def test_results_do_not_cover_the_slice_that_is_judged(
+    qtbot: QtBot, dock: SegmentDock, make_model: MakeModel, scan: Path
+) -> None:
+    dock.viewer.open(str(scan), plugin="napari-kdseg")
+    tick(dock, make_model("organs"))
+    review = Judged()
+    dock.viewer.window.add_dock_widget(review, name="Review")
+    before = dock.viewer.layers.selection.active
+    run_to_end(qtbot, dock)
+    [result] = labels_in(dock)
+    assert not result.visible
+    assert dock.viewer.layers.selection.active is before
+    assert "in the layer list" in dock.message.text()
+
+
+class Judged(QWidget):
+    holds_canvas = True
+
+
+def run_to_end_at_once(qtbot: QtBot, dock: SegmentDock) -> None:
+    qtbot.mouseClick(dock.run_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: not dock.state.status.busy, timeout=PATIENCE_MS)
 
 
 def test_closing_the_dock_lets_go_of_everything(

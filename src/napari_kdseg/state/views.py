@@ -1,10 +1,13 @@
 """What a viewer shows, asked and set through its public face; no napari is imported."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from napari_kdseg.state.layers import NAMESPACE, LayerData, record_of
+
+_WITHOUT_BRUSH = ("pan_zoom", "transform")
 
 
 def slice_in_view(viewer: Any, layer: Any) -> tuple[int, int] | None:
@@ -78,6 +81,36 @@ def show(viewer: Any, layer_data: LayerData) -> Any:
         layer.metadata = {**layer.metadata, NAMESPACE: record}
     layer.editable = isinstance(data, np.ndarray)
     return layer
+
+
+def show_hidden(viewer: Any, layers: Sequence[LayerData]) -> list[Any]:
+    """Show layers in the list alone: nothing is covered, and no other is active.
+
+    Those that are there already stay as visible as they are.
+
+    Returns
+    -------
+    list
+        New layers that would be in view otherwise.
+    """
+    selection = viewer.layers.selection
+    selected, before = set(selection), list(viewer.layers)
+    held = []
+    for data, arguments, kind in layers:
+        layer = show(viewer, (data, {**arguments, "visible": False}, kind))
+        if layer not in before and arguments.get("visible", True):
+            held.append(layer)
+    if set(selection) != selected:
+        selection.clear()
+        selection.update(selected)
+    return held
+
+
+def is_being_painted(layer: Any) -> bool:
+    """Whether a person has a brush in hand on a layer of labels, or painted there."""
+    if getattr(getattr(layer, "events", None), "paint", None) is None:
+        return False
+    return _is_painted(layer) or str(layer.mode) not in _WITHOUT_BRUSH
 
 
 def refresh_live(layers: Any) -> None:

@@ -29,6 +29,7 @@ from napari_kdseg.state.views import (
     is_scan,
     refresh_live,
     show,
+    show_hidden,
     slice_in_view,
 )
 from napari_kdseg.widgets._form import (
@@ -43,11 +44,13 @@ from napari_kdseg.widgets._form import (
     table,
     wrapped_label,
 )
+from napari_kdseg.widgets._occupied import is_occupied
 from napari_kdseg.widgets._open_project import open_project
 
 POLL_MS = 50
 LOOK_MS = 1000
 _NO_UNCERTAINTY = "none"
+_BEHIND = "While you judge or paint, the results wait in the layer list."
 
 
 class SegmentDock(Dock):
@@ -76,6 +79,8 @@ class SegmentDock(Dock):
         self._timer.setInterval(POLL_MS)
         self._look_timer = QTimer(self)
         self._look_timer.setInterval(LOOK_MS)
+        self._held_back: list[Any] = []
+        self._shows_behind = False
         self._build_scan()
         self._build_models()
         self._build_options()
@@ -255,6 +260,7 @@ class SegmentDock(Dock):
 
     def _on_run_clicked(self) -> None:
         layer = self.layer_choice.value()
+        self._shows_behind = False
         self.state.run(None if layer is None else slice_in_view(self.viewer, layer))
         self._timer.start()
 
@@ -331,7 +337,8 @@ class SegmentDock(Dock):
 
     def _show_status(self, status: Status) -> None:
         self.progress.setValue(round(1000 * status.fraction))
-        self.message.setText(status.text)
+        behind = _BEHIND if self._shows_behind else ""
+        self.message.setText(" ".join(filter(None, (status.text, behind))))
         self._show_buttons()
         if not status.busy:
             self._timer.stop()
@@ -343,8 +350,16 @@ class SegmentDock(Dock):
         self.copy_button.setEnabled(bool(self.state.command_line))
 
     def _show_layers(self, layers: list[LayerData]) -> None:
+        self._shows_behind = is_occupied(self.viewer)
+        if self._shows_behind:
+            self._held_back += show_hidden(self.viewer, layers)
+            return
         shown = [show(self.viewer, layer_data) for layer_data in layers]
         self.viewer.layers.selection.active = shown[-1]
+        for layer in shown:
+            if layer in self._held_back:
+                self._held_back.remove(layer)
+                layer.visible = True
 
     def _show_tiles(self) -> None:
         refresh_live(self.viewer.layers)

@@ -21,6 +21,7 @@ from napari_kdseg.review.store import Store
 from napari_kdseg.review.verdicts import Verdict, current
 from napari_kdseg.state.volumes import Volumes
 from napari_kdseg.volumes.cache import Cache
+from napari_kdseg.widgets._occupied import is_occupied
 from napari_kdseg.widgets.review.canvas import DOUBT, IMAGE, LABELS, text_overlay
 from napari_kdseg.widgets.review.dock import ReviewDock
 from napari_kdseg.widgets.review.keys import ALL
@@ -221,6 +222,16 @@ def test_q_shows_uncertainty_and_hides_it_again(qtbot: QtBot, dock: ReviewDock) 
     assert layers[DOUBT].data.max() in (127, 128)  # half of 255
     press(qtbot, dock, "q")
     assert not layers[DOUBT].visible
+
+
+def test_while_slices_are_judged_the_canvas_is_held(
+    qtbot: QtBot, dock: ReviewDock
+) -> None:
+    assert not is_occupied(dock.viewer)
+    begin(qtbot, dock)
+    assert is_occupied(dock.viewer)
+    qtbot.mouseClick(dock.panel.start_button, Qt.MouseButton.LeftButton)
+    assert not is_occupied(dock.viewer)
 
 
 def test_letters_in_the_comment_are_no_verdicts(

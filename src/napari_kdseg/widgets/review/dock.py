@@ -90,6 +90,11 @@ class ReviewDock(Dock):
         self.judging.end()
         self._ending.end()
 
+    @property
+    def holds_canvas(self) -> bool:
+        """Whether the canvas shows slices to be judged, or a scan to be corrected."""
+        return self.judging.active or self.correction.active
+
     # ---- Building ----
 
     def _build_folder(self, settings: QSettings) -> None:

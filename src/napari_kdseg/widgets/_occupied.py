@@ -1,0 +1,13 @@
+"""Whether a person is at work in the canvas, so that nothing may come in between."""
+
+from typing import Any
+
+from napari_kdseg.state.views import is_being_painted
+
+
+def is_occupied(viewer: Any) -> bool:
+    """Whether slices are judged or corrected in a viewer, or a layer is painted on."""
+    docks = viewer.window.dock_widgets.values()
+    if any(getattr(dock, "holds_canvas", False) for dock in docks):
+        return True
+    return is_being_painted(viewer.layers.selection.active)
