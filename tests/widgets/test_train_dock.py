@@ -185,6 +185,16 @@ def test_a_folder_that_is_no_run_is_told_and_changes_nothing(
     assert dock.run_page.message.isVisible()
 
 
+def test_a_training_that_was_started_elsewhere_is_listed_when_the_runs_are_shown(
+    qtbot: QtBot, make_dock: MakeDock, run: Run, tmp_path: Path
+) -> None:
+    dock = make_dock()
+    assert dock.run_page.runs.count() == 0
+    KnownRuns(tmp_path / "data" / "trainings.json").remember(run.folder)
+    dock.tabs.setCurrentIndex(1)
+    qtbot.waitUntil(lambda: dock.run_page.runs.itemData(0) == run.folder)
+
+
 def test_the_model_opens_in_segment_with_one_click(
     qtbot: QtBot, make_dock: MakeDock, run: Run
 ) -> None:

@@ -7,7 +7,7 @@ from qtpy.QtCore import (  # type: ignore[attr-defined]  # qtpy makes Signal
     Qt,
     Signal,
 )
-from qtpy.QtGui import QGuiApplication, QPixmap, QResizeEvent
+from qtpy.QtGui import QGuiApplication, QPixmap, QResizeEvent, QShowEvent
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
@@ -178,6 +178,11 @@ class RunPage(QWidget):
         )
         for signal, slot in self._connections:
             signal.connect(slot)
+
+    def showEvent(self, a0: QShowEvent | None) -> None:
+        """List trainings that were started elsewhere meanwhile, as in Review."""
+        super().showEvent(a0)
+        self._show_runs()
 
     # ---- What the person does ----
 

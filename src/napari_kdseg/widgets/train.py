@@ -88,6 +88,12 @@ class TrainDock(DropDock):
         for state in (self.setup, self.training):
             self.destroyed.connect(state.close)
 
+    def show_run(self, folder: Path) -> None:
+        """Look at a run, in front of what shares its place with this dock."""
+        self.tabs.setCurrentIndex(1)
+        self.training.open(folder)
+        _raise(self)
+
     # ---- What happens ----
 
     def _on_tick(self) -> None:

@@ -27,6 +27,7 @@ from napari_kdseg.state.detached import Detached, _Followed
 from napari_kdseg.state.grading.grading import Grading
 from napari_kdseg.state.jobs import Job, Worker
 from napari_kdseg.state.review.review import Review
+from napari_kdseg.state.training_runs import KnownRuns
 from napari_kdseg.volumes.formats import write_labels
 from napari_kdseg.volumes.preprocessing import Preprocessing
 from napari_kdseg.volumes.scan import NewScan, VolumeFile
@@ -542,6 +543,11 @@ def test_a_student_gets_labels_predictions_classifier_and_verdicts(
     assert graded.student.state == "finished"
     graded.hand_over()
     assert recipe_in(project, "flat-student-2")["name"] == "flat-student"
+
+
+def test_the_train_dock_lists_the_student(graded: Grading, project: Path) -> None:
+    graded.hand_over()
+    assert KnownRuns().folders[0] == project / "runs" / "flat-student" / "run"
 
 
 def test_one_student_at_a_time(graded: Grading) -> None:

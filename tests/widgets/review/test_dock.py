@@ -19,6 +19,9 @@ from qtpy.QtWidgets import QApplication, QComboBox, QFileDialog, QInputDialog
 
 from napari_kdseg.review.store import Store
 from napari_kdseg.review.verdicts import Verdict, current
+from napari_kdseg.runs.run import Run
+from napari_kdseg.state.training import Training
+from napari_kdseg.state.training_runs import KnownRuns
 from napari_kdseg.state.volumes import Volumes
 from napari_kdseg.volumes.cache import Cache
 from napari_kdseg.widgets._occupied import is_occupied
@@ -26,6 +29,7 @@ from napari_kdseg.widgets.review.canvas import DOUBT, IMAGE, LABELS, text_overla
 from napari_kdseg.widgets.review.dock import ReviewDock
 from napari_kdseg.widgets.review.keys import ALL
 from napari_kdseg.widgets.review.sheet_view import SheetView
+from napari_kdseg.widgets.train import TrainDock
 from napari_kdseg.widgets.volumes import VolumesDock
 
 SHAPES = {"fish-1": (12, 20, 30), "fish-2": (10, 20, 30), "fish-3": (30, 24, 28)}
@@ -818,6 +822,20 @@ def test_the_project_of_the_volumes_dock_is_offered(
     qtbot.mouseClick(dock.project_button, Qt.MouseButton.LeftButton)
     assert dock.state.folder == tmp_path / "atlas"
     assert dock.project_button.isHidden()
+
+
+def test_the_training_of_a_student_opens_in_the_train_dock(
+    qtbot: QtBot, dock: ReviewDock, tmp_path: Path
+) -> None:
+    config = {"version": 1, "command": "fit", "method": "medaka"}
+    folder = Run.create(tmp_path / "student" / "run", config).folder
+    train = TrainDock(dock.viewer, training=Training(known=KnownRuns(tmp_path / "t")))
+    dock.viewer.window.add_dock_widget(train, name="Train")
+    dock.grades.trainingWanted.emit(folder)
+    assert train.training.job is not None
+    assert train.training.job.run.folder == folder
+    assert train.tabs.currentIndex() == 1
+    dock.viewer.window.remove_dock_widget(train)
 
 
 # ---- closing ----

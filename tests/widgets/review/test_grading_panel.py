@@ -293,6 +293,18 @@ def test_accepted_slices_are_handed_to_a_student(
     assert clipboard.text().startswith("kdseg-train fit ")
 
 
+def test_the_training_of_a_student_can_be_looked_at_in_the_train_dock(
+    qtbot: QtBot, trained: GradingPanel
+) -> None:
+    assert trained.train_dock_button.isHidden()
+    qtbot.mouseClick(trained.student_button, Qt.MouseButton.LeftButton)
+    student = trained.grading.student
+    assert student is not None
+    with qtbot.waitSignal(trained.trainingWanted) as wanted:
+        qtbot.mouseClick(trained.train_dock_button, Qt.MouseButton.LeftButton)
+    assert wanted.args == [student.run.folder]
+
+
 def test_everything_that_can_be_pressed_has_a_tooltip(trained: GradingPanel) -> None:
     pressed = [
         trained.train_button,
@@ -303,6 +315,7 @@ def test_everything_that_can_be_pressed_has_a_tooltip(trained: GradingPanel) -> 
         trained.all_button,
         trained.student_button,
         trained.teacher_button,
+        trained.train_dock_button,
         trained.copy_button,
         trained.slider,
         trained.count,

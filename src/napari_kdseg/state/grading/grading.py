@@ -22,6 +22,7 @@ from napari_kdseg.state.grading.record import Curves
 from napari_kdseg.state.grading.shown import NEEDED, AtThreshold, GradingShown
 from napari_kdseg.state.jobs import Job, Worker
 from napari_kdseg.state.review.review import Review
+from napari_kdseg.state.training_runs import KnownRuns
 
 __all__ = ["NEEDED", "AtThreshold", "Curves", "Grading"]
 
@@ -48,6 +49,8 @@ class Grading(GradingShown):
         Starts training, which outlives the viewer.
     clock
         Seconds that only grow.
+    known
+        Remembers trainings, for the Train dock to list.
 
     Attributes
     ----------
@@ -82,8 +85,10 @@ class Grading(GradingShown):
         worker: Worker,
         detached: Detached | None = None,
         clock: Callable[[], float] = time.monotonic,
+        known: KnownRuns | None = None,
     ) -> None:
         super().__init__(review)
+        self._known = known or KnownRuns()
         self._worker = worker
         self._detached = detached or Detached()
         self._clock = clock
@@ -361,6 +366,7 @@ class Grading(GradingShown):
         home = recipe.parent
         desk.keep(student=home.relative_to(desk.folder).as_posix())
         self._student = self._detached.fit(recipe, home / RUN)
+        self._known.remember(self._student.run.folder)
         self.job_changed.emit(self._student)
 
     def _try(self, call: Callable[[], object]) -> bool:

@@ -164,6 +164,7 @@ class ReviewDock(Dock):
         self.correction.started.connect(self._on_correcting)
         self.correction.finished.connect(self._on_corrected)
         self.grades.judgeWanted.connect(self._on_judge_wanted)
+        self.grades.trainingWanted.connect(self._on_training_wanted)
         self.judging.told.connect(self._show_message)
         self.sheet.closed.connect(self._on_sheet_closed)
         connections = (
@@ -263,6 +264,19 @@ class ReviewDock(Dock):
     def _on_judge_wanted(self) -> None:
         self.tabs.setCurrentIndex(0)
         self.sheet.turn_page()
+
+    def _on_training_wanted(self, folder: Path) -> None:
+        from napari_kdseg.widgets.train import TrainDock
+
+        window = self.viewer.window
+        docks = list(window.dock_widgets.values())
+        dock = next((one for one in docks if isinstance(one, TrainDock)), None)
+        if dock is None:
+            _, dock = window.add_plugin_dock_widget(
+                "napari-kdseg", "Train", tabify=True
+            )
+        assert isinstance(dock, TrainDock)
+        dock.show_run(folder)
 
     def _on_sheet_closed(self) -> None:
         self.judging.pause(paused=False)

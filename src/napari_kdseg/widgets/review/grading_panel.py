@@ -44,6 +44,8 @@ class GradingPanel(QWidget):
 
     judgeWanted = Signal()
     """Emitted when there are slices to be looked at."""
+    trainingWanted = Signal(object)
+    """Emitted with the folder of a run whose curves are to be looked at."""
 
     def __init__(self, grading: Grading, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -127,6 +129,9 @@ class GradingPanel(QWidget):
         self.student = JobRow(
             self.grading.cancel, "Ends the training at the next checkpoint"
         )
+        self.train_dock_button = button(
+            "Show in Train", "Curves, examples and the model, in the Train dock"
+        )
         self.copy_button = button("Copy command line", "What repeats it in a shell")
 
     def _lay_out(self) -> None:
@@ -159,7 +164,7 @@ class GradingPanel(QWidget):
             row(self.student_button, self.teacher_button),
             self.why_not,
             self.student,
-            self.copy_button,
+            row(self.train_dock_button, self.copy_button),
         ):
             if isinstance(part, QWidget):
                 inner.addWidget(part)
@@ -178,6 +183,7 @@ class GradingPanel(QWidget):
             (self.all_button, self._on_all_clicked),
             (self.student_button, self._on_student_clicked),
             (self.teacher_button, self._on_teacher_clicked),
+            (self.train_dock_button, self._on_train_dock_clicked),
             (self.copy_button, self._on_copy_clicked),
         ):
             widget.clicked.connect(slot)
@@ -232,6 +238,10 @@ class GradingPanel(QWidget):
         if folder:
             self.grading.set_teacher(Path(folder))
             self._show_student()
+
+    def _on_train_dock_clicked(self) -> None:
+        if self.grading.student is not None:
+            self.trainingWanted.emit(self.grading.student.run.folder)
 
     def _on_copy_clicked(self) -> None:
         clipboard = QGuiApplication.clipboard()
@@ -341,6 +351,11 @@ class GradingPanel(QWidget):
         self.why_not.setVisible(bool(why_not))
         self.teacher_button.setVisible(self.grading.teacher is None)
         self.copy_button.setVisible(bool(self.grading.hand_over_command))
+        student = self.grading.student
+        self.train_dock_button.setVisible(student is not None)
+        if student is not None:  # its process makes the run once the recipe is read
+            there = (student.run.folder / "config.yaml").is_file()
+            self.train_dock_button.setEnabled(there)
 
     def _show_jobs(self, _job: Job | None = None) -> None:
         self.training.show_job(self.grading.training)
