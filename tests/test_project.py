@@ -482,6 +482,29 @@ def test_a_removed_scan_takes_its_results_with_it(
     assert source.is_file()
 
 
+def test_many_scans_are_changed_at_once_or_not_at_all(
+    project: Project, write: Write
+) -> None:
+    for name in "abc":
+        project.add_scan(files(write(f"{name}.nii.gz")), copy=name == "a")
+    write("project/corrections/b/labels.nii.gz")
+    assert [project.has_of(name) for name in "abc"] == [
+        ("scans",),
+        ("corrections",),
+        (),
+    ]
+    with pytest.raises(ProjectError, match="no scan 'z'"):
+        project.set_uses(["a", "z"], "test")
+    with pytest.raises(ProjectError, match="no scan 'z'"):
+        project.remove_scans(["a", "z"])
+    assert [scan.use for scan in project.scans] == ["none"] * 3
+    project.set_uses(["a", "c"], "test")
+    assert [scan.use for scan in project.scans] == ["test", "none", "test"]
+    project.remove_scans(["a", "b"])
+    assert [scan.case for scan in project.scans] == ["c"]
+    assert (project.folder / "trash" / "corrections" / "b").is_dir()
+
+
 def test_labels_are_needed_to_speak_of_classes(project: Project, write: Write) -> None:
     with pytest.raises(VolumeError, match="Give its labels too"):
         project.add_scan(files(write("a.nii.gz"), annotated=("spleen",)))

@@ -15,7 +15,7 @@ Only what cannot be seen from the files is kept in ``project.json``; whether a s
 predicted, corrected or missing is looked up where it lies.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from napari_kdseg.atomic import write_text_atomic
@@ -46,7 +46,9 @@ from napari_kdseg.volumes.scan import (
 )
 from napari_kdseg.volumes.scan_files import Move, ScanState, state_of, with_paths
 
-FOLDERS = ("scans", "predictions", "corrections", "models", "runs")
+KINDS = ("scans", "predictions", "corrections")
+"""Folders with something of each scan: copies of its files, and what was made of it."""
+FOLDERS = (*KINDS, "models", "runs")
 
 
 class Project:
@@ -265,12 +267,27 @@ class Project:
         return scan
 
     def remove_scan(self, case: str) -> None:
-        """Forget a scan; its copies and results go to ``trash``, its files stay."""
+        """Forget a scan; see `remove_scans`."""
+        self.remove_scans([case])
+
+    def remove_scans(self, cases: Sequence[str]) -> None:
+        """Forget scans.
+
+        What the project has of them goes to ``trash``: copies, predictions,
+        corrections; files that it only refers to stay where they are.
+        """
         self._check_writable()
-        gone = self.scan(case)
-        self._save(scans=tuple(scan for scan in self.scans if scan != gone))
-        for kind in ("scans", "predictions", "corrections"):
-            put_aside(self._folder, kind, case)
+        gone = [self.scan(case) for case in cases]
+        self._save(scans=tuple(scan for scan in self.scans if scan not in gone))
+        for scan in gone:
+            for kind in KINDS:
+                put_aside(self._folder, kind, scan.case)
+
+    def has_of(self, case: str) -> tuple[str, ...]:
+        """Say of which `KINDS` the project has something of a scan."""
+        return tuple(
+            kind for kind in KINDS if any(results_of(self._folder, kind, case))
+        )
 
     def relocate(self, case: str, folder: Path) -> tuple[str, ...]:
         """Say where the files of a missing scan lie now.
@@ -321,8 +338,13 @@ class Project:
 
     def set_use(self, case: str, use: Use) -> None:
         """Say what a scan may be used for."""
+        self.set_uses([case], use)
+
+    def set_uses(self, cases: Sequence[str], use: Use) -> None:
+        """Say what several scans may be used for."""
         self._check_writable()
-        self._replace(self.scan(case).model_copy(update={"use": use}))
+        scans = [self.scan(case) for case in cases]
+        self._replace(*(scan.model_copy(update={"use": use}) for scan in scans))
 
     def set_classes(self, classes: LabelSet | None) -> None:
         """Say which classes the labels know."""

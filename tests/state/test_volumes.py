@@ -242,6 +242,42 @@ def test_a_project_is_opened_again_by_dropping_it(
     assert state.writable
 
 
+def test_several_scans_are_chosen_and_changed_together(
+    state: Volumes, tmp_path: Path
+) -> None:
+    state.create_project(tmp_path / "project")
+    bring(state, *(write(tmp_path / f"{name}.nii.gz") for name in "abc"))
+    assert [scan.case for scan in state.chosen] == ["c"]  # the newest
+    state.select("a", ["a", "b"])
+    assert state.details.startswith("2 scans. a:\nRAS")
+    state.set_use_of_chosen("left-out")
+    assert states(state) == {"a": "left out", "b": "left out", "c": "new"}
+    assert [scan.case for scan in state.chosen] == ["a", "b"]
+    state.remove("a", "b")
+    assert states(state) == {"c": "new"}
+    assert state.chosen == ()
+
+
+def test_what_goes_to_the_trash_with_scans_is_said(
+    state: Volumes, tmp_path: Path
+) -> None:
+    bring(state, write(tmp_path / "a.nii.gz"))
+    assert state.trashed_with(["a"]) == ""
+    state.create_project(tmp_path / "project")
+    settle(state)
+    assert state.trashed_with(["a"]) == ""
+    bring(state, write(tmp_path / "b.nii.gz"), copy=True)
+    for case in "ab":
+        write(tmp_path / "project" / "predictions" / case / "ct" / "labels.nii.gz")
+    told = state.trashed_with(["a", "b"])
+    assert told.startswith(
+        "Of 2 scans, the project has copies of files of 1, predictions of 2. They go "
+    )
+    assert state.trashed_with(["a"]).startswith(
+        "Of 1 scan, the project has predictions"
+    )
+
+
 def test_opening_the_open_project_keeps_it_writable(
     state: Volumes, tmp_path: Path
 ) -> None:

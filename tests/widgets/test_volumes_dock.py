@@ -13,7 +13,7 @@ from napari.layers import Labels
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
 from qtpy.QtGui import QColor, QDragEnterEvent, QDropEvent
-from qtpy.QtWidgets import QApplication, QDialogButtonBox
+from qtpy.QtWidgets import QApplication, QDialogButtonBox, QMessageBox
 
 from napari_kdseg.project import Project
 from napari_kdseg.state.jobs import Worker
@@ -194,6 +194,52 @@ def test_a_project_is_there_when_the_dock_is_opened_again(
     assert column(dock, 0) == ["anna", "bert"]
     assert column(dock, 3) == ["new", "training"]
     assert not dock.project_note.isVisibleTo(dock)
+
+
+def test_many_scans_are_used_and_removed_together(
+    qtbot: QtBot, dock: VolumesDock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose(monkeypatch, tmp_path / "fish")
+    click(qtbot, dock.new_button)
+    drop(qtbot, dock, *(write(tmp_path / f"{name}.nii.gz") for name in "abc"))
+    viewport, held = dock.table.viewport(), Qt.KeyboardModifier.ShiftModifier
+    places = [dock.table.visualItemRect(dock.table.item(row, 0)) for row in range(3)]
+    left = Qt.MouseButton.LeftButton
+    qtbot.mouseClick(viewport, left, pos=places[0].center())
+    qtbot.mouseClick(viewport, left, held, places[1].center())
+    assert not dock.open_button.isEnabled()
+    dock.use.textActivated.emit("test (held out)")
+    assert column(dock, 3) == ["held out", "held out", "new"]
+    qtbot.mouseClick(viewport, left, held, places[2].center())
+    assert dock.use.currentText() == ""  # they are used for several things
+
+    asked: list[str] = []
+    answer = QMessageBox.StandardButton.No
+
+    def question(_parent: Any, _title: str, text: str) -> Any:
+        asked.append(text)
+        return answer
+
+    monkeypatch.setattr("napari_kdseg.widgets.volumes.QMessageBox.question", question)
+    write(tmp_path / "fish" / "predictions" / "a" / "ct" / "labels.nii.gz")
+    click(qtbot, dock.remove_button)
+    assert "predictions of 1" in asked[0]
+    assert column(dock, 0) == ["a", "b", "c"]
+    answer = QMessageBox.StandardButton.Yes
+    click(qtbot, dock.remove_button)
+    assert column(dock, 0) == []
+    assert (tmp_path / "fish" / "trash" / "predictions" / "a").is_dir()
+    assert not dock.remove_button.isEnabled()
+
+
+def test_files_that_were_never_copied_are_taken_off_the_list_unasked(
+    qtbot: QtBot, dock: VolumesDock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("napari_kdseg.widgets.volumes.QMessageBox.question")
+    drop(qtbot, dock, write(tmp_path / "anna.nii.gz"))
+    click(qtbot, dock.remove_button)
+    assert column(dock, 0) == []
+    assert (tmp_path / "anna.nii.gz").is_file()
 
 
 def test_a_person_names_the_classes_of_labels_without_names(

@@ -1,7 +1,7 @@
 """The scans of a project, or those opened without one: what the Volumes dock shows."""
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,11 @@ from napari_kdseg.volumes.scan import NewScan, Scan, Use, described
 from napari_kdseg.volumes.scan_files import ScanState, state_of
 
 _STEP_S = 0.03  # what a poll may take: a picture or two of the viewer
+_OF_SCANS = {
+    "scans": "copies of files",
+    "predictions": "predictions",
+    "corrections": "corrections",
+}
 NO_PROJECT = "The list is forgotten with the viewer; New keeps it in a project."
 
 
@@ -77,6 +82,7 @@ class Volumes:
         self._session: list[Scan] = []
         self._states: dict[str, ScanState] = {}
         self._selected: str | None = None
+        self._chosen: frozenset[str] = frozenset()
         self._status = Status()
         self._adding: Adding | None = None
         self._off_grid: list[NewScan] = []
@@ -130,6 +136,12 @@ class Volumes:
         return next(found, None)
 
     @property
+    def chosen(self) -> tuple[Scan, ...]:
+        """All scans that are selected in the list, the one looked at among them."""
+        names = {*self._chosen, self._selected}
+        return tuple(scan for scan in self.scans if scan.case in names)
+
+    @property
     def selected_state(self) -> ScanState:
         """How far the selected scan is."""
         return ScanState() if self.selected is None else self._state(self.selected)
@@ -138,12 +150,17 @@ class Volumes:
     def details(self) -> str:
         """What a person should know of the selected scan, a sentence a line."""
         scan = self.selected
-        return "" if scan is None else details_of(scan, self._state(scan))
+        if scan is None:
+            return ""
+        told = details_of(scan, self._state(scan))
+        count = len(self.chosen)
+        return told if count == 1 else f"{count} scans. {scan.case}:\n{told}"
 
-    def select(self, case: str | None) -> None:
-        """Look at a scan in the list."""
-        if case != self._selected:
-            self._selected = case
+    def select(self, case: str | None, chosen: Iterable[str] = ()) -> None:
+        """Look at a scan in the list, and choose others with it."""
+        others = frozenset(chosen)
+        if (case, others) != (self._selected, self._chosen):
+            self._selected, self._chosen = case, others
             self.selection_changed.emit()
 
     def refresh(self) -> None:
@@ -164,17 +181,41 @@ class Volumes:
         """Say what a scan may be used for."""
         self._change(lambda project: project.set_use(case, use))
 
+    def set_use_of_chosen(self, use: Use) -> None:
+        """Say what all chosen scans may be used for."""
+        cases = [scan.case for scan in self.chosen]
+        self._change(lambda project: project.set_uses(cases, use))
+
     def set_classes(self, classes: LabelSet | None) -> None:
         """Say what the values of labels mean; None: nobody knows."""
         self._change(lambda project: project.set_classes(classes))
 
-    def remove(self, case: str) -> None:
-        """Take a scan off the list; its files stay where they are."""
+    def remove(self, *cases: str) -> None:
+        """Take scans off the list; files that were not copied stay where they are.
+
+        What the project has of them goes to its trash; see `trashed_with`.
+        """
         if self._project is not None:
-            self._change(lambda project: project.remove_scan(case))
+            self._change(lambda project: project.remove_scans(cases))
         else:
-            self._session = [scan for scan in self._session if scan.case != case]
+            self._session = [scan for scan in self._session if scan.case not in cases]
             self.refresh()
+
+    def trashed_with(self, cases: Sequence[str]) -> str:
+        """Say what of the project goes to its trash with scans; empty: nothing."""
+        if self._project is None:
+            return ""
+        kinds = [kind for case in cases for kind in self._project.has_of(case)]
+        told = [f"{words} of {kinds.count(kind)}" for kind, words in _OF_SCANS.items()]
+        kept = [one for kind, one in zip(_OF_SCANS, told, strict=True) if kind in kinds]
+        if not kept:
+            return ""
+        many = "1 scan" if len(cases) == 1 else f"{len(cases)} scans"
+        return (
+            f"Of {many}, the project has {', '.join(kept)}. They go to "
+            f"{self._project.folder / 'trash'}, where nothing is deleted. Files that "
+            "were not copied into the project stay where they are."
+        )
 
     # ---- Adding ----
 
@@ -325,7 +366,7 @@ class Volumes:
             self._project.close()
         self._project = project
         self._session = []
-        self._selected = None
+        self._selected, self._chosen = None, frozenset()
         self._off_grid = []
         self._set_status(Status())
         self.project_changed.emit()
@@ -363,7 +404,7 @@ class Volumes:
         self._off_grid = adding.off_grid
         self._set_status(Status(adding.result))
         if adding.added:
-            self._selected = adding.added[-1].case
+            self._selected, self._chosen = adding.added[-1].case, frozenset()
         self.refresh()
 
     # ---- Private: opening ----

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import QSignalBlocker, Qt, QTimer
+from qtpy.QtCore import QItemSelectionModel, QSignalBlocker, Qt, QTimer
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
@@ -12,6 +12,7 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QHeaderView,
     QMenu,
+    QMessageBox,
     QProgressBar,
     QPushButton,
     QWidget,
@@ -120,7 +121,8 @@ class VolumesDock(DropDock):
         titles = ("Scan", "Grid", "Channels", "State")
         self.table = table(titles, stretched=1, parent=self.column)
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        several = QAbstractItemView.SelectionMode.ExtendedSelection
+        self.table.setSelectionMode(several)
         self.table.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         header = self.table.horizontalHeader()
         assert header is not None
@@ -159,7 +161,11 @@ class VolumesDock(DropDock):
         self.open_button = _button("Open", "Show it; so does a double click")
         self.locate_button = _button("Locate…", "Say where missing files lie now")
         self.accept_button = _button("Accept", "Take files that changed as they are")
-        self.remove_button = _button("Remove", "Off the list; its files stay")
+        self.remove_button = _button(
+            "Remove",
+            "Off the list. Files stay where they are; copies, predictions and "
+            "corrections in the project go to its trash, after a question",
+        )
         self.refresh_button = _button("Refresh", "Look again at files and results")
         fields = form()
         fields.addRow("Used for", self.use)
@@ -293,9 +299,13 @@ class VolumesDock(DropDock):
         self.viewer.open_sample(PLUGIN, action.text())
 
     def _on_row_selected(self) -> None:
-        rows = self.state.rows
+        cases = [scan.case for scan in self.state.scans]
+        chosen = self._chosen_rows()
         row = self.table.currentRow()
-        self.state.select(rows[row].case if 0 <= row < len(rows) else None)
+        if row not in chosen:  # taken out of the selection
+            row = chosen[-1] if chosen else -1
+        looked_at = None if row < 0 else cases[row]
+        self.state.select(looked_at, [cases[one] for one in chosen])
 
     def _on_open_clicked(self) -> None:
         if self.state.selected is not None:
@@ -311,16 +321,18 @@ class VolumesDock(DropDock):
             self.state.accept(self.state.selected.case)
 
     def _on_remove_clicked(self) -> None:
-        if self.state.selected is not None:
-            self.state.remove(self.state.selected.case)
+        cases = [scan.case for scan in self.state.chosen]
+        told = self.state.trashed_with(cases)
+        yes = QMessageBox.StandardButton.Yes
+        if not told or QMessageBox.question(self, "Remove?", told) == yes:
+            self.state.remove(*cases)
 
     def _on_refresh_clicked(self) -> None:
         self.state.refresh()
 
     def _on_use_chosen(self, text: str) -> None:
         use = next(use for use, words in _USES.items() if words == text)
-        if self.state.selected is not None:
-            self.state.set_use(self.state.selected.case, use)
+        self.state.set_use_of_chosen(use)
 
     def _on_cancel_clicked(self) -> None:
         self.state.cancel()
@@ -360,19 +372,34 @@ class VolumesDock(DropDock):
         self._show_selected()
 
     def _show_selected(self) -> None:
-        scan = self.state.selected
-        cases = [row.case for row in self.state.rows]
-        with QSignalBlocker(self.table):
-            if scan is None:
-                self.table.clearSelection()
-            else:
-                self.table.selectRow(cases.index(scan.case))
+        scan, chosen = self.state.selected, self.state.chosen
+        cases = [one.case for one in self.state.scans]
+        rows = [cases.index(one.case) for one in chosen]
+        if rows != self._chosen_rows():  # else a person is at it
+            self._choose_rows(rows, -1 if scan is None else cases.index(scan.case))
         self.details.setText(self.state.details)
         self.details.setVisible(scan is not None)
-        if scan is not None:
-            # Where nobody chose, a scan is learnt from.
-            self.use.setCurrentText(_USES.get(scan.use, _USES["training"]))
+        # Where nobody chose, a scan is learnt from.
+        uses = {_USES.get(one.use, _USES["training"]) for one in chosen}
+        self.use.setCurrentIndex(
+            self.use.findText(uses.pop()) if len(uses) == 1 else -1
+        )
         self._show_buttons()
+
+    def _chosen_rows(self) -> list[int]:
+        model = self.table.selectionModel()
+        return sorted(index.row() for index in model.selectedRows()) if model else []
+
+    def _choose_rows(self, rows: Sequence[int], looked_at: int) -> None:
+        model, cells = self.table.selectionModel(), self.table.model()
+        assert model is not None
+        assert cells is not None
+        flag = QItemSelectionModel.SelectionFlag
+        with QSignalBlocker(self.table):
+            self.table.clearSelection()
+            self.table.setCurrentCell(looked_at, 0, flag.NoUpdate)
+            for row in rows:
+                model.select(cells.index(row, 0), flag.Select | flag.Rows)
 
     def _show_status(self, status: Status) -> None:
         self.progress.setValue(round(1000 * status.fraction))
@@ -387,7 +414,7 @@ class VolumesDock(DropDock):
 
     def _show_buttons(self) -> None:
         busy, state = self.state.status.busy, self.state.selected_state
-        chosen = self.state.selected is not None
+        count = len(self.state.chosen)
         kept = self.state.project is not None and self.state.writable
         free = self.state.writable and not busy
         for widget, enabled in (
@@ -398,15 +425,15 @@ class VolumesDock(DropDock):
             (self.folder_button, free),
             (self.dicom_button, free),
             (self.copy_box, kept),
-            (self.use, kept and chosen),
-            (self.open_button, chosen and not busy and not state.missing),
-            (self.remove_button, chosen and free),
+            (self.use, kept and count > 0),
+            (self.open_button, count == 1 and not busy and not state.missing),
+            (self.remove_button, count > 0 and free),
             (self.cancel_button, busy),
             (self.clear_button, not busy),
         ):
             widget.setEnabled(enabled)
-        self.locate_button.setVisible(kept and bool(state.missing))
-        self.accept_button.setVisible(kept and bool(state.changed))
+        self.locate_button.setVisible(kept and count == 1 and bool(state.missing))
+        self.accept_button.setVisible(kept and count == 1 and bool(state.changed))
         self.resample_button.setVisible(self.state.can_resample and not busy)
 
     def _show_layers(self, layers: list[LayerData]) -> None:
