@@ -206,8 +206,8 @@ class ClassesDialog(_Question):
 
     def __init__(self, classes: LabelSet | None, parent: QWidget | None = None) -> None:
         text = (
-            "What the values in labels mean. Double click a cell to change it; a value "
-            "without a name is background."
+            "What the values in labels mean; each value that occurs needs a name. "
+            "Double click a cell to change it; a row without a name goes."
         )
         super().__init__("Classes", text, parent)
         self.table = table(("Value", "Name", "Colour"), 1, self)
