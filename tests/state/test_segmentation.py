@@ -442,6 +442,32 @@ def test_another_file_of_the_same_name_is_another_run(
 # ---- Following it ----
 
 
+def progress(step: int, time: float) -> dict[str, Any]:
+    counts = {"stage": "case", "step": step, "total": 100}
+    return {"event": "progress", "time": time, **counts}
+
+
+def test_the_time_left_is_foreseen_from_the_pace(
+    state: Segmentation, scan: Source, make_model: MakeModel, worker: WorkerAtHand
+) -> None:
+    started(state, scan, make_model("ct"))
+    begun = ({"event": "started"}, progress(0, 1000.0))
+    worker.tell(state="running", news=begun)
+    worker.tell(news=(progress(10, 1030.0),), fraction=0.1)
+    assert state.status.text == "10 %, 4 min left"  # 270 s
+
+
+def test_what_was_done_before_does_not_shorten_the_time_left(
+    state: Segmentation, scan: Source, make_model: MakeModel, worker: WorkerAtHand
+) -> None:
+    started(state, scan, make_model("ct"))
+    begun = ({"event": "resumed"}, progress(0, 1000.0), progress(60, 1000.5))
+    worker.tell(state="running", news=begun, fraction=0.6)
+    assert state.status.text == "60 %"
+    worker.tell(news=(progress(62, 1060.5),), fraction=0.62)
+    assert state.status.text == "62 %, 19 min left"  # 38 % at 30 s each
+
+
 def test_layers_are_shown_as_soon_as_there_is_something_to_see(
     state: Segmentation, scan: Source, make_model: MakeModel, worker: WorkerAtHand
 ) -> None:
@@ -459,7 +485,7 @@ def test_layers_are_shown_as_soon_as_there_is_something_to_see(
     assert np.asarray(data)[1].all()
     assert arguments["scale"] == (3, 1, 1)
     assert arguments["metadata"][NAMESPACE]["live"] is True
-    worker.tell(news=({"event": "progress"},), fraction=0.5)
+    worker.tell(news=(progress(50, 1.0),), fraction=0.5)
     assert len(shown) == 1
     assert len(ticks) == 2
     assert state.status.phase == "running"
@@ -516,7 +542,7 @@ def test_cancel_asks_the_worker_once_it_runs(
     state.cancel()
     assert worker.cancelled == worker.jobs
     assert state.status.phase == "cancelling"
-    worker.tell(news=({"event": "progress"},))
+    worker.tell(news=(progress(26, 1.0),))
     assert state.status.phase == "cancelling"
     worker.tell(state="stopped")
     assert state.status.phase == "cancelled"

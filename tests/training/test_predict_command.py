@@ -369,6 +369,19 @@ def test_progress_runs_from_none_to_all(prepare: Prepare) -> None:
 # ---- Going on ----
 
 
+def test_progress_goes_on_from_what_was_done(
+    prepare: Prepare, stopped_after: Any
+) -> None:
+    run = prepare()
+    stopped_after(run, 1)
+    before = events(run, "progress")[-1]["step"]
+    _, byte = run.events()
+    execute(run)
+    told = [event for event in run.events(byte)[0] if event["event"] == "progress"]
+    assert [event["step"] for event in told[:2]] == [0, before]
+    assert "box" not in told[1], "before the first tile"
+
+
 @pytest.mark.parametrize("directions", [(1, 1, 1), (1, 1, -1)])
 def test_a_resumed_case_has_the_labels_of_a_whole_one(
     prepare: Prepare,

@@ -153,6 +153,8 @@ class _Job:
             return
         left = np.prod([part.stop - part.start for part in box])
         share = float(left / np.prod(self.scan.grid.shape))
+        if share < 1:  # whoever foresees the end counts from here
+            self._progress(1 - share)
         started = time.monotonic()
 
         def keep(tile: FinishedTile) -> None:

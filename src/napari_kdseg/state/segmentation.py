@@ -28,6 +28,7 @@ from napari_kdseg.state.results import (
     uncertainty_of,
 )
 from napari_kdseg.state.scratch import COPIES, ScratchCopy
+from napari_kdseg.state.training_runs import Pace
 from napari_kdseg.volumes.volume import Grid
 
 Phase = Literal[
@@ -108,6 +109,7 @@ class Segmentation:
         self._seen: object = None
         self._shown = False
         self._began = 0.0
+        self._pace, self._goes_on = Pace(), False
         self._wish: Wish | None = None
         self._wanted_grid: Grid | None = None
         self._running: tuple[Model, ...] = ()
@@ -260,7 +262,9 @@ class Segmentation:
     def problem(self) -> str:
         """Why Run cannot be pressed; empty where it can."""
         if self._source is None:
-            return "Open a scan first: drop a file here, or File > Open Sample."
+            return (
+                "Open a scan first: drop a file on the canvas, or File > Open Sample."
+            )
         if not self._chosen:
             return "Tick at least one model."
         try:
@@ -394,6 +398,7 @@ class Segmentation:
         self._grid = self._wanted_grid
         self._shown = False
         self._began = time.monotonic()
+        self._pace, self._goes_on = Pace(), False
         if run.state() == "finished":
             self._publish("Computed before")
             return
@@ -407,6 +412,7 @@ class Segmentation:
             return
         if job.news is not self._seen:
             self._seen = job.news
+            self._note_pace(job)
             self._show_tiles(job.run)
         if job.state == "finished":
             took = duration(time.monotonic() - self._began)
@@ -424,9 +430,16 @@ class Segmentation:
             return "Loading the networks"
         if job.fraction <= 0:
             return "Starting"
-        elapsed = time.monotonic() - self._began
-        left = duration(elapsed * (1 - job.fraction) / job.fraction)
-        return f"{100 * job.fraction:.0f} %, {left} left"
+        done, left = f"{100 * job.fraction:.0f} %", self._pace.left_s
+        return done if left is None else f"{done}, {duration(left)} left"
+
+    def _note_pace(self, job: Job) -> None:
+        """Take the pace from what this execution does; the rest was there before."""
+        for event in job.news:
+            if event["event"] == "resumed":
+                self._goes_on = True
+            elif event["event"] == "progress" and (event["step"] or not self._goes_on):
+                self._pace.note(event)
 
     def _show_tiles(self, run: Run) -> None:
         if not self._shown:

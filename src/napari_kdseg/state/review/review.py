@@ -256,7 +256,7 @@ class Review(Chosen):
         if not self.predictions:
             raise ProjectError(
                 f"{opened.results} holds no predictions; they are what is judged. "
-                "Predict some scans first, in the Segment dock or the Teachers dock."
+                "Predict some scans first, in the Segment dock."
             )
 
     def _find(self) -> None:
