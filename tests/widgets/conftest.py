@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from napari._qt._qapp_model.qactions import init_qactions
+from napari.plugins import _initialize_plugins
 from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QApplication, QWidget
 
@@ -51,6 +53,17 @@ def _no_leaked_docks() -> Iterator[None]:
         "for functools.partial(self._method), lambda: self._method(), or a signal "
         "that was not disconnected."
     )
+
+
+@pytest.fixture
+def own_commands(mock_app_model: object) -> None:
+    """Gives windows that a test opens itself commands of their own.
+
+    napari refuses to register those of a plugin a second time, and registers its own
+    once: a window of an earlier test has done both already.
+    """
+    _initialize_plugins.cache_clear()
+    init_qactions.cache_clear()
 
 
 @pytest.fixture

@@ -35,15 +35,11 @@ DockT = TypeVar("DockT", bound=QWidget)
 @pytest.fixture
 def viewer(
     qapp: QApplication,
-    mock_app_model: object,
+    own_commands: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Any]:
-    """A window of a person who has used nothing of this before.
-
-    `mock_app_model` gives it its own commands: napari refuses to register those of a
-    plugin a second time, which a window of an earlier test has done already.
-    """
+    """A window of a person who has used nothing of this before."""
     for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME"):
         monkeypatch.setenv(name, str(tmp_path / name))
     opened = napari.Viewer(show=True)

@@ -37,7 +37,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("mock_app_model")
+@pytest.mark.usefixtures("own_commands")
 def test_an_evening_leads_from_predictions_to_a_student(
     qapp: QApplication, tmp_path: Path
 ) -> None:
