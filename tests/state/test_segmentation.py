@@ -512,6 +512,22 @@ def test_published_results_replace_what_was_growing(
     assert state.status.phase == "finished"
 
 
+def test_tiles_that_were_published_while_they_were_looked_at_are_no_mistake(
+    state: Segmentation, scan: Source, make_model: MakeModel, worker: WorkerAtHand
+) -> None:
+    growing: list[Any] = []
+    state.layers_started.connect(growing.extend)
+    started(state, scan, make_model("ct"))
+    worker.fill_some("ct")
+    partial = worker.jobs[-1].run.partial / "case" / "ct" / "labels.zarr"
+    (partial / "zarr.json").unlink()
+    worker.tell(state="running", news=({"event": "preview"},))
+    assert not growing
+    worker.publish("ct")
+    worker.tell(state="finished", fraction=1.0)
+    assert state.status.phase == "finished"
+
+
 def test_what_was_computed_before_is_shown_at_once(
     state: Segmentation, scan: Source, make_model: MakeModel, worker: WorkerAtHand
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 from platformdirs import user_cache_path
 from psygnal import Signal
 
-from napari_kdseg.errors import KdsegError
+from napari_kdseg.errors import KdsegError, VolumeError
 from napari_kdseg.inference.presets import cost_in_words, with_preset
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.models.model import Model
@@ -447,8 +447,12 @@ class Segmentation:
             results = self._results("labels", run.partial / case)
             if not all(result.path for result in results):
                 return
+            try:
+                layers = self._growing(results, case)
+            except (VolumeError, FileNotFoundError):
+                return  # the job has published them meanwhile, and tells so next
             self._shown = True
-            self.layers_started.emit(self._growing(results, case))
+            self.layers_started.emit(layers)
         self.tiles_finished.emit()
 
     def _publish(self, words: str) -> None:
