@@ -12,17 +12,16 @@ A file of one channel holds labels. What its values mean says the file itself, t
 Where nothing says so they are 1, 2, ... in the order of the teacher's classes.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from kdseg_train.layouts import Case
 from napari_kdseg.errors import DataSetError
+from napari_kdseg.json_files import object_in
 from napari_kdseg.volumes import formats
 from napari_kdseg.volumes.preprocessing import (
     Intensity,
@@ -162,25 +161,17 @@ def _meaning(path: Path) -> dict[int, str]:
 
 
 def _said_beside(path: Path) -> dict[int, str]:
-    record = _json(path.with_name(RECORD)).get("labels")
+    record = object_in(path.with_name(RECORD)).get("labels")
     listed = record.get("classes") if isinstance(record, dict) else None
     if isinstance(listed, list):
         return {int(item["value"]): str(item["name"]) for item in listed}
-    labels = _json(path.with_name(DATASET)).get("labels", {})
+    labels = object_in(path.with_name(DATASET)).get("labels", {})
     pairs = [
         (value, key) if isinstance(value, int) else (int(key), value)
         for key, value in (labels.items() if isinstance(labels, dict) else ())
         if isinstance(value, int) or str(key).isdigit()
     ]
     return {int(value): str(name) for value, name in pairs if int(value) > 0}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _from_probabilities(

@@ -6,10 +6,10 @@ known and keeps it beside the model.
 
 import json
 from dataclasses import dataclass, replace
-from typing import Any
 
 from napari_kdseg.atomic import write_text_atomic
 from napari_kdseg.inference.settings import Settings
+from napari_kdseg.json_files import object_in
 from napari_kdseg.models.model import MEASUREMENTS, Model
 
 
@@ -63,7 +63,7 @@ def record_cost(model: Model, name: str, dice_lost: float, time_ratio: float) ->
     time_ratio
         Time of the preset, in times of ``exact``.
     """
-    found = _measurements(model)
+    found = object_in(model.folder / MEASUREMENTS)
     costs = found.setdefault("presets", {})
     costs[name] = {
         "dice_lost": round(dice_lost, 5),
@@ -78,7 +78,7 @@ def cost_in_words(model: Model, preset: str) -> str:
     if preset == "exact":
         return "what the others are compared with"
     try:
-        cost = _measurements(model)["presets"][preset]
+        cost = object_in(model.folder / MEASUREMENTS)["presets"][preset]
         lost, ratio = float(cost["dice_lost"]), float(cost["time_ratio"])
     except (KeyError, TypeError, ValueError):
         return f"not measured for {model.card.name}"
@@ -90,11 +90,3 @@ def cost_in_words(model: Model, preset: str) -> str:
         f"{name}: Dice {change} where windows cut the organs, {ratio:.2f} of the time "
         "of exact, as measured; no loss on a scan that fits into one window"
     )
-
-
-def _measurements(model: Model) -> dict[str, Any]:
-    try:
-        found = json.loads((model.folder / MEASUREMENTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -8,12 +8,12 @@ import hashlib
 import json
 from math import prod
 from pathlib import Path
-from typing import Any
 
 from platformdirs import user_cache_path
 
 from napari_kdseg.atomic import write_text_atomic
 from napari_kdseg.inference.plan import Sizes
+from napari_kdseg.json_files import object_in
 from napari_kdseg.models.card import ModelCard
 
 
@@ -34,7 +34,7 @@ def seconds_per_window(card: ModelCard, device: str, tile: Sizes) -> float | Non
     tile
         The window in voxels, z, y, x.
     """
-    found = _read(_file(card)).get(kind_of(device), {})
+    found = object_in(_file(card)).get(kind_of(device), {})
     try:
         measured_vox = prod([int(side) for side in found["tile_vox"]])
         return float(found["seconds_per_window"]) * prod(tile) / measured_vox
@@ -59,7 +59,7 @@ def record_seconds(card: ModelCard, device: str, tile: Sizes, seconds: float) ->
     if known is not None and known / 2 <= seconds <= known * 2:
         return
     file = _file(card)
-    found = _read(file)
+    found = object_in(file)
     found[kind_of(device)] = {
         "tile_vox": list(tile),
         "seconds_per_window": round(seconds, 6),
@@ -79,11 +79,3 @@ def _file(card: ModelCard) -> Path:
     ]
     key = hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()
     return user_cache_path("napari-kdseg") / "speeds" / f"{key[:16]}.json"
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

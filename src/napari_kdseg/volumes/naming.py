@@ -4,7 +4,6 @@ Names only propose; a person may know better. nnU-Net writes ``CASE_0000``, othe
 ``CASE_t1``, ``CASE/t1`` or ``CASE-labels``.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_kdseg.errors import UsageError
+from napari_kdseg.json_files import object_in
 from napari_kdseg.volumes.labels import LabelClass, LabelSet, distinct_color
 from napari_kdseg.volumes.volume import case_id
 
@@ -232,9 +232,4 @@ def _in_order(item: tuple[str, Path]) -> tuple[int, str, Path]:
 
 def _description(path: Path) -> dict[str, Any]:
     """Read the description of the data set that a file lies in; empty without one."""
-    try:
-        text = (path.parent.parent / "dataset.json").read_text("utf-8")
-        found = json.loads(text)
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return object_in(path.parent.parent / "dataset.json")
