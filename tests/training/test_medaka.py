@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kdseg_train.accepted import background
 from kdseg_train.config import find_recipe, load_recipe, parse
 from kdseg_train.data import Cases, resolve
 from kdseg_train.loop import Stage, train
@@ -20,6 +22,7 @@ from kdseg_train.new import new_recipe
 from kdseg_train.patches import Batch
 from kdseg_train.prepared import StoredCase
 from kdseg_train.quality import SimulateConfig, simulate
+from kdseg_train.quality_source import Labelled
 from kdseg_train.samples import write_sample
 from kdseg_train.slices import ChosenSlices, SlicePatches, stored_slices
 from napari_kdseg.errors import DataSetError, ModelError, RecipeError, StopRequested
@@ -452,6 +455,20 @@ def test_a_case_without_an_accepted_slice_is_left_out(tmp_path: Path) -> None:
     assert drawn([ChosenSlices.all_of(one), nothing])[1].count == 6
 
 
+def test_empty_slices_two_or_more_from_every_organ_are_background() -> None:
+    labels = np.zeros((9, 2, 2), np.uint8)
+    labels[3, 0, 0] = 1
+    labels[4, 1, 1] = 2
+    assert background(labels, 1).nonzero()[0].tolist() == [0, 1, 2, 5, 6, 7, 8]
+    assert background(labels, 2).nonzero()[0].tolist() == [0, 1, 6, 7, 8]
+    assert background(labels, 4).nonzero()[0].tolist() == [8]
+    assert not background(labels, None).any()
+
+
+def test_a_scan_in_which_nothing_was_found_has_no_background() -> None:
+    assert not background(np.zeros((5, 2, 2), np.uint8), 1).any()
+
+
 # ---- whole runs ----
 
 
@@ -560,6 +577,28 @@ def test_a_threshold_of_0_keeps_all_and_above_1_none(
         assert not (run.folder / "teacher").exists()
     assert (kept[0], kept[1.5]) == (6 * 80, 3 * 80)
     assert kept[1.5] <= kept[0.5] <= kept[0]
+
+
+@pytest.mark.slow
+def test_background_is_learnt_from_whatever_the_classifier_says(
+    whole: Run, fish: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predicted = medaka.pseudo_labelled
+
+    def in_ten_slices(*given: Any) -> list[Labelled]:
+        found = [replace(one, labels=np.array(one.labels)) for one in predicted(*given)]
+        for one in found:
+            one.labels[:] = 0
+            one.labels[30:40, 5, 5] = 1
+        return found
+
+    monkeypatch.setattr(medaka, "pseudo_labelled", in_ten_slices)
+    given = quality("model", model=str(whole.folder / "quality"), threshold=1.5)
+    given["quality"]["background_from"] = 2
+    teacher = str(whole.folder / "teacher")
+    run = done(run_of(fish, tmp_path / "run", teacher=teacher, **given, test=[]))
+    assert counted(run, "accepted", "background") == 3 * (80 - 12)
+    assert counted(run, "student", "slices") == 3 * 80 + 3 * (80 - 12)
 
 
 @pytest.mark.slow

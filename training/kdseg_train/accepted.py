@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from jaxtyping import Bool, Float, Integer
+from scipy.ndimage import distance_transform_edt
 
 from kdseg_train.data import Cases
 from kdseg_train.layouts import Case
@@ -86,6 +88,7 @@ def accepted_slices(
     """``X_R``: slices with enough P(good), all without a classifier.
 
     What people said of a slice comes first. Slices that are labelled are left out.
+    Where the settings say so, empty slices far from every organ are taken as well.
     ``RUN/scores.csv`` has P(good) of each slice, as axis and index of the stored scan.
     """
     words = dict.fromkeys(_labelled_places(gate.cases), False)
@@ -98,6 +101,7 @@ def accepted_slices(
         threshold = classifier.calibration.threshold
     rows: list[tuple[str, int, int, float]] = []
     chosen = []
+    beyond = 0
     for number, one in enumerate(pseudo, start=1):
         judge = partial(
             p_good, classifier, one.stored, np.asarray(one.labels), run.check_stop
@@ -108,7 +112,9 @@ def accepted_slices(
             (one.case.id, axis, int(i), float(p))
             for i, p in zip(index, prob, strict=True)
         ]
-        chosen.append(_chosen(one, prob >= threshold, words, preprocessing))
+        empty = background(one.labels, gate.settings.background_from)
+        chosen.append(_chosen(one, (prob >= threshold) | empty, words, preprocessing))
+        beyond += int(empty.sum())
         run.progress(number, len(pseudo), stage="score")
     if run.leads:
         write_scores(run.folder / "scores.csv", rows)
@@ -118,8 +124,27 @@ def accepted_slices(
         accepted=sum(len(part.z) for part in chosen),
         threshold=threshold,
         judged_by_people=len(words),
+        background=beyond,
     )
     return chosen
+
+
+def background(
+    labels: Integer[np.ndarray, "Z Y X"], distance: int | None
+) -> Bool[np.ndarray, " Z"]:
+    """Find the slices without labels, this far or further from all that have some.
+
+    The next slice beyond an organ is often one that the prediction lacks, so that
+    `distance` is better more than 1. None: no slice; nor is there any in a scan
+    without labels, where the prediction may have missed everything.
+    """
+    if distance is None:
+        return np.zeros(len(labels), bool)
+    shows = np.array([plane.any() for plane in labels])
+    if not shows.any():
+        return shows
+    away: Float[np.ndarray, " Z"] = distance_transform_edt(~shows)
+    return away >= distance
 
 
 def _chosen(

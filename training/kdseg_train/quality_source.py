@@ -92,6 +92,14 @@ class QualitySettings(ClassifierSettings):
         description="slices with at least this P(good) are accepted: 0 keeps all, "
         "above 1 none; none: the classifier's own",
     )
+    background_from: int | None = Field(
+        None,
+        ge=1,
+        description="not in the paper: slices on which the prediction shows nothing, "
+        "this many slices or more from one with an organ, are accepted as background; "
+        "none: as the classifier says, which never learns from empty slices of this "
+        "program's reviews",
+    )
 
     def missing(self) -> str | None:
         """Name the first setting that the source needs and that is not given."""

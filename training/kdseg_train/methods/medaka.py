@@ -183,6 +183,8 @@ class Config(Recipe):
         if self.pseudo:
             extra = " (not in the paper)" if source in ("simulated", "proxy") else ""
             slices += f" and pseudo-labelled ones, quality from {source}{extra}"
+            if source != "none" and self.quality.background_from is not None:
+                slices += ", empty ones accepted as background (not in the paper)"
         return (
             f"student: {1 - told.alpha:g} CE + {told.alpha:g} {factor}KL({pair}), tau "
             f"{told.temperature:g}; starts from {self.init}; "

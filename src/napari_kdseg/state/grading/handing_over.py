@@ -27,6 +27,8 @@ from napari_kdseg.volumes.scan import Scan
 RECIPE = "recipe.yaml"
 VERDICTS = "verdicts.csv"
 RUN = "run"
+BACKGROUND_FROM = 2
+"""Reviews hide empty slices: beyond the one next to an organ they are background."""
 
 
 @dataclass(frozen=True)
@@ -267,6 +269,7 @@ def _recipe(wish: Wish, labels: Labels, home: Path) -> dict[str, Any]:
         "source": "model",
         "model": _seen_from(home, wish.classifier),
         "threshold": wish.threshold,
+        "background_from": BACKGROUND_FROM,
         # Found from any current folder, even from one with a table of that name.
         "reviews": f"../{home.name}/{VERDICTS}",
         "labels": _seen_from(home, wish.folder / "predictions"),
