@@ -8,17 +8,20 @@ from qtpy.QtCore import (  # type: ignore[attr-defined]  # qtpy makes Signal
     QEvent,
     QSignalBlocker,
     Qt,
+    QTimer,
     Signal,
 )
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
+    QDockWidget,
     QFormLayout,
     QFrame,
     QHBoxLayout,
     QHeaderView,
     QLabel,
+    QMainWindow,
     QPushButton,
     QScrollArea,
     QSizePolicy,
@@ -30,6 +33,7 @@ from qtpy.QtWidgets import (
 from superqt import QElidingLabel
 
 ROW_HEIGHT = 28
+_TITLE_PX = 30
 
 
 class LayerChoice(QComboBox):
@@ -146,12 +150,14 @@ class Dock(QScrollArea):
     """What all docks are: a scrolled column that lets go of everything when closed.
 
     napari takes the parent away from a dock that is closed, and destroys one whose
-    window is closed. Either calls ``close_dock`` once.
+    window is closed. Either calls ``close_dock`` once. Docks that would squeeze each
+    other become tabs of one place.
     """
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._was_docked = False
+        self._is_placed = False
         self.column = QWidget()
         self.rows = QVBoxLayout(self.column)
         self.rows.setContentsMargins(6, 6, 6, 6)
@@ -174,7 +180,44 @@ class Dock(QScrollArea):
                 self._was_docked = False
                 self.close_dock()
                 self.deleteLater()
+        if a0 is not None and a0.type() == QEvent.Type.Show and not self._is_placed:
+            QTimer.singleShot(0, self._find_place)
         return super().event(a0)
+
+    def _find_place(self) -> None:
+        """Take the height that is needed; as a tab, where those before leave less."""
+        self._is_placed = True
+        shell = _shell_of(self)
+        window = None if shell is None else shell.parent()
+        if shell is None or not isinstance(window, QMainWindow) or shell.isFloating():
+            return
+        beside = {
+            dock: other
+            for dock in window.findChildren(Dock)
+            if dock._is_placed
+            and (other := _shell_of(dock)) not in (None, shell)
+            and other.isVisible()
+            and not other.isFloating()
+            and window.dockWidgetArea(other) == window.dockWidgetArea(shell)
+        }
+        if not beside or set(beside.values()) & set(window.tabifiedDockWidgets(shell)):
+            return
+        shells = [shell, *beside.values()]
+        needed = [dock.column.sizeHint().height() for dock in (self, *beside)]
+        there = sum(one.height() for one in shells) - len(shells) * _TITLE_PX
+        if sum(needed) > there:
+            window.tabifyDockWidget(shells[-1], shell)
+            shell.raise_()
+        else:
+            window.resizeDocks(shells, needed, Qt.Orientation.Vertical)
+
+
+def _shell_of(widget: QWidget) -> QDockWidget | None:
+    """The frame that a window has around a dock."""
+    around = widget.parentWidget()
+    while around is not None and not isinstance(around, QDockWidget):
+        around = around.parentWidget()
+    return around
 
 
 def wrapped_label(text: str = "", parent: QWidget | None = None) -> QLabel:
