@@ -51,7 +51,7 @@ def with_site_links(markdown: str, page: str) -> str:
     Parameters
     ----------
     page
-        Its place on the site, such as ``tutorials/review.md``.
+        Its place on the site, such as ``review.md``.
     """
     files = {site: file for file, site in BROUGHT.items()}
     source = files.get(page, f"docs/{page}")

@@ -1,4 +1,4 @@
-"""Takes the pictures of ``docs/tutorials/review.md``: from a prediction to a student.
+"""Takes the pictures of ``docs/review.md``: from a prediction to a student.
 
 Opens the real window on made fish, judges slices by keys and on the contact sheet,
 trains a classifier, audits it, corrects a slice and starts a student: an evening's work

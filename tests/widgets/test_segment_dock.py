@@ -22,6 +22,7 @@ from napari_kdseg.state.segmentation import Segmentation
 from napari_kdseg.state.teachers import Teachers
 from napari_kdseg.state.volumes import Volumes
 from napari_kdseg.volumes.cache import Cache
+from napari_kdseg.volumes.scan import NewScan, VolumeFile
 from napari_kdseg.widgets.segment import SegmentDock
 from napari_kdseg.widgets.volumes import VolumesDock
 
@@ -225,6 +226,29 @@ def test_the_project_of_the_volumes_dock_has_models_and_a_place_for_results(
     dock.viewer.window.remove_dock_widget(shell)
     dock._on_look()
     assert dock.out.text() == str(tmp_path / "atlas" / "predictions")
+
+
+@pytest.mark.slow
+def test_all_scans_of_the_project_are_segmented_without_one_being_open(
+    qtbot: QtBot, dock: SegmentDock, make_model: MakeModel, scan: Path, tmp_path: Path
+) -> None:
+    assert dock.project.isHidden()
+    state = Volumes(cache=Cache(tmp_path / "cache"), scratch=tmp_path / "scratch")
+    volumes = VolumesDock(dock.viewer, state)
+    dock.viewer.window.add_dock_widget(volumes, name="Volumes")
+    state.create_project(tmp_path / "atlas", "atlas")
+    assert state.project is not None
+    state.project.add_scan(NewScan((VolumeFile(scan),)))
+    qtbot.waitUntil(lambda: not dock.project.isHidden())
+    assert not dock.all_button.isEnabled()
+    tick(dock, make_model("organs"))
+    qtbot.waitUntil(dock.all_button.isEnabled)
+    assert "1 of 1 scans lack a prediction" in dock.all_message.text()
+    qtbot.mouseClick(dock.all_button, Qt.MouseButton.LeftButton)
+    assert dock.stop_button.isEnabled()
+    qtbot.waitUntil(lambda: not dock.whole.busy, timeout=PATIENCE_MS)
+    assert "judge the predictions in Review" in dock.all_message.text()
+    assert (tmp_path / "atlas/predictions/case/organs/labels.nii.gz").is_file()
 
 
 # ---- A person is at work in the canvas ----

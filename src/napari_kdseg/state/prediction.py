@@ -52,7 +52,7 @@ def prepared(wish: Wish, cache: Path) -> Run:
     RunError
         Where the chosen folder holds another run that is being executed.
     """
-    config = _config(wish)
+    config = config_of(wish)
     name = config["case"] or case_id(wish.scan)
     out = wish.out or cache / f"{name}-{_digest(config)}"
     config |= {
@@ -79,8 +79,8 @@ def case_of(run: Run) -> str:
     return without_channel(name) if name.endswith("_0000") else name
 
 
-def _config(wish: Wish) -> dict[str, Any]:
-    """All settings but those that change no result."""
+def config_of(wish: Wish) -> dict[str, Any]:
+    """Give all settings of a wish but those that change no result."""
     teachers = [model for model in wish.models if model.card.role == "teacher"]
     return {
         "version": 1,

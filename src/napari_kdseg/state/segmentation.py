@@ -226,6 +226,11 @@ class Segmentation:
         self._device = device
         self.estimate_changed.emit()
 
+    @property
+    def preset(self) -> str:
+        """The preset that is chosen."""
+        return self._preset
+
     def set_preset(self, name: str) -> None:
         """Choose ``exact``, ``fast`` or ``draft``."""
         self._preset = name

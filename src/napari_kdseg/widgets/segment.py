@@ -9,11 +9,13 @@ from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
+    QGroupBox,
     QHBoxLayout,
     QLineEdit,
     QProgressBar,
     QPushButton,
     QTableWidget,
+    QVBoxLayout,
     QWidget,
 )
 
@@ -23,6 +25,7 @@ from napari_kdseg.inference.settings import UNCERTAINTIES
 from napari_kdseg.models.model import Model
 from napari_kdseg.state.estimates import devices, duration
 from napari_kdseg.state.layers import LayerData, source_of_layer
+from napari_kdseg.state.project_prediction import ProjectPrediction
 from napari_kdseg.state.segmentation import Segmentation, Status
 from napari_kdseg.state.upright import upright
 from napari_kdseg.state.views import (
@@ -64,6 +67,8 @@ class SegmentDock(Dock):
         What is shown; by default a new one with the shipped models.
     parent
         Qt's owner.
+    whole
+        What is shown of the whole project; by default a new one.
     """
 
     def __init__(
@@ -71,10 +76,12 @@ class SegmentDock(Dock):
         napari_viewer: Any,
         state: Segmentation | None = None,
         parent: QWidget | None = None,
+        whole: ProjectPrediction | None = None,
     ) -> None:
         super().__init__(parent)
         self.viewer = napari_viewer
         self.state = state or _with_shipped_models()
+        self.whole = whole or ProjectPrediction()
         self._timer = QTimer(self)
         self._timer.setInterval(POLL_MS)
         self._look_timer = QTimer(self)
@@ -85,6 +92,7 @@ class SegmentDock(Dock):
         self._build_models()
         self._build_options()
         self._build_run()
+        self._build_project()
         self.rows.addStretch(1)
         self._connect()
         self._on_layer_chosen()
@@ -100,6 +108,7 @@ class SegmentDock(Dock):
         for signal, slot in self._connections:
             signal.disconnect(slot)
         self.state.close()
+        self.whole.close()
 
     # ---- Building ----
 
@@ -181,6 +190,28 @@ class SegmentDock(Dock):
         for widget in (self.progress, self.message, self.copy_button):
             self.rows.addWidget(widget)
 
+    def _build_project(self) -> None:
+        self.project = QGroupBox("Whole project")
+        rows = QVBoxLayout(self.project)
+        self.all_button = QPushButton("Run on all scans")
+        self.all_button.setToolTip(
+            "Segment every scan of the project that lacks a prediction by the ticked "
+            "models, one after the other, in a process that outlives napari"
+        )
+        self.stop_button = QPushButton("Stop")
+        self.stop_button.setToolTip("Finished scans stay, and the run can go on")
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.all_button)
+        buttons.addWidget(self.stop_button)
+        self.all_progress = QProgressBar()
+        self.all_progress.setRange(0, 1000)
+        self.all_progress.setTextVisible(False)
+        self.all_message = wrapped_label()
+        rows.addWidget(self.all_message)
+        rows.addLayout(buttons)
+        rows.addWidget(self.all_progress)
+        self.rows.addWidget(self.project)
+
     def _connect(self) -> None:
         self._timer.timeout.connect(self._on_tick)
         self._look_timer.timeout.connect(self._on_look)
@@ -194,7 +225,10 @@ class SegmentDock(Dock):
         self.cancel_button.clicked.connect(self._on_cancel_clicked)
         self.copy_button.clicked.connect(self._on_copy_clicked)
         self.upright_button.clicked.connect(self._on_upright_clicked)
+        self.all_button.clicked.connect(self._on_all_clicked)
+        self.stop_button.clicked.connect(self._on_stop_clicked)
         self._connections = (
+            (self.whole.changed, self._show_project),
             (self.state.models_changed, self._show_models),
             (self.state.source_changed, self._show_source),
             (self.state.estimate_changed, self._show_estimate),
@@ -208,6 +242,7 @@ class SegmentDock(Dock):
             signal.connect(slot)
         # With the viewer's window the dock dies unasked; its worker must not live on.
         self.destroyed.connect(self.state.close)
+        self.destroyed.connect(self.whole.close)
 
     # ---- What the person does ----
 
@@ -267,6 +302,12 @@ class SegmentDock(Dock):
     def _on_cancel_clicked(self) -> None:
         self.state.cancel()
 
+    def _on_all_clicked(self) -> None:
+        self.whole.run(self.state.settings, self.state.preset)
+
+    def _on_stop_clicked(self) -> None:
+        self.whole.stop()
+
     def _on_upright_clicked(self) -> None:
         source = self.state.source
         if source is None:
@@ -285,7 +326,10 @@ class SegmentDock(Dock):
         self.state.poll()
 
     def _on_look(self) -> None:
-        self.state.set_project(open_project(self.viewer))
+        project = open_project(self.viewer)
+        self.state.set_project(project)
+        self.whole.poll()
+        self.whole.look(project, self.state.chosen)
 
     # ---- What the state says ----
 
@@ -342,6 +386,14 @@ class SegmentDock(Dock):
         self._show_buttons()
         if not status.busy:
             self._timer.stop()
+
+    def _show_project(self) -> None:
+        self.project.setVisible(self.whole.project is not None)
+        self.all_message.setText(self.whole.text)
+        self.all_progress.setValue(round(1000 * self.whole.fraction))
+        self.all_progress.setVisible(self.whole.busy)
+        self.all_button.setEnabled(self.whole.can_run)
+        self.stop_button.setEnabled(self.whole.busy)
 
     def _show_buttons(self) -> None:
         busy = self.state.status.busy
