@@ -72,6 +72,7 @@ class PlaneResizer:
         self._along_z = deque(zip(*along_z, strict=True))
         self._corner = (box[1].start, box[2].start)
         self._kept: dict[int, Tensor] = {}
+        self._scratches: dict[str, Tensor] = {}
 
     def push(self, first: int, planes: Tensor) -> Iterator[Tensor]:
         """Add planes (channel, z, y, x) from ``first`` on; give what they complete.
@@ -99,12 +100,20 @@ class PlaneResizer:
         """A plane with the wanted voxels along x."""
         corner = self._corner[1]
         low = plane.index_select(2, self._x.lower - corner)
-        high = plane.index_select(2, self._x.upper - corner)
+        high = self._scratch("x", plane)
+        torch.index_select(plane, 2, self._x.upper - corner, out=high)
         return low.lerp_(high, self._x.weight)
 
     def _plane(self, low: Tensor, high: Tensor, weight_z: float) -> Tensor:
-        plane = low if weight_z == 0 else torch.lerp(low, high, weight_z)
+        plane = low
+        if weight_z != 0:
+            plane = torch.lerp(low, high, weight_z, out=self._scratch("z", low))
         corner, weight = self._corner[0], self._y.weight[:, None]
         above = plane.index_select(1, self._y.lower - corner)
-        below = plane.index_select(1, self._y.upper - corner)
+        below = self._scratch("y", plane)
+        torch.index_select(plane, 1, self._y.upper - corner, out=below)
         return above.lerp_(below, weight)
+
+    def _scratch(self, use: str, like: Tensor) -> Tensor:
+        """Memory that one plane after the other is worked out in."""
+        return self._scratches.setdefault(use, like.new_empty(0))
