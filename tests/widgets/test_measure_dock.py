@@ -13,9 +13,12 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_kdseg.project import Project
 from napari_kdseg.state.measurement import Measurement
+from napari_kdseg.state.volumes import Volumes
+from napari_kdseg.volumes.cache import Cache
 from napari_kdseg.volumes.formats import write_labels
 from napari_kdseg.volumes.scan import NewScan, VolumeFile
 from napari_kdseg.widgets.measure import MeasureDock
+from napari_kdseg.widgets.volumes import VolumesDock
 
 SHAPE = (8, 10, 12)
 PATIENCE_MS = 180_000
@@ -75,6 +78,45 @@ def test_without_labels_measure_is_grey_and_the_dock_says_why(
     assert dock.measured.isHidden()
 
 
+def test_the_project_that_is_open_is_offered_and_another_choice_is_kept(
+    dock: MeasureDock, project: Path, tmp_path: Path
+) -> None:
+    state = Volumes(cache=Cache(tmp_path / "cache"), scratch=tmp_path / "volumes")
+    shell = dock.viewer.window.add_dock_widget(VolumesDock(dock.viewer, state))
+    state.open_project(project)
+    dock._on_look()
+    assert dock.place.text() == str(project)
+    dock.state.set_labels(project / "predictions")
+    dock._on_look()
+    assert dock.place.text() == str(project / "predictions")
+    dock.viewer.window.remove_dock_widget(shell)
+
+
+def test_predictions_that_are_made_meanwhile_can_be_chosen(
+    dock: MeasureDock, project: Path
+) -> None:
+    dock.state.set_labels(project)
+    assert dock.case.count() == 7
+    write_prediction(project / "predictions", "late", np.zeros(SHAPE, np.uint8))
+    dock._on_look()
+    assert dock.case.count() == 8
+
+
+def test_only_labels_outside_of_a_project_ask_for_their_scans(
+    dock: MeasureDock, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dock.state.set_labels(project)
+    assert dock.images_row.isHidden()
+    dock.state.set_labels(project / "predictions")
+    assert not dock.images_row.isHidden()
+    choose(monkeypatch, "getExistingDirectory", str(project / "scans"))
+    dock.images_button.click()
+    assert dock.state.wish.images == project / "scans"
+    choose(monkeypatch, "getExistingDirectory", "")
+    dock.images_button.click()
+    assert dock.state.wish.images is None
+
+
 @pytest.mark.slow
 def test_a_project_becomes_a_table_and_a_plot_with_its_outlier(
     qtbot: QtBot, dock: MeasureDock, project: Path, monkeypatch: pytest.MonkeyPatch
@@ -89,6 +131,11 @@ def test_a_project_becomes_a_table_and_a_plot_with_its_outlier(
         "gut",
         "192",  # 4 x 4 x 6 voxels of 2 mm^3
     ]
+    titles = [table.horizontalHeaderItem(n).text() for n in range(table.columnCount())]
+    assert "Model" not in titles  # there is one
+    extent = titles.index("Extent z, y, x mm")
+    assert table.item(0, extent).text() == "8, 4, 6"
+    assert "Mean" in titles
     assert dock.measured.quantity.currentText() == "volume, mm³"
     assert "1 marked" in dock.measured.rule.text()
     far = [(place, point) for place, point in dock.measured.plot.dots() if point.far]

@@ -1,5 +1,6 @@
 """Measuring organs, or agreement with a reference: what the Measure dock shows."""
 
+import contextlib
 import shutil
 import uuid
 from dataclasses import replace
@@ -68,6 +69,8 @@ class Measurement:
         self._wish = Wish()
         self._choices: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
         self._found: frozenset[tuple[str, str]] = frozenset()
+        self._offered: Path | None = None
+        self._seen = 0
         self._job: Job | None = None
         self._result: Result | None = None
         self._atlas: Atlas | None = None
@@ -85,6 +88,21 @@ class Measurement:
         self._wish = Wish(place, tolerance_mm=self._wish.tolerance_mm)
         self._look()
         self.wish_changed.emit()
+
+    def look_at_project(self, project: Path | None) -> None:
+        """Offer the project that is open, and see what it has now.
+
+        To be called now and then. What somebody chose is not changed.
+        """
+        if project is not None and project != self._offered:
+            self._offered = project
+            if self._wish.labels is None:
+                self.set_labels(project)
+                return
+        stamp = self._stamp()
+        if stamp != self._seen:
+            self._look()
+            self.wish_changed.emit()
 
     def change(self, **changes: Any) -> None:
         """Change a field of the wish."""
@@ -301,6 +319,7 @@ class Measurement:
         """See which scans and models there are, from names alone."""
         place = self._wish.labels
         self._choices, self._found = ((), ()), frozenset()
+        self._seen = self._stamp()
         if place is None or not place.is_dir() or is_volume(place):
             return
         if self._wish.of == "labels" and is_project(place):
@@ -312,6 +331,15 @@ class Measurement:
         self._found = frozenset((one.parent.name, one.name) for one in folders)
         cases, models = ({name[which] for name in self._found} for which in (0, 1))
         self._choices = (tuple(sorted(cases)), tuple(sorted(models)))
+
+    def _stamp(self) -> int:
+        """When predictions of a project were last added, or taken away."""
+        place = self._wish.labels
+        if place is None or not is_project(place):
+            return 0
+        with contextlib.suppress(OSError):
+            return (place / "predictions").stat().st_mtime_ns
+        return 0
 
     def _images_of(self, pair: Pair) -> list[VolumeFile]:
         """The scan of a pair: its reference, its record or the project tells it."""

@@ -1,5 +1,7 @@
 """What was measured: a table, a plot with its outliers, and the worst slices."""
 
+from collections.abc import Sequence
+
 from qtpy.QtCore import (  # type: ignore[attr-defined]  # qtpy makes Signal
     QSignalBlocker,
     Qt,
@@ -14,6 +16,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_kdseg.measure.metrics import DEFINITIONS as SCORE_DEFINITIONS
+from napari_kdseg.measure.organ_rows import TRIPLES
 from napari_kdseg.measure.organs import DEFINITIONS as ORGAN_DEFINITIONS
 from napari_kdseg.measure.outliers import RULE
 from napari_kdseg.measure.tables import Value
@@ -29,22 +32,43 @@ from napari_kdseg.widgets._form import (
 )
 from napari_kdseg.widgets._strip_plot import StripPlot
 
-_SHOWN = {
-    "organs": ("case", "class", "volume_mm3", "surface_mm2", "left_right_ratio"),
-    "agreement": ("case", "class", "dice", "iou", "hd_mm", "hd95_mm", "nsd"),
+_SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
+    "organs": {
+        "Scan": ("case",),
+        "Model": ("model",),
+        "Organ": ("class",),
+        "Volume mm³": ("volume_mm3",),
+        "Surface mm²": ("surface_mm2",),
+        "Left/right": ("left_right_ratio",),
+        "Extent z, y, x mm": TRIPLES["extent_mm"],
+        "Axes mm": TRIPLES["axes_mm"],
+        "Centroid x, y, z mm": TRIPLES["centroid_mm"],
+        "Channel": ("channel",),
+        "Mean": ("intensity_mean",),
+        "SD": ("intensity_sd",),
+        "Neighbours mm²": ("neighbours_mm2",),
+    },
+    "agreement": {
+        "Scan": ("case",),
+        "Model": ("model",),
+        "Organ": ("class",),
+        "Dice": ("dice",),
+        "IoU": ("iou",),
+        "HD mm": ("hd_mm",),
+        "HD95 mm": ("hd95_mm",),
+        "NSD": ("nsd",),
+    },
 }
-_TITLES = {
-    "case": "Scan",
-    "class": "Organ",
-    "volume_mm3": "Volume mm³",
-    "surface_mm2": "Surface mm²",
-    "left_right_ratio": "Left/right",
-    "dice": "Dice",
-    "iou": "IoU",
-    "hd_mm": "HD mm",
-    "hd95_mm": "HD95 mm",
-    "nsd": "NSD",
+"""Columns by their title; several in one are set side by side."""
+_TIPS = {
+    "Extent z, y, x mm": "Of the box around it, along the axes of the stored scan",
+    "Axes mm": "Lengths of the principal axes, the longest first",
+    "Centroid x, y, z mm": "In the world of the file",
+    "Mean": "Of the grey values inside",
+    "SD": "Standard deviation of the grey values inside",
+    "Neighbours mm²": "Area of contact with other organs",
 }
+_ONE_IS_NO_NEWS = ("Model", "Channel")
 _ALL = "all organs"
 _MOST_ROWS = 8
 
@@ -123,17 +147,25 @@ class MeasuredBox(QWidget):
             self.titles.setCurrentItem(found[0])
 
     def _show_table(self, result: Result) -> None:
-        names = [name for name in _SHOWN[result.mode] if result.has(name)]
-        self.titles.setColumnCount(len(names))
-        self.titles.setHorizontalHeaderLabels([_TITLES[name] for name in names])
+        shown = {
+            title: names
+            for title, names in _SHOWN[result.mode].items()
+            if _is_news(title, names, result)
+        }
+        self.titles.setColumnCount(len(shown))
+        self.titles.setHorizontalHeaderLabels(list(shown))
+        for column, title in enumerate(shown):
+            item = self.titles.horizontalHeaderItem(column)
+            if item is not None:
+                item.setToolTip(_TIPS.get(title, ""))
         self.titles.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAsNeeded)
         rows, digits = result.shown(), 4 if result.mode == "organs" else 3
         self.titles.setRowCount(len(rows))
         for number, values in enumerate(rows):
             model = values.get("model") or ""
-            for column, name in enumerate(names):
-                tip = f"{values['case']} {model}".strip() if name == "case" else ""
-                text = _text(values[name], digits)
+            for column, (title, names) in enumerate(shown.items()):
+                text = ", ".join(_text(values[name], digits) for name in names)
+                tip = f"{values['case']} {model}".strip() if title == "Scan" else text
                 self.titles.setItem(number, column, cell(text, tip))
         fit_height(self.titles, _MOST_ROWS)
         if result.mode == "organs":
@@ -169,6 +201,13 @@ class MeasuredBox(QWidget):
         organ = self.organ.currentText() if self.organ.currentIndex() > 0 else ""
         self.plot.setStrips(result.strips(quantity, organ), _title(quantity))
         self.rule.setText(f"{result.outliers(quantity, organ)} marked. {RULE}")
+
+
+def _is_news(title: str, names: Sequence[str], result: Result) -> bool:
+    """Whether a column tells something: one model for all rows does not."""
+    if title in _ONE_IS_NO_NEWS:
+        return len({row.get(name) for row in result.rows for name in names}) > 1
+    return any(result.has(name) for name in names)
 
 
 def _text(value: Value, digits: int) -> str:

@@ -29,8 +29,10 @@ from napari_kdseg.widgets._form import (
 )
 from napari_kdseg.widgets._job_row import JobRow
 from napari_kdseg.widgets._measured import MeasuredBox
+from napari_kdseg.widgets._open_project import open_project
 
 POLL_MS = 200
+LOOK_MS = 1000
 _ALL = "all"
 _ATLAS_TIP = (
     "Lay all scans over the chosen one: where organs lie, and how much they differ"
@@ -63,6 +65,9 @@ class MeasureDock(Dock):
         self.state = state or Measurement()
         self._timer = QTimer(self)
         self._timer.setInterval(POLL_MS)
+        self._look_timer = QTimer(self)
+        self._look_timer.setInterval(LOOK_MS)
+        self._build_places()
         self._build_wish()
         self._build_run()
         self.atlas, self.measured = AtlasBox(), MeasuredBox()
@@ -74,37 +79,42 @@ class MeasureDock(Dock):
         self._show_job()
         self._show_result()
         self.atlas.show_atlas(self.state.atlas)
+        self._on_look()
+        self._look_timer.start()
 
     def close_dock(self) -> None:
         """Disconnect from the state, and let its job go."""
         self._timer.stop()
+        self._look_timer.stop()
         for signal, slot in self._connections:
             signal.disconnect(slot)
         self.state.close()
 
     # ---- Building ----
 
-    def _build_wish(self) -> None:
-        self.place = QLineEdit()
-        self.place.setReadOnly(True)
-        self.place.setPlaceholderText("a project, results, or labels")
+    def _build_places(self) -> None:
+        self.place = _path("a project, results, or labels")
         self.place_button = plain_button("Choose…", "What to measure")
         menu = QMenu(self.place_button)
         self.folder_action = _action(menu, "A project or a folder…")
         self.file_action = _action(menu, "A file of labels…")
         self.place_button.setMenu(menu)
-        self.of = QComboBox()
-        self.of.addItems(["predictions", "its own labels"])
-        self.of.setToolTip("Of a project")
-        self.reference = QLineEdit()
-        self.reference.setReadOnly(True)
-        self.reference.setPlaceholderText("none: measure the organs themselves")
+        self.images = _path("where the labels' records say; none: no grey values")
+        self.images_button = plain_button(
+            "Choose…", "A folder of scans; Cancel takes it back"
+        )
+        self.reference = _path("none: measure the organs themselves")
         self.reference_button = plain_button("Choose…", "What counts as the truth")
         menu = QMenu(self.reference_button)
         self.none_action = _action(menu, "None: measure organs")
         self.own_action = _action(menu, "The project's own labels")
         self.other_action = _action(menu, "A data set or folder of labels…")
         self.reference_button.setMenu(menu)
+
+    def _build_wish(self) -> None:
+        self.of = QComboBox()
+        self.of.addItems(["predictions", "its own labels"])
+        self.of.setToolTip("Of a project")
         self.case, self.model = QComboBox(), QComboBox()
         self.case.setToolTip("What to measure; of an atlas, what lies under all others")
         self.tolerance = QDoubleSpinBox()
@@ -113,8 +123,13 @@ class MeasureDock(Dock):
         self.tolerance.setSuffix(" mm")
         self.tolerance.setToolTip("Surfaces this close agree, for NSD: some voxels")
         self.tolerance.setValue(self.state.wish.tolerance_mm)
+        self.images_row = QWidget()
+        row = side_by_side(self.images, self.images_button)
+        row.setContentsMargins(0, 0, 0, 0)
+        self.images_row.setLayout(row)
         self.fields = form()
         self.fields.addRow("Labels", side_by_side(self.place, self.place_button))
+        self.fields.addRow("Scans", self.images_row)
         self.fields.addRow("Of it", self.of)
         self.fields.addRow(
             "Reference", side_by_side(self.reference, self.reference_button)
@@ -146,8 +161,10 @@ class MeasureDock(Dock):
 
     def _connect(self) -> None:
         self._timer.timeout.connect(self._on_tick)
+        self._look_timer.timeout.connect(self._on_look)
         self.folder_action.triggered.connect(self._on_folder_clicked)
         self.file_action.triggered.connect(self._on_file_clicked)
+        self.images_button.clicked.connect(self._on_images_clicked)
         self.none_action.triggered.connect(self._on_no_reference)
         self.own_action.triggered.connect(self._on_own_reference)
         self.other_action.triggered.connect(self._on_other_reference)
@@ -177,6 +194,9 @@ class MeasureDock(Dock):
     def _on_tick(self) -> None:
         self.state.poll()
 
+    def _on_look(self) -> None:
+        self.state.look_at_project(open_project(self.viewer))
+
     def _on_folder_clicked(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "A project, or labels")
         if folder:
@@ -186,6 +206,10 @@ class MeasureDock(Dock):
         name, _ = QFileDialog.getOpenFileName(self, "A file of labels")
         if name:
             self.state.set_labels(Path(name))
+
+    def _on_images_clicked(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "The scans of these labels")
+        self.state.change(images=Path(folder) if folder else None)
 
     def _on_no_reference(self) -> None:
         self.state.change(reference=None)
@@ -257,12 +281,14 @@ class MeasureDock(Dock):
     def _show_wish(self) -> None:
         wish, project = self.state.wish, self.state.is_project
         self.place.setText("" if wish.labels is None else str(wish.labels))
+        self.images.setText("" if wish.images is None else str(wish.images))
         own = wish.reference is not None and wish.reference == wish.labels
         reference = "the project's own labels" if own else str(wish.reference or "")
         self.reference.setText(reference)
         self.own_action.setEnabled(project)
         compares = wish.reference is not None
         for widget, shown in (
+            (self.images_row, wish.labels is not None and not (project or compares)),
             (self.of, project and not compares),
             (self.case, bool(self.state.cases) and not compares),
             (self.model, bool(self.state.models) and not compares),
@@ -301,6 +327,14 @@ class MeasureDock(Dock):
         self.atlas_button.setToolTip(no_atlas or _ATLAS_TIP)
         self.export_button.setEnabled(self.state.result is not None)
         self.copy_button.setEnabled(bool(self.state.command_line))
+
+
+def _path(placeholder: str) -> QLineEdit:
+    """A line that shows where something lies."""
+    made = QLineEdit()
+    made.setReadOnly(True)
+    made.setPlaceholderText(placeholder)
+    return made
 
 
 def _action(menu: QMenu, text: str) -> QAction:
