@@ -15,7 +15,7 @@ Only what cannot be seen from the files is kept in ``project.json``; whether a s
 predicted, corrected or missing is looked up where it lies.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
 from napari_kdseg.atomic import write_text_atomic
@@ -346,10 +346,39 @@ class Project:
         scans = [self.scan(case) for case in cases]
         self._replace(*(scan.model_copy(update={"use": use}) for scan in scans))
 
-    def set_classes(self, classes: LabelSet | None) -> None:
-        """Say which classes the labels know."""
+    def set_annotated(self, cases: Sequence[str], names: Sequence[str]) -> None:
+        """Say which classes the labels of scans speak about; none given: all.
+
+        Raises
+        ------
+        ProjectError
+            Where the project has no such class or scan, or cannot be changed.
+        """
         self._check_writable()
-        self._save(classes=classes)
+        known = () if self.classes is None else self.classes.names
+        for name in names:
+            if name not in known:
+                raise ProjectError(
+                    f"The project has no class {name!r}; it has {', '.join(known)}."
+                )
+        scans = [self.scan(case) for case in cases]
+        named = {"annotated": tuple(name for name in known if name in names)}
+        self._replace(*(scan.model_copy(update=named) for scan in scans))
+
+    def set_classes(self, classes: LabelSet | None) -> None:
+        """Say which classes the labels know; scans follow a class that is renamed.
+
+        Raises
+        ------
+        ProjectError
+            Where nothing is left of what was drawn in a scan, or it is read only.
+        """
+        self._check_writable()
+        before = () if self.classes is None else self.classes.classes
+        after = {} if classes is None else {c.value: c.name for c in classes.classes}
+        renamed = {one.name: after.get(one.value, "") for one in before}
+        scans = tuple(_renamed(scan, renamed) for scan in self.scans)
+        self._save(classes=classes, scans=scans)
 
     # ---- Private ----
 
@@ -422,3 +451,15 @@ class Project:
             now.append(with_paths(scan, self._folder, elsewhere))
         if tuple(now) != self.scans:
             self._save(scans=tuple(now))
+
+
+def _renamed(scan: Scan, names: Mapping[str, str]) -> Scan:
+    """A scan whose drawn classes have other names; empty: that class is gone."""
+    kept = tuple(new for name in scan.annotated if (new := names.get(name)))
+    if scan.annotated and not kept:
+        raise ProjectError(
+            f"In the scan {scan.case!r} only {', '.join(scan.annotated)} was drawn, "
+            "and the project would know none of it. Say first what was drawn there, or "
+            "remove the scan."
+        )
+    return scan.model_copy(update={"annotated": kept})

@@ -443,6 +443,73 @@ def test_names_that_come_later_replace_mere_values(
     assert classes_of(state) == {1: "spleen", 2: "class 2"}
 
 
+def bring_organ(
+    state: Volumes, folder: Path, case: str, organ: str, value: int
+) -> None:
+    """A scan in which one organ was drawn, and named."""
+    write(folder / f"{case}.nii.gz", value=value)
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[0, 0, 0] = value
+    [one] = LabelSet.from_names([organ]).classes
+    known = LabelSet(classes=(one.model_copy(update={"value": value}),))
+    grid = Grid.from_affine(np.diag([1.0, 1.0, 2.0, 1.0]), SHAPE)
+    write_labels(folder / f"{case}-labels.nii.gz", labels, grid, known)
+    bring(state, folder)
+
+
+def annotated(state: Volumes) -> dict[str, tuple[str, ...]]:
+    assert state.project is not None
+    cases = read_data_set(state.project.folder).cases
+    return {case.id: case.annotated for case in cases}
+
+
+def test_scans_with_one_named_organ_each_say_nothing_of_the_other(
+    state: Volumes, tmp_path: Path
+) -> None:
+    state.create_project(tmp_path / "project")
+    bring_organ(state, tmp_path / "one", "a", "liver", 1)
+    assert annotated(state) == {"a": ("liver",)}
+    bring_organ(state, tmp_path / "two", "b", "spleen", 2)
+    assert classes_of(state) == {1: "liver", 2: "spleen"}
+    assert annotated(state) == {"a": ("liver",), "b": ("spleen",)}
+    state.select("a")
+    assert "Drawn: liver. Other organs are unknown here" in state.details
+    # What was drawn keeps its name when that is changed.
+    state.set_classes(LabelSet.from_names(["Leber", "spleen"]))
+    assert annotated(state) == {"a": ("Leber",), "b": ("spleen",)}
+    # And the person has the last word.
+    state.select("b", ["a"])
+    state.set_annotated_of_chosen(())
+    both = ("Leber", "spleen")
+    assert annotated(state) == {"a": both, "b": both}
+
+
+@pytest.mark.parametrize(
+    ("organ", "value", "said"),
+    [("spleen", 1, "and this project calls it 'liver'"), ("liver", 2, "as 1")],
+)
+def test_labels_that_mean_something_else_by_a_value_are_refused(
+    state: Volumes, tmp_path: Path, organ: str, value: int, said: str
+) -> None:
+    state.create_project(tmp_path / "project")
+    bring_organ(state, tmp_path / "one", "a", "liver", 1)
+    bring_organ(state, tmp_path / "two", "b", organ, value)
+    assert said in state.status.text
+    assert [scan.case for scan in state.scans] == ["a"]
+    assert classes_of(state) == {1: "liver"}
+
+
+def test_a_class_that_alone_was_drawn_in_a_scan_is_not_dropped(
+    state: Volumes, tmp_path: Path
+) -> None:
+    state.create_project(tmp_path / "project")
+    bring_organ(state, tmp_path / "one", "a", "liver", 1)
+    bring_organ(state, tmp_path / "two", "b", "spleen", 2)
+    state.set_classes(LabelSet.from_names(["liver"]))
+    assert "In the scan 'b' only spleen was drawn" in state.status.text
+    assert classes_of(state) == {1: "liver", 2: "spleen"}
+
+
 @pytest.mark.parametrize("copy", [False, True])
 def test_a_data_set_keeps_its_names_also_when_it_is_copied(
     state: Volumes, tmp_path: Path, *, copy: bool

@@ -25,6 +25,7 @@ from napari_kdseg.volumes.labels import LabelSet
 from napari_kdseg.volumes.volume import Grid
 from napari_kdseg.widgets._volumes_dialogs import (
     ClassesDialog,
+    DrawnDialog,
     ScansDialog,
     SeriesDialog,
 )
@@ -240,6 +241,34 @@ def test_files_that_were_never_copied_are_taken_off_the_list_unasked(
     click(qtbot, dock.remove_button)
     assert column(dock, 0) == []
     assert (tmp_path / "anna.nii.gz").is_file()
+
+
+def test_a_person_says_which_organs_were_drawn(
+    qtbot: QtBot, dock: VolumesDock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose(monkeypatch, tmp_path / "fish")
+    click(qtbot, dock.new_button)
+    write(tmp_path / "in" / "anna.nii.gz")
+    voxels = np.zeros(SHAPE, np.uint8)
+    voxels[0, 0, :2] = (1, 2)
+    grid = Grid.from_affine(np.diag([-0.8, -0.8, 2.0, 1.0]), SHAPE)
+    known = LabelSet.from_names(["liver", "gut"])
+    write_labels(tmp_path / "in" / "anna-labels.nii.gz", voxels, grid, known)
+    drop(qtbot, dock, tmp_path / "in")
+    agree(qtbot, dock, ScansDialog)
+    settle(qtbot, dock)
+
+    click(qtbot, dock.drawn_button)
+    dialog = dock.dialog
+    assert isinstance(dialog, DrawnDialog)
+    assert [box.isChecked() for box in dialog.boxes] == [True, True]
+    note = dialog.buttons.button(QDialogButtonBox.StandardButton.Ok)
+    for box in dialog.boxes:
+        box.click()
+    assert not note.isEnabled()  # labels of nothing are no labels
+    dialog.boxes[0].click()
+    click(qtbot, note)
+    assert "Drawn: liver." in dock.details.text()
 
 
 def test_a_person_names_the_classes_of_labels_without_names(

@@ -21,16 +21,34 @@ def adding_and_learning(
 ) -> Generator[float, None, Scan]:
     """Add a scan as `Project.adding` does; the project learns classes of its labels.
 
-    Where nobody named them, every value that occurs is a class called after it.
+    Where nobody named them, every value that occurs is a class called after it. Labels
+    that name some of the project's classes alone say nothing of the others.
+
+    Raises
+    ------
+    LabelError
+        Where the labels call a value otherwise than the project does.
     """
     # Of the file where it lies now: what names its classes may lie beside it, and does
     # not come along into a copy.
     found = None if new.labels is None else (yield from _found_in(new.labels))
+    known = project.classes
+    classes = _merged(known, found, "" if new.labels is None else new.labels.path.name)
     scan = yield from project.adding(new, copy=copy, resample=resample)
-    classes = _merged(project.classes, found)
-    if classes != project.classes:
+    if classes is None:
+        return scan
+    if known is not None and len(classes.names) > len(known.names):
+        drawn = [s.case for s in project.scans if s.labels and not s.annotated]
+        others = [case for case in drawn if case != scan.case]
+        if others and not unnamed(classes):
+            project.set_annotated(others, known.names)
+    if classes != known:
         project.set_classes(classes)
-    return scan
+    if found is not None and not scan.annotated and not unnamed(found):
+        part = [name for name in classes.names if name in found.names]
+        if len(part) < len(classes.names):
+            project.set_annotated([scan.case], part)
+    return project.scan(scan.case)
 
 
 def classes_from(rows: Sequence[tuple[str, str, str]]) -> LabelSet | None:
@@ -83,11 +101,38 @@ def _found_in(one: VolumeFile) -> Generator[float, None, LabelSet | None]:
     return None
 
 
-def _merged(known: LabelSet | None, found: LabelSet | None) -> LabelSet | None:
+def _merged(
+    known: LabelSet | None, found: LabelSet | None, file: str
+) -> LabelSet | None:
     """What is known with what was found; names that somebody gave come first."""
     if found is None or known is None:
         return known or found
     if unnamed(found):
         more = known.with_values(found.values)
         return LabelSet.from_values(more.values) if unnamed(known) else more
-    return found.with_values(known.values) if unnamed(known) else known
+    if unnamed(known):
+        return found.with_values(known.values)
+    _refuse_clash(known, found, file)
+    new = [one for one in found.classes if one.name not in known.names]
+    return LabelSet(classes=(*known.classes, *new))
+
+
+def _refuse_clash(known: LabelSet, found: LabelSet, file: str) -> None:
+    by_value = dict(zip(known.values, known.names, strict=True))
+    by_name = dict(zip(known.names, known.values, strict=True))
+    for one in found.classes:
+        here = by_value.get(one.value, one.name)
+        if here != one.name:
+            raise LabelError(
+                f"{file} calls the value {one.value} {one.name!r}, and this project "
+                f"calls it {here!r}. If both mean the same, name it alike under "
+                "Classes; else add these scans to a project of their own: a training "
+                "takes several."
+            )
+        value = by_name.get(one.name, one.value)
+        if value != one.value:
+            raise LabelError(
+                f"{file} has {one.name!r} as the value {one.value}, and this project "
+                f"as {value}. Add these scans to a project of their own: a training "
+                "takes several."
+            )

@@ -36,4 +36,7 @@ def details_of(scan: Scan, state: ScanState) -> str:
     lines += [f"{name} {_MISSING}" for name in state.missing]
     lines += [state.damage] if state.damage else []
     lines += [f"{name} {_CHANGED}" for name in state.changed if not state.damage]
+    if scan.annotated:
+        drawn = ", ".join(scan.annotated)
+        lines.append(f"Drawn: {drawn}. Other organs are unknown here, not absent.")
     return "\n".join([*lines, *scan.history, *scan.notes])

@@ -186,6 +186,11 @@ class Volumes:
         cases = [scan.case for scan in self.chosen]
         self._change(lambda project: project.set_uses(cases, use))
 
+    def set_annotated_of_chosen(self, names: Sequence[str]) -> None:
+        """Say which organs were drawn in the labels of all chosen scans; none: all."""
+        cases = [scan.case for scan in self.chosen if scan.labels is not None]
+        self._change(lambda project: project.set_annotated(cases, names))
+
     def set_classes(self, classes: LabelSet | None) -> None:
         """Say what the values of labels mean; None: nobody knows."""
         self._change(lambda project: project.set_classes(classes))

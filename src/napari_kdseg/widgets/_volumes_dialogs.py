@@ -1,5 +1,6 @@
-"""Questions of the Volumes dock: which series, files of a scan, and classes."""
+"""Questions of the Volumes dock: series, files of a scan, classes, organs drawn."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]  # qtpy makes Signal
@@ -266,6 +267,58 @@ class ClassesDialog(_Question):
         items = [[self.table.item(row, column) for column in range(3)] for row in rows]
         made = [["" if one is None else one.text() for one in row] for row in items]
         return [(value, name, color) for value, name, color in made]
+
+
+class DrawnDialog(_Question):
+    """Asks which organs the labels of some scans show.
+
+    Parameters
+    ----------
+    names
+        The classes of the project.
+    drawn
+        Those that are ticked at first.
+    scans
+        How many scans it is about.
+    parent
+        Qt's owner.
+    """
+
+    agreed = Signal(tuple)
+    """Emitted with the names that are ticked; empty where all are."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        drawn: Collection[str],
+        scans: int,
+        parent: QWidget | None = None,
+    ) -> None:
+        whose = "this scan" if scans == 1 else f"these {scans} scans"
+        text = (
+            f"Which organs were drawn in the labels of {whose}? The others are unknown "
+            "there, not absent: no training takes them for background."
+        )
+        super().__init__("Organs drawn", text, parent)
+        self.boxes = [QCheckBox(name) for name in names]
+        for box in self.boxes:
+            box.setChecked(box.text() in drawn)
+            box.toggled.connect(self._on_toggled)
+            self.rows.addWidget(box)
+        self.accepted.connect(self._on_accepted)
+        self.resize(380, 200)
+
+    def _ticked(self) -> tuple[str, ...]:
+        return tuple(box.text() for box in self.boxes if box.isChecked())
+
+    def _on_toggled(self, _on: bool) -> None:
+        button = self.buttons.button(QDialogButtonBox.StandardButton.Ok)
+        if button is not None:
+            button.setEnabled(bool(self._ticked()))
+
+    def _on_accepted(self) -> None:
+        ticked = self._ticked()
+        self.agreed.emit(() if len(ticked) == len(self.boxes) else ticked)
 
 
 class CopyBox(QCheckBox):

@@ -38,6 +38,7 @@ from napari_kdseg.widgets._form import (
 from napari_kdseg.widgets._volumes_dialogs import (
     ClassesDialog,
     CopyBox,
+    DrawnDialog,
     ScansDialog,
     SeriesDialog,
 )
@@ -74,7 +75,9 @@ class VolumesDock(DropDock):
         super().__init__(parent)
         self.viewer = napari_viewer
         self.state = state or Volumes()
-        self.dialog: SeriesDialog | ScansDialog | ClassesDialog | None = None
+        self.dialog: SeriesDialog | ScansDialog | ClassesDialog | DrawnDialog | None = (
+            None
+        )
         self._timer = QTimer(self)
         self._timer.setInterval(POLL_MS)
         self._build_project()
@@ -168,7 +171,13 @@ class VolumesDock(DropDock):
         )
         self.refresh_button = _button("Refresh", "Look again at files and results")
         fields = form()
-        fields.addRow("Used for", self.use)
+        self.drawn_button = _button(
+            "Organs drawn…",
+            "Which organs the labels show; others are unknown there, not absent",
+        )
+        use = _row(self.use, self.drawn_button)
+        use.setStretch(0, 1)
+        fields.addRow("Used for", use)
         self.rows.addWidget(self.details)
         self.rows.addLayout(fields)
         always = (self.open_button, self.remove_button, self.refresh_button)
@@ -210,6 +219,7 @@ class VolumesDock(DropDock):
             (self.new_button, self._on_new_clicked),
             (self.open_project_button, self._on_open_project_clicked),
             (self.classes_button, self._on_classes_clicked),
+            (self.drawn_button, self._on_drawn_clicked),
             (self.files_button, self._on_files_clicked),
             (self.folder_button, self._on_folder_clicked),
             (self.dicom_button, self._on_dicom_clicked),
@@ -315,6 +325,17 @@ class VolumesDock(DropDock):
         if self.state.selected is not None:
             for folder in self._folder("Where its files lie now"):
                 self.state.locate(self.state.selected.case, folder)
+
+    def _on_drawn_clicked(self) -> None:
+        project = self.state.project
+        drawn = [scan for scan in self.state.chosen if scan.labels is not None]
+        if project is None or project.classes is None or not drawn:
+            return
+        names = project.classes.names
+        ticked = drawn[0].annotated or names
+        self.dialog = DrawnDialog(names, ticked, len(drawn), self)
+        self.dialog.agreed.connect(self.state.set_annotated_of_chosen)
+        self.dialog.ask("Note")
 
     def _on_accept_clicked(self) -> None:
         if self.state.selected is not None:
@@ -426,6 +447,7 @@ class VolumesDock(DropDock):
             (self.dicom_button, free),
             (self.copy_box, kept),
             (self.use, kept and count > 0),
+            (self.drawn_button, kept and self._can_be_partly_drawn),
             (self.open_button, count == 1 and not busy and not state.missing),
             (self.remove_button, count > 0 and free),
             (self.cancel_button, busy),
@@ -435,6 +457,14 @@ class VolumesDock(DropDock):
         self.locate_button.setVisible(kept and count == 1 and bool(state.missing))
         self.accept_button.setVisible(kept and count == 1 and bool(state.changed))
         self.resample_button.setVisible(self.state.can_resample and not busy)
+
+    @property
+    def _can_be_partly_drawn(self) -> bool:
+        project = self.state.project
+        if project is None or project.classes is None:
+            return False
+        several = len(project.classes.names) > 1
+        return several and any(scan.labels for scan in self.state.chosen)
 
     def _show_layers(self, layers: list[LayerData]) -> None:
         for layer_data in layers:
