@@ -9,7 +9,9 @@ their slices, ``DATA`` the truth. A slice is bad below a Dice of ``--bad-below``
 sets of slices: those in which truth or prediction show something, and all, the empty
 ones counted as good with Dice 1. Beside the classifier its simplest rival: the number
 of labelled pixels of the slice, the more the better. Dice of what each accepts: the
-classifier from its threshold on, the rival as many slices.
+classifier from its threshold on, the rival as many slices. Last, of the unlabelled
+scans that the student learns from: how many of the slices without labels truly show
+nothing, of all and of those that ``quality.background_from: 2`` accepts.
 """
 
 import argparse
@@ -19,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kdseg_train.accepted import background
 from kdseg_train.evaluate import matched
 from napari_kdseg.models.model import Model
 from napari_kdseg.review.curves import auroc
@@ -68,6 +71,25 @@ def main() -> None:
     )
     for name, part in (("with organs", shown), ("all", full)):
         print(row(name, part, threshold, asked.bad_below))
+    for distance in (1, 2):
+        right = empty_in_truth(asked, set(run.config["frozen"]["unlabelled"]), distance)
+        print(
+            f"\n{len(right)} empty slices, {distance} or more from an organ: "
+            f"{right.mean():.3f} of them are truly empty"
+        )
+
+
+def empty_in_truth(
+    asked: argparse.Namespace, cases: set[str], distance: int
+) -> np.ndarray:
+    """Whether each slice that is accepted as background is empty in the truth."""
+    found = []
+    for pair in matched(asked.reference, asked.labels):
+        if pair.case in cases:
+            truth, guess, _, _ = pair.read()
+            far = background(np.moveaxis(guess, asked.axis, 0), distance)
+            found.append(~np.moveaxis(truth, asked.axis, 0)[far].any(axis=(1, 2)))
+    return np.concatenate(found)
 
 
 def row(name: str, slices: Slices, threshold: float, bad_below: float) -> str:
