@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dicom_files import image, save
+from made_predictions import write_prediction
 from napari.layers import Layer
 from psygnal import Signal
 from pydicom.uid import generate_uid
@@ -18,6 +20,8 @@ from kdseg_train.layouts import read_data_set
 from napari_kdseg.errors import LabelError, VolumeError
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.project import Project
+from napari_kdseg.review.predictions import predictions_in
+from napari_kdseg.review.store import Store
 from napari_kdseg.runs.run import Run
 from napari_kdseg.state import intake, scan_layers, volumes
 from napari_kdseg.state.classes import classes_from, next_class
@@ -764,3 +768,44 @@ def test_channels_from_two_series_of_a_folder_keep_their_parts(
     config = prepared(replace(wish, case="anna"), tmp_path / "cache").config
     assert config["inputs"] == [str(tmp_path)] * 2
     assert config["part"] == [*names]
+
+
+# ---- How far the review is ----
+
+
+def test_the_list_says_how_many_slices_were_judged(
+    state: Volumes, tmp_path: Path
+) -> None:
+    folder = tmp_path / "project"
+    state.create_project(folder)
+    for value, case in enumerate("ab"):
+        bring(state, write(tmp_path / f"{case}.nii.gz", value=value))
+        write_prediction(
+            folder / "predictions",
+            case,
+            np.ones(SHAPE, np.uint8),
+            scan=tmp_path / f"{case}.nii.gz",
+        )
+    one = next(p for p in predictions_in(folder / "predictions") if p.case == "a")
+    (folder / "review").mkdir(exist_ok=True)
+    store = Store.open(folder / "review" / "verdicts.sqlite")
+    with closing(store):
+        sitting = store.sit("Ada")
+        for index in (0, 2, 3):
+            sitting.judge(one.about(0, index), "good", seconds=1.0)
+        sitting.judge(one.about(1, 5), "bad", seconds=1.0)  # along another axis
+        sitting.judge(replace(one.about(0, 1), labels_hash="0" * 64), "bad")  # stale
+    state.refresh()
+    assert states(state) == {"a": "predicted, reviewed 3/4", "b": "predicted"}
+
+
+def test_a_damaged_store_of_verdicts_does_not_keep_a_project_closed(
+    state: Volumes, tmp_path: Path
+) -> None:
+    state.create_project(tmp_path / "project")
+    bring(state, write(tmp_path / "a.nii.gz"))
+    place = tmp_path / "project" / "review"
+    place.mkdir(exist_ok=True)
+    (place / "verdicts.sqlite").write_bytes(b"SQLite format 3\0 and then noise")
+    state.refresh()
+    assert states(state) == {"a": "new"}

@@ -17,6 +17,7 @@ from napari_kdseg.state.estimates import size
 from napari_kdseg.state.intake import Found, Intake, look_at
 from napari_kdseg.state.jobs import Job, Worker, something_runs
 from napari_kdseg.state.opening import Opening
+from napari_kdseg.state.reviewed import reviewed
 from napari_kdseg.state.scan_layers import ScanFiles
 from napari_kdseg.state.scan_rows import Row, details_of, row_of
 from napari_kdseg.volumes.cache import Cache, default_cache
@@ -81,6 +82,7 @@ class Volumes:
         self._project: Project | None = None
         self._session: list[Scan] = []
         self._states: dict[str, ScanState] = {}
+        self._reviewed: dict[str, str] | None = None
         self._selected: str | None = None
         self._chosen: frozenset[str] = frozenset()
         self._status = Status()
@@ -166,6 +168,7 @@ class Volumes:
     def refresh(self) -> None:
         """Look again where files are and what was made from them."""
         self._states.clear()
+        self._reviewed = None
         self.rows_changed.emit()
         self.selection_changed.emit()
 
@@ -383,9 +386,15 @@ class Volumes:
             self._states[scan.case] = (
                 state_of(scan, None)
                 if self._project is None
-                else self._project.state(scan.case)
+                else self._state_in(self._project, scan)
             )
         return self._states[scan.case]
+
+    def _state_in(self, project: Project, scan: Scan) -> ScanState:
+        if self._reviewed is None:
+            self._reviewed = reviewed(project.folder, project.scans)
+        judged = self._reviewed.get(scan.case, "")
+        return replace(project.state(scan.case), reviewed=judged)
 
     # ---- Private: adding ----
 

@@ -21,6 +21,8 @@ class ScanState:
     labelled: bool = False
     predicted: bool = False
     corrected: bool = False
+    reviewed: str = ""
+    """How far its review is, such as ``reviewed 12/80``; empty where none was begun."""
     use: Use = "none"
 
     @property
@@ -32,6 +34,7 @@ class ScanState:
             ("changed since it was added", bool(self.changed) and not self.damage),
             ("labelled", self.labelled),
             ("predicted", self.predicted and not self.corrected),
+            (self.reviewed, bool(self.reviewed)),
             ("corrected", self.corrected),
             ("training", self.use == "training"),
             ("held out", self.use == "test"),
