@@ -16,7 +16,7 @@ from napari_kdseg.models.networks import build
 from napari_kdseg.project import Project
 from napari_kdseg.runs.run import Run
 from napari_kdseg.state.detached import COMMAND, Detached
-from napari_kdseg.state.project_prediction import ProjectPrediction
+from napari_kdseg.state.project_prediction import ProjectPrediction, is_predicting
 from napari_kdseg.volumes.formats import write_volume
 from napari_kdseg.volumes.labels import LabelSet
 from napari_kdseg.volumes.preprocessing import Intensity, Preprocessing
@@ -33,17 +33,20 @@ from pathlib import Path
 from napari_kdseg.runs.run import Run
 
 run = Run.open(Path(sys.argv[2]))
-cases = run.config["cases"]
+listed = run.config["predictions"]
+done = {e["case"] for e in run.events()[0] if e["event"] == "prediction"}
 with run.executing():
-    for number, case in enumerate(cases, start=1):
-        run.progress(500, 1000, case, case=number, cases=len(cases))
-        waited = Path(run.config["out"]) / "go"
-        while case == "c" and not waited.exists():
+    for number, one in enumerate(listed, start=1):
+        case, out = one["case"], Path(one["out"])
+        if case in done:
+            continue
+        run.progress(500, 1000, case, case=number, cases=len(listed))
+        while case == "c" and not (out / "go").exists():
             run.check_stop()
             time.sleep(0.01)
-        for model in run.config["models"]:
-            folder = Path(run.config["out"]) / case / Path(model).name
-            folder.mkdir(parents=True, exist_ok=True)
+        for model in one["models"]:
+            (out / case / Path(model).name).mkdir(parents=True, exist_ok=True)
+        run.event("prediction", case=case)
 """
 
 
@@ -63,20 +66,29 @@ def project(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Model:
-    card = ModelCard(
-        name="organs",
-        network=NetworkSpec(
-            name="unet", parameters={"dimensions": 2, "width": 2, "stages": 2}
-        ),
-        channels=("CT",),
-        classes=LabelSet.from_names(["spleen"]),
-        preprocessing=Preprocessing(intensity=(Intensity(kind="none"),)),
-        tiling=Tiling(tile_vox=(16, 16)),
-    )
-    torch.manual_seed(0)
-    save_model(tmp_path / "organs", card, build(card.network, 1, 2))
-    return Model.open(tmp_path / "organs")
+def make_model(tmp_path: Path) -> Callable[..., Model]:
+    def make(name: str = "organs", channels: tuple[str, ...] = ("CT",)) -> Model:
+        card = ModelCard(
+            name=name,
+            network=NetworkSpec(
+                name="unet", parameters={"dimensions": 2, "width": 2, "stages": 2}
+            ),
+            channels=channels,
+            classes=LabelSet.from_names([f"spleen of {name}"]),
+            preprocessing=Preprocessing(intensity=(Intensity(kind="none"),)),
+            tiling=Tiling(tile_vox=(16, 16)),
+        )
+        torch.manual_seed(0)
+        network = build(card.network, len(channels), 2)
+        save_model(tmp_path / name, card, network)
+        return Model.open(tmp_path / name)
+
+    return make
+
+
+@pytest.fixture
+def model(make_model: Callable[..., Model]) -> Model:
+    return make_model()
 
 
 MakeState = Callable[[], ProjectPrediction]
@@ -115,6 +127,35 @@ def predicted(project: Path) -> list[str]:
     return sorted(path.parent.name for path in project.glob("predictions/*/organs"))
 
 
+def add(project: Path, case: str, *channels: str) -> None:
+    """One more scan, with a file for each channel."""
+    files = []
+    for channel in channels or ("CT",):
+        file = project.parent / f"{case}-{channel}.nii.gz"
+        voxels = np.random.default_rng(0).random(SHAPE, np.float32)
+        write_volume(file, voxels, Grid.from_affine(np.eye(4), SHAPE))
+        files.append(VolumeFile(file, channel=channel))
+    with Project.open(project) as opened:
+        opened.add_scan(NewScan(tuple(files), case=case))
+
+
+def run_to_end(state: ProjectPrediction, preset: str = "exact") -> None:
+    state.run(Settings(uncertainty="entropy", device="cpu"), preset)
+    poll_until(state.poll, lambda: not state.busy)
+
+
+def stop(state: ProjectPrediction) -> None:
+    state.stop()
+    poll_until(state.poll, lambda: not state.busy)
+
+
+def runs_in(project: Path) -> dict[str, list[str]]:
+    """Cases that each run lists, by its name."""
+    folders = sorted((project / "runs").iterdir())
+    listed = {f.name: Run.open(f).config["predictions"] for f in folders}
+    return {name: [one["case"] for one in found] for name, found in listed.items()}
+
+
 def test_scans_without_a_prediction_are_segmented_and_no_others(
     make_state: MakeState, project: Path, model: Model
 ) -> None:
@@ -123,15 +164,15 @@ def test_scans_without_a_prediction_are_segmented_and_no_others(
     state = make_state()
     state.look(project, [model])
     assert state.lacking == ("a", "c")  # the blurred one is left out
-    assert state.text == "2 of 3 scans lack a prediction by these models."
-    state.run(Settings(uncertainty="entropy"), "exact")
+    assert state.text == "2 scans without predictions of these models, 1 with them."
+    state.run(Settings(), "exact")
     assert state.busy
     assert not state.can_run
     poll_until(state.poll, lambda: not state.busy)
     assert predicted(project) == ["a", "b", "c"]
     assert state.text == (
         "Finished: judge the predictions in Review. "
-        "3 of 3 scans have predictions by these models."
+        "No scan without predictions of these models, 3 with them."
     )
     assert not state.can_run
 
@@ -142,6 +183,7 @@ def test_it_tells_at_which_scan_it_is(
     state = make_state()
     state.look(project, [model])
     state.run(Settings(), "exact")
+    assert state.text == "Starting."
     waits_at_c(state)
     assert "Scan 3 of 3 (c), 83 % of all" in state.text
     assert "when napari is closed" in state.text
@@ -158,6 +200,8 @@ def test_it_goes_on_without_the_viewer_and_the_next_one_follows_it(
     second = make_state()
     second.look(project, [])
     waits_at_c(second)
+    second.look(None, [])  # the dock with the project is closed
+    assert second.busy
     (project / "predictions" / "go").touch()
     poll_until(second.poll, lambda: not second.busy)
     assert predicted(project) == ["a", "b", "c"]
@@ -170,30 +214,58 @@ def test_a_stopped_run_goes_on_in_its_own_folder_and_others_get_new_ones(
     state.look(project, [model])
     state.run(Settings(), "exact")
     waits_at_c(state)
-    state.stop()
-    poll_until(state.poll, lambda: not state.busy)
+    assert is_predicting(project)
+    stop(state)
+    assert not is_predicting(project)
     assert "Stopped" in state.text
     assert state.lacking == ("c",)
     state.run(Settings(), "exact")
     waits_at_c(state)
-    assert [path.name for path in (project / "runs").iterdir()] == ["predict-1"]
-    state.stop()
-    poll_until(state.poll, lambda: not state.busy)
+    stop(state)
+    assert runs_in(project) == {"predict-1": ["a", "b", "c"]}
     state.run(Settings(), "draft")
     waits_at_c(state)
-    names = sorted(path.name for path in (project / "runs").iterdir())
-    assert names == ["predict-1", "predict-2"]
-    assert Run.open(project / "runs" / "predict-2").config["cases"] == ["c"]
+    assert runs_in(project)["predict-2"] == ["c"]
 
 
-def test_scans_whose_files_are_gone_are_told_and_left_out(
+@pytest.mark.parametrize("becomes", ["left out", "removed", "gone"])
+def test_a_scan_that_stopped_a_run_and_is_taken_away_does_not_come_back(
+    make_state: MakeState, project: Path, model: Model, becomes: str
+) -> None:
+    state = make_state()
+    state.look(project, [model])
+    state.run(Settings(), "exact")
+    waits_at_c(state)
+    stop(state)
+    add(project, "d")
+    with Project.open(project) as opened:
+        if becomes == "left out":
+            opened.set_use("c", "left-out")
+        if becomes == "removed":
+            opened.remove_scans(["c"])
+    if becomes == "gone":
+        (project.parent / "c.nii.gz").unlink()
+    state.look(project, [model])
+    assert state.lacking == ("d",)
+    run_to_end(state)
+    assert predicted(project) == ["a", "b", "d"]
+    assert runs_in(project)["predict-2"] == ["d"]
+
+
+def test_scans_that_cannot_be_segmented_are_told_and_hold_up_no_others(
     make_state: MakeState, project: Path, model: Model
 ) -> None:
     (project.parent / "b.nii.gz").unlink()
+    (project.parent / "c.nii.gz").unlink()
+    add(project, "brain", "t1", "t2")
     state = make_state()
     state.look(project, [model])
-    assert state.lacking == ("a", "c")
-    assert state.text.endswith("The files of 1 are gone.")
+    assert state.lacking == ("a",)
+    assert state.text == (
+        "1 scan without predictions of these models, 1 that they are not for, 2 whose "
+        "files are gone."
+    )
+    assert state.details.startswith("brain has 2 channels (t1, t2)")
 
 
 def test_without_a_project_or_models_there_is_nothing_to_run(
@@ -207,28 +279,66 @@ def test_without_a_project_or_models_there_is_nothing_to_run(
     assert state.text == "Tick models to segment all scans of the project."
 
 
-def test_a_scan_that_is_added_later_is_seen(
-    make_state: MakeState, project: Path, model: Model, tmp_path: Path
+def test_a_project_that_is_damaged_is_told_until_it_is_whole_again(
+    make_state: MakeState, project: Path, model: Model
 ) -> None:
     state = make_state()
     state.look(project, [model])
-    grid = Grid.from_affine(np.eye(4), SHAPE)
-    write_volume(tmp_path / "d.nii.gz", np.zeros(SHAPE, np.float32), grid)
-    with Project.open(project) as opened:
-        opened.add_scan(NewScan((VolumeFile(tmp_path / "d.nii.gz", channel="CT"),)))
+    whole = (project / "project.json").read_text()
+    for name in ("project.json", "project.json.previous"):
+        (project / name).write_text("{")
     state.look(project, [model])
-    assert state.lacking == ("a", "b", "c", "d")
+    assert "is damaged" in state.text
+    assert not state.can_run
+    (project / "project.json").write_text(whole)
+    state.look(project, [model])
+    assert "damaged" not in state.text
+    assert state.can_run
+
+
+def test_a_damaged_run_does_not_keep_others_from_being_begun(
+    make_state: MakeState, project: Path, model: Model
+) -> None:
+    (project / "runs" / "predict-1").mkdir(parents=True)
+    (project / "runs" / "predict-1" / "config.yaml").touch()
+    (project / "predictions" / "go").touch()
+    state = make_state()
+    state.look(project, [model])
+    run_to_end(state)
+    assert predicted(project) == ["a", "b", "c"]
+
+
+# ---- with the real command ----
 
 
 @pytest.mark.slow
-def test_the_real_command_predicts_what_lacks_and_nothing_twice(
-    project: Path, model: Model
+def test_the_real_command_does_what_lacks_by_each_model(
+    project: Path, make_model: Callable[..., Model]
 ) -> None:
+    add(project, "d")
+    (project.parent / "c.nii.gz").write_bytes(b"no scan any more")
+    first, second = make_model("first"), make_model("second")
     state = ProjectPrediction(Detached(COMMAND))
-    state.look(project, [model])
-    state.run(Settings(uncertainty="entropy", device="cpu"), "exact")
-    poll_until(state.poll, lambda: not state.busy)
+    state.look(project, [first])
+    run_to_end(state)
+    # One bad file is told in the end; the others are done.
+    assert "1 of 4 scans could not be predicted; the first is c:" in state.text
+    assert state.lacking == ("c",)
+    with Project.open(project) as opened:
+        opened.remove_scans(["c"])
+    labels = project / "predictions" / "a" / "first" / "labels.nii.gz"
+    stamp = labels.stat().st_mtime_ns
+    # Another model joins: what the first one made stays as it is.
+    add(project, "e")
+    state.look(project, [first, second])
+    assert state.lacking == ("a", "b", "d", "e")
+    run_to_end(state)
     assert "Finished" in state.text
-    assert predicted(project) == ["a", "b", "c"]
-    assert len(list(project.glob("predictions/*/organs/labels.nii.gz"))) == 3
+    found = sorted(project.glob("predictions/*/*/labels.nii.gz"))
+    assert [path.parts[-3:-1] for path in found] == [
+        (case, name) for case in "abde" for name in ("first", "second")
+    ]
+    assert labels.stat().st_mtime_ns == stamp
+    assert (project / "predictions" / "e" / "regions.json").is_file()
+    assert not list(project.glob("runs/predict-2/each/*"))
     state.close()

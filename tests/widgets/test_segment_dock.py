@@ -243,7 +243,7 @@ def test_all_scans_of_the_project_are_segmented_without_one_being_open(
     assert not dock.all_button.isEnabled()
     tick(dock, make_model("organs"))
     qtbot.waitUntil(dock.all_button.isEnabled)
-    assert "1 of 1 scans lack a prediction" in dock.all_message.text()
+    assert "1 scan without predictions" in dock.all_message.text()
     qtbot.mouseClick(dock.all_button, Qt.MouseButton.LeftButton)
     assert dock.stop_button.isEnabled()
     qtbot.waitUntil(lambda: not dock.whole.busy, timeout=PATIENCE_MS)

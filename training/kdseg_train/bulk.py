@@ -112,7 +112,7 @@ def check_prediction(
             "for a single one."
         )
     models = open_models(asked)
-    cases = find_cases(asked.inputs, asked.cases)
+    cases = find_cases(asked.inputs)
     refuse_doubles(cases)
     return models, cases
 

@@ -52,6 +52,12 @@ def _predict(run: Run) -> None:
     predict(run)
 
 
+def _predict_each(run: Run) -> None:
+    from kdseg_train.predict_each import predict_each
+
+    predict_each(run)
+
+
 def _evaluate(run: Run) -> None:
     from kdseg_train.evaluate import evaluate
 
@@ -103,6 +109,7 @@ def _bulk_score(run: Run) -> None:
 COMMANDS: dict[str, Callable[[Run], None]] = {
     "fit": _fit,
     "predict": _predict,
+    "predict-each": _predict_each,
     "evaluate": _evaluate,
     "convert": _convert,
     "measure": _measure,

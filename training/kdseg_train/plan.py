@@ -3,7 +3,7 @@
 Needs no torch, so that the command line refuses at once.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -47,9 +47,6 @@ class PredictConfig(config.Settings):
         None,
         min_length=1,
         description="name of the one case whose channels the inputs are, in this order",
-    )
-    cases: tuple[str, ...] | None = Field(
-        None, min_length=1, description="only these of the inputs; none: all"
     )
     models: tuple[Path, ...] = Field(min_length=1, description="model folders")
     out: Path = Field(description="gets a folder for each case")
@@ -212,7 +209,7 @@ def plan(settings: PredictConfig, *, resume: bool) -> Plan:
         The first thing that is wrong, and its fix.
     """
     models = open_models(settings)
-    scans = find_scans(settings.inputs, settings.part, settings.case, settings.cases)
+    scans = find_scans(settings.inputs, settings.part, settings.case)
     for scan in scans:
         for model in models:
             model.card.check_fits(scan)
@@ -245,10 +242,7 @@ def open_models(settings: PredictConfig) -> tuple[Model, ...]:
 
 
 def find_scans(
-    inputs: Sequence[Path],
-    part: Part = None,
-    case: str | None = None,
-    only: Collection[str] | None = None,
+    inputs: Sequence[Path], part: Part = None, case: str | None = None
 ) -> tuple[Scan, ...]:
     """Find the cases of the inputs, and read their headers.
 
@@ -261,8 +255,6 @@ def find_scans(
         are the channels of one case.
     case
         The one case whose channels the inputs are, in their order.
-    only
-        Ids of the cases that are wanted; None: all.
 
     Raises
     ------
@@ -271,7 +263,7 @@ def find_scans(
     VolumeError
         A header that cannot be trusted, or channels on different grids.
     """
-    cases = find_cases(inputs, only)
+    cases = find_cases(inputs)
     if case is not None:
         cases = [(case, tuple(inputs))]
     if isinstance(part, tuple) and (case is None or len(part) != len(inputs)):
@@ -284,17 +276,8 @@ def find_scans(
     return tuple(_scan(name, images, part) for name, images in cases)
 
 
-def find_cases(
-    inputs: Sequence[Path], only: Collection[str] | None = None
-) -> list[tuple[str, tuple[Path, ...]]]:
+def find_cases(inputs: Sequence[Path]) -> list[tuple[str, tuple[Path, ...]]]:
     """Expand files, folders of files and data sets into cases, by their names alone.
-
-    Parameters
-    ----------
-    inputs
-        What holds them.
-    only
-        Ids of the cases that are wanted; None: all.
 
     Returns
     -------
@@ -319,15 +302,7 @@ def find_cases(
             formats.inspect_volume(path)  # says which endings are known
     for together in files.values():
         cases += group_channels(together).items()
-    if only is None:
-        return cases
-    absent = sorted(set(only) - {name for name, _ in cases})
-    if absent:
-        raise UsageError(
-            f"The inputs hold no case {absent[0]!r}: it was renamed or taken away. "
-            "Leave it out, or add it again."
-        )
-    return [found for found in cases if found[0] in only]
+    return cases
 
 
 def claimants(models: Sequence[Model]) -> tuple[tuple[int, int, Claimant], ...]:

@@ -130,8 +130,8 @@ def _is_published(plan: Plan, scan: Scan, model: Model) -> bool:
 
 def _deciding(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that the results of one model depend on."""
-    without = {"version", "command", "inputs", "case", "cases", "models", "out"}
-    without |= {"preview", "device", "batch", "threads", "regions", "overlap_rule"}
+    without = {"version", "command", "inputs", "case", "models", "out", "preview"}
+    without |= {"device", "batch", "threads", "regions", "overlap_rule"}
     known = _SETTINGS_THAT_CAME_LATER | settings
     return {key: value for key, value in known.items() if key not in without}
 
@@ -231,7 +231,7 @@ def _write_model(case: _Case, place: int, folder: Path) -> None:
 
 def _record(case: _Case, model: Model, labels: VoxelArray) -> dict[str, Any]:
     config, card = case.plan.config, model.card
-    asked = config.model_dump(mode="json", exclude={"inputs", "cases", "models", "out"})
+    asked = config.model_dump(mode="json", exclude={"inputs", "models", "out"})
     return {
         "version": 1,
         "uuid": str(uuid.uuid4()),

@@ -24,7 +24,7 @@ import socket
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
 
@@ -68,7 +68,7 @@ class Run:
     # ---- Opening ----
 
     @classmethod
-    def create(cls, folder: Path, config: dict[str, Any]) -> "Run":
+    def create(cls, folder: Path, config: dict[str, Any]) -> Self:
         """Prepare a run; an existing one is returned where its config is the same.
 
         Raises
@@ -101,7 +101,7 @@ class Run:
         return cls(folder, plain)
 
     @classmethod
-    def open(cls, folder: Path) -> "Run":
+    def open(cls, folder: Path) -> Self:
         """Open a prepared, running or ended run.
 
         Raises

@@ -238,9 +238,8 @@ def command_line(run: Run) -> str:
     is executed from its folder.
     """
     config = run.config
-    part_of_each = isinstance(config.get("part"), list)
-    has_no_option = part_of_each or config.get("cases") is not None
-    if config["command"] != "predict" or has_no_option:
+    part_of_each = isinstance(config.get("part"), list)  # has no option of its own
+    if config["command"] != "predict" or part_of_each:
         return shlex.join(["kdseg-train", "run", str(run.folder)])
     words = ["kdseg-train", "predict", *config.get("inputs", ())]
     for key, value in {**config, "out": OUT}.items():

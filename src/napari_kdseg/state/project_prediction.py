@@ -7,7 +7,9 @@ it from its folder, ``PROJECT/runs/predict-N``.
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from psygnal import Signal
 
@@ -22,8 +24,30 @@ from napari_kdseg.state.jobs import Job
 from napari_kdseg.state.prediction import Wish, config_of
 from napari_kdseg.state.training_runs import Pace
 from napari_kdseg.volumes.scan import Scan
+from napari_kdseg.volumes.volume import Grid
 
 _RUNS = "predict-"
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A scan that lacks predictions, where its files are, and by which models."""
+
+    case: str
+    files: tuple[Path, ...]
+    parts: tuple[str | None, ...]
+    models: tuple[Model, ...]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What there is to do in a project."""
+
+    wanted: tuple[_Wanted, ...] = ()
+    done: int = 0
+    gone: int = 0
+    unfit: tuple[str, ...] = ()
+    """Why models do not fit, a sentence for each scan."""
 
 
 class ProjectPrediction:
@@ -46,49 +70,45 @@ class ProjectPrediction:
         self._detached = detached or Detached()
         self._project: Path | None = None
         self._models: tuple[Model, ...] = ()
-        self._scans: tuple[str, ...] = ()
-        self._gone: tuple[str, ...] = ()
-        self._lacking: tuple[str, ...] = ()
+        self._looked_at: tuple[object, ...] = ()
+        self._found = _Found()
         self._job: Job | None = None
         self._seen: object = None
         self._pace = Pace()
+        self._at: dict[str, Any] = {}
         self._problem = ""
-        self._looked_at: tuple[object, ...] = ()
         self._detached.changed.connect(self._on_job_changed)
 
     # ---- What it is about ----
 
     @property
     def project(self) -> Path | None:
-        """The project that is open."""
+        """The project that is open, or was last."""
         return self._project
 
     @property
     def lacking(self) -> tuple[str, ...]:
         """Scans that a prediction by one of the models is missing of."""
-        return self._lacking
+        return tuple(one.case for one in self._found.wanted)
 
     def look(self, project: Path | None, models: Sequence[Model]) -> None:
         """See which scans lack a prediction by these models.
 
         To be called often: it does something where something is new. A run of the
-        project that is being executed is followed.
+        project that somebody executes is followed. None, as when the dock with the
+        project is closed, leaves the project as it is.
         """
+        project = project or self._project
         key = (project, *(model.folder for model in models), *_stamps(project))
         if key == self._looked_at:
             return
         self._looked_at = key
-        new = project != self._project
+        if project != self._project:
+            self._job = None
         self._project, self._models = project, tuple(models)
-        if new:
-            self._job, self._problem = None, ""
-        try:
-            self._count()
-            if new and project is not None:
-                self._follow(project)
-        except KdsegError as error:
-            self._scans = self._lacking = ()
-            self._problem = str(error)
+        self._count()
+        if project is not None and not self.busy:
+            self._follow(project)
         self.changed.emit()
 
     # ---- Run ----
@@ -102,7 +122,7 @@ class ProjectPrediction:
     def can_run(self) -> bool:
         """Whether there is something to do, and a place for it."""
         project = self._project
-        if project is None or self.busy or not self._lacking or not self._models:
+        if project is None or self.busy or not self._found.wanted:
             return False
         return os.access(project, os.W_OK)
 
@@ -114,14 +134,20 @@ class ProjectPrediction:
     @property
     def text(self) -> str:
         """What there is to tell, a sentence or two."""
-        said = self._run_text()
-        return said if self.busy else " ".join(filter(None, (said, self._count_text())))
+        if self.busy:
+            return self._progress_text()
+        return " ".join(filter(None, (self._end_text(), self._count_text())))
+
+    @property
+    def details(self) -> str:
+        """Which scans cannot be segmented and why, a sentence a line."""
+        return "\n".join(self._found.unfit)
 
     def run(self, settings: Settings, preset: str) -> None:
         """Segment the scans that lack it; a run that was stopped goes on."""
         if not self.can_run:
             return
-        self._pace, self._problem = Pace(), ""
+        self._pace, self._at, self._problem = Pace(), {}, ""
         try:
             self._job = self._detached.start(self._prepared(settings, preset))
         except (KdsegError, OSError) as error:
@@ -141,69 +167,75 @@ class ProjectPrediction:
         """Let go; the run goes on."""
         self._detached.changed.disconnect(self._on_job_changed)
 
-    # ---- Private ----
+    # ---- Private: what lacks ----
 
     def _count(self) -> None:
-        self._scans = self._gone = self._lacking = ()
-        project = self._project
-        if project is None:
+        self._found, self._problem = _Found(), ""
+        if self._project is None or not self._models:
             return
-        document, _ = read(project)
-        scans = [scan for scan in document.scans if scan.use != "left-out"]
-        gone = {scan.case for scan in scans if _is_gone(scan, project)}
-        self._scans = tuple(scan.case for scan in scans)
-        self._gone = tuple(case for case in self._scans if case in gone)
-        self._lacking = tuple(
-            case
-            for case in self._scans
-            if case not in gone and not self._has_all(project / "predictions" / case)
-        )
+        try:
+            self._found = _look_through(self._project, self._models)
+        except KdsegError as error:
+            self._problem = str(error)
 
-    def _has_all(self, folder: Path) -> bool:
-        return all((folder / model.card.name).exists() for model in self._models)
+    # ---- Private: the run ----
 
     def _prepared(self, settings: Settings, preset: str) -> Run:
-        """The run that was begun with these settings, else a new one."""
+        """The run that was begun with these scans and settings, else a new one."""
         assert self._project is not None
-        wish = Wish(
-            self._project,
-            self._models,
-            settings,
-            out=self._project / "predictions",
-            preset=preset,
-        )
-        config = config_of(wish) | {
-            "out": str(wish.out),
-            "threads": max(1, (os.cpu_count() or 2) - 1),
-        }
+        predictions = [
+            _config(one, self._project, settings, preset) for one in self._found.wanted
+        ]
+        config = {"version": 1, "command": "predict-each", "predictions": predictions}
         earlier = _runs_of(self._project)
-        if earlier and earlier[-1].state() != "finished":
-            kept = {k: v for k, v in earlier[-1].config.items() if k != "cases"}
-            if kept == {k: v for k, v in config.items() if k != "cases"}:
-                return earlier[-1]
-        number = 1 + (_number(earlier[-1].folder) if earlier else 0)
-        folder = self._project / "runs" / f"{_RUNS}{number}"
-        return Run.create(folder, config | {"cases": list(self._lacking)})
+        if earlier and _left_of(earlier[-1]) == predictions:
+            return earlier[-1]
+        runs = self._project / "runs"
+        number = 1 + max(map(_number, runs.glob(f"{_RUNS}*")), default=0)
+        return Run.create(runs / f"{_RUNS}{number}", config)
 
     def _follow(self, project: Path) -> None:
         for run in _runs_of(project)[-1:]:
             if run.state() == "running":
-                self._pace = Pace()
-                self._job = self._detached.open(run.folder)
+                self._pace, self._at = Pace(), {}
+                with contextlib.suppress(KdsegError):
+                    self._job = self._detached.open(run.folder)
+                    self._seen = self._job.news
+                    self._take(self._job.news)
 
     def _on_job_changed(self, job: Job) -> None:
-        if self._job is None or job is not self._job:
+        if self._job is None or job.run.folder != self._job.run.folder:
             return
         if job.news is not self._seen:
             self._seen = job.news
-            for event in job.news:
-                if event["event"] == "progress":
-                    self._pace.note(_of_all(event))
+            self._take(job.news)
         if job.ended:
             self._count()
         self.changed.emit()
 
-    def _run_text(self) -> str:
+    def _take(self, events: Sequence[dict[str, Any]]) -> None:
+        for event in events:
+            if event["event"] == "progress":
+                self._at = event
+                self._pace.note(_of_all(event))
+
+    # ---- Private: words ----
+
+    def _progress_text(self) -> str:
+        assert self._job is not None
+        if self._job.message == "stopping":
+            return "Stopping after the tile at hand."
+        if not self._at:
+            return "Starting."
+        at, left = self._at, self._pace.left_s
+        rest = "" if left is None else f"; about {duration(left)} left"
+        return (
+            f"Scan {at['case']} of {at['cases']} ({at['stage']}), "
+            f"{100 * self._job.fraction:.0f} % of all{rest}. "
+            "It goes on when napari is closed."
+        )
+
+    def _end_text(self) -> str:
         job = self._job
         if self._problem or job is None:
             return self._problem
@@ -211,33 +243,70 @@ class ProjectPrediction:
             return "Finished: judge the predictions in Review."
         if job.state == "stopped":
             return "Stopped; finished scans stay, and the run goes on from there."
-        if job.ended:
-            return job.error or job.message
-        if job.message == "stopping" or job.fraction <= 0:
-            return f"{job.message.capitalize() or 'Starting'}."
-        cases = list(job.run.config.get("cases") or ())
-        if job.message not in cases:  # a note, between two scans
-            return f"{job.message}."
-        number, total = cases.index(job.message) + 1, len(cases)
-        left = self._pace.left_s
-        rest = "" if left is None else f"; about {duration(left)} left"
-        return (
-            f"Scan {number} of {total} ({job.message}), {100 * job.fraction:.0f} % of "
-            f"all{rest}. It goes on when napari is closed."
-        )
+        return job.error or job.message
 
     def _count_text(self) -> str:
-        if self._project is None or not self._scans:
+        found = self._found
+        if self._project is None or self._problem:
             return ""
         if not self._models:
             return "Tick models to segment all scans of the project."
-        total, gone = len(self._scans), len(self._gone)
-        lost = f" The files of {gone} are gone." if gone else ""
-        if not self._lacking:
-            there = total - gone
-            return f"{there} of {total} scans have predictions by these models.{lost}"
-        lacking = len(self._lacking)
-        return f"{lacking} of {total} scans lack a prediction by these models.{lost}"
+        lacking, unfit = len(found.wanted), len(found.unfit)
+        told = [f"{_scans(lacking)} without predictions of these models"]
+        told += [f"{found.done} with them"] if found.done else []
+        told += [f"{unfit} that they are not for"] if unfit else []
+        told += [f"{found.gone} whose files are gone"] if found.gone else []
+        return f"{', '.join(told)}."
+
+
+# ---- What lacks ----
+
+
+@dataclass(frozen=True)
+class _Header:
+    """A scan as models are asked whether they fit it."""
+
+    name: str
+    grid: Grid = field(repr=False)
+    channels: tuple[str, ...] = ()
+
+
+def _look_through(project: Path, models: Sequence[Model]) -> _Found:
+    """Sort the scans of a project that are not left out.
+
+    Raises
+    ------
+    ProjectError
+        Where the project cannot be read.
+    """
+    document, _ = read(project)
+    wanted, unfit, done, gone = [], [], 0, 0
+    for scan in document.scans:
+        if scan.use == "left-out":
+            continue
+        results = project / "predictions" / scan.case
+        lacking = [one for one in models if not (results / one.card.name).exists()]
+        files = [image.file.find(project) for image in scan.images]
+        found = tuple(file for file in files if file is not None)
+        if not lacking:
+            done += 1
+        elif misfit := _misfit(scan, lacking):
+            unfit.append(misfit)
+        elif len(found) < len(files):
+            gone += 1
+        else:
+            parts = tuple(image.part for image in scan.images)
+            wanted.append(_Wanted(scan.case, found, parts, tuple(lacking)))
+    return _Found(tuple(wanted), done, gone, tuple(unfit))
+
+
+def _misfit(scan: Scan, models: Sequence[Model]) -> str:
+    for model in models:
+        try:
+            model.card.check_fits(_Header(scan.case, scan.grid.grid, scan.channels))
+        except KdsegError as error:
+            return str(error)
+    return ""
 
 
 def _stamps(project: Path | None) -> Iterator[int]:
@@ -249,24 +318,69 @@ def _stamps(project: Path | None) -> Iterator[int]:
             yield (project / name).stat().st_mtime_ns
 
 
-def _is_gone(scan: Scan, project: Path) -> bool:
-    return any(image.file.find(project) is None for image in scan.images)
+def _scans(count: int) -> str:
+    return {0: "No scan", 1: "1 scan"}.get(count, f"{count} scans")
 
 
-def _of_all(event: dict[str, object]) -> dict[str, object]:
+# ---- Runs ----
+
+
+def is_predicting(project: Path) -> bool:
+    """Whether somebody segments the scans of a project."""
+    return any(run.state() == "running" for run in _runs_of(project)[-1:])
+
+
+def _config(
+    one: _Wanted, project: Path, settings: Settings, preset: str
+) -> dict[str, Any]:
+    """The settings of one prediction, as JSON and YAML have them."""
+    wish = Wish(
+        one.files[0],
+        one.models,
+        settings,
+        out=project / "predictions",
+        files=one.files,
+        parts=one.parts,
+        preset=preset,
+    )
+    there = (project / "predictions" / one.case).exists()
+    config = config_of(wish) | {
+        "case": one.case,
+        "part": list(one.parts) if any(one.parts) else None,
+        "out": str(wish.out),
+        "threads": max(1, (os.cpu_count() or 2) - 1),
+    }
+    # Regions of some of the teachers do not become those of all.
+    return config | {"regions": config["regions"] and not there}
+
+
+def _left_of(run: Run) -> list[dict[str, Any]] | None:
+    """Predictions that a run has not done yet; None where it is of no more use."""
+    if run.state() == "finished" or run.config["command"] != "predict-each":
+        return None
+    done = {e["case"] for e in run.events()[0] if e["event"] == "prediction"}
+    listed: list[dict[str, Any]] = run.config["predictions"]
+    return [one for one in listed if one["case"] not in done]
+
+
+def _of_all(event: dict[str, Any]) -> dict[str, Any]:
     """Progress of a scan as progress of the whole run."""
-    cases, case = int(str(event.get("cases", 1))), int(str(event.get("case", 1)))
-    share = float(str(event["step"])) / max(float(str(event["total"])), 1.0)
-    return {**event, "step": case - 1 + share, "total": cases, "stage": "all"}
+    share = float(event["step"]) / max(float(event["total"]), 1.0)
+    done = int(event["case"]) - 1 + share
+    return {**event, "step": done, "total": event["cases"], "stage": "all"}
 
 
 def _runs_of(project: Path) -> list[Run]:
-    """Runs over all scans of a project, oldest first."""
+    """Runs over all scans of a project, oldest first; damaged ones are left out."""
     by_number = {
         _number(path.parent): path.parent
         for path in (project / "runs").glob(f"{_RUNS}*/config.yaml")
     }
-    return [Run.open(by_number[number]) for number in sorted(by_number) if number]
+    found = []
+    for number in sorted(by_number):
+        with contextlib.suppress(KdsegError):
+            found.append(Run.open(by_number[number]))
+    return found
 
 
 def _number(folder: Path) -> int:

@@ -17,6 +17,7 @@ from napari_kdseg.state.estimates import size
 from napari_kdseg.state.intake import Found, Intake, look_at
 from napari_kdseg.state.jobs import Job, Worker, something_runs
 from napari_kdseg.state.opening import Opening
+from napari_kdseg.state.project_prediction import is_predicting
 from napari_kdseg.state.reviewed import reviewed
 from napari_kdseg.state.scan_layers import ScanFiles
 from napari_kdseg.state.scan_rows import Row, details_of, row_of
@@ -295,9 +296,11 @@ class Volumes:
     def clear_cache(self) -> None:
         """Remove all converted scans; layers that show one lose it.
 
-        Not while something runs, in this dock or another: it may read one.
+        Not while something runs, in a dock or over the whole project: it may read one.
         """
-        if self._status.busy or something_runs():
+        folder = None if self._project is None else self._project.folder
+        predicts = folder is not None and is_predicting(folder)
+        if self._status.busy or something_runs() or predicts:
             self._say(
                 "A job is running and may read converted scans, so they were kept. "
                 "Clear them when it has ended."

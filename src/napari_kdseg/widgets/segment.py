@@ -390,6 +390,7 @@ class SegmentDock(Dock):
     def _show_project(self) -> None:
         self.project.setVisible(self.whole.project is not None)
         self.all_message.setText(self.whole.text)
+        self.all_message.setToolTip(self.whole.details)
         self.all_progress.setValue(round(1000 * self.whole.fraction))
         self.all_progress.setVisible(self.whole.busy)
         self.all_button.setEnabled(self.whole.can_run)
