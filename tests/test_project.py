@@ -539,3 +539,35 @@ def test_neither_torch_nor_napari_is_imported() -> None:
 
 def _ones() -> np.ndarray:
     return np.ones(SHAPE, np.int16)
+
+
+# ---- What was drawn ----
+
+
+def test_what_was_drawn_in_a_scan_follows_its_classes(
+    project: Project, write: Write
+) -> None:
+    scan = write("a.nii.gz")
+    truth = VolumeFile(write("a-labels.nii.gz"))
+    new = NewScan((VolumeFile(scan),), truth, annotated=("liver",))
+    project.add_scan(new)
+    project.set_classes(LabelSet.from_names(["liver", "spleen"]))
+    assert project.scan("a").annotated == ("liver",)
+    liver, spleen = LabelSet.from_names(["liver", "spleen"]).classes
+    moved = spleen.model_copy(update={"value": 5})
+    project.set_annotated(["a"], ["spleen"])
+    project.set_classes(LabelSet(classes=(liver, moved)))  # another value, that is all
+    assert project.scan("a").annotated == ("spleen",)
+    with pytest.raises(ProjectError, match="only spleen was drawn"):
+        project.set_classes(LabelSet(classes=(liver,)))
+    with pytest.raises(ProjectError, match="no class 'gut'; it has liver, spleen"):
+        project.set_annotated(["a"], ["gut"])
+
+
+def test_nothing_was_drawn_in_a_scan_without_labels(
+    project: Project, write: Write
+) -> None:
+    project.set_classes(LabelSet.from_names(["liver", "spleen"]))
+    project.add_scan(files(write("a.nii.gz")))
+    with pytest.raises(ProjectError, match="'a' has no labels"):
+        project.set_annotated(["a"], ["liver"])

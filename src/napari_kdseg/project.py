@@ -15,7 +15,7 @@ Only what cannot be seen from the files is kept in ``project.json``; whether a s
 predicted, corrected or missing is looked up where it lies.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from pathlib import Path
 
 from napari_kdseg.atomic import write_text_atomic
@@ -352,16 +352,21 @@ class Project:
         Raises
         ------
         ProjectError
-            Where the project has no such class or scan, or cannot be changed.
+            Where the project has no such class or scan, a scan has no labels, or
+            nothing can be changed.
         """
         self._check_writable()
         known = () if self.classes is None else self.classes.names
         for name in names:
             if name not in known:
                 raise ProjectError(
-                    f"The project has no class {name!r}; it has {', '.join(known)}."
+                    f"The project has no class {name!r}; it has "
+                    f"{', '.join(known) or 'none yet'}."
                 )
         scans = [self.scan(case) for case in cases]
+        for scan in scans:
+            if scan.labels is None:
+                raise ProjectError(f"The scan {scan.case!r} has no labels.")
         named = {"annotated": tuple(name for name in known if name in names)}
         self._replace(*(scan.model_copy(update=named) for scan in scans))
 
@@ -376,9 +381,24 @@ class Project:
         self._check_writable()
         before = () if self.classes is None else self.classes.classes
         after = {} if classes is None else {c.value: c.name for c in classes.classes}
-        renamed = {one.name: after.get(one.value, "") for one in before}
-        scans = tuple(_renamed(scan, renamed) for scan in self.scans)
-        self._save(classes=classes, scans=scans)
+        changed = {
+            one.name: after[one.value]
+            for one in before
+            if one.value in after and after[one.value] != one.name
+        }
+        of_files = {
+            file: changed.get(name, name) for file, name in self.renamed.items()
+        }
+        self._save(
+            classes=classes,
+            scans=tuple(_renamed(s, changed, after.values()) for s in self.scans),
+            renamed=changed | of_files,
+        )
+
+    @property
+    def renamed(self) -> Mapping[str, str]:
+        """What files call a class, and what people call it here instead."""
+        return self._document.renamed
 
     # ---- Private ----
 
@@ -453,13 +473,14 @@ class Project:
             self._save(scans=tuple(now))
 
 
-def _renamed(scan: Scan, names: Mapping[str, str]) -> Scan:
-    """A scan whose drawn classes have other names; empty: that class is gone."""
-    kept = tuple(new for name in scan.annotated if (new := names.get(name)))
-    if scan.annotated and not kept:
+def _renamed(scan: Scan, changed: Mapping[str, str], known: Collection[str]) -> Scan:
+    """A scan whose drawn classes follow their names."""
+    now = [changed.get(name, name) for name in scan.annotated]
+    kept = tuple(name for name in now if name in known)
+    if scan.annotated and known and not kept:
         raise ProjectError(
             f"In the scan {scan.case!r} only {', '.join(scan.annotated)} was drawn, "
             "and the project would know none of it. Say first what was drawn there, or "
             "remove the scan."
         )
-    return scan.model_copy(update={"annotated": kept})
+    return scan.model_copy(update={"annotated": kept or scan.annotated})

@@ -32,6 +32,8 @@ class Document(BaseModel):
     name: str
     classes: LabelSet | None = None
     scans: tuple[Scan, ...] = ()
+    renamed: dict[str, str] = {}
+    """What files call a class -> what people call it here."""
 
     @field_validator("scans")
     @classmethod

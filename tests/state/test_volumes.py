@@ -483,8 +483,33 @@ def test_scans_with_one_named_organ_each_say_nothing_of_the_other(
     assert annotated(state) == {"a": ("Leber",), "b": ("spleen",)}
     # And the person has the last word.
     state.select("b", ["a"])
-    state.set_annotated_of_chosen(())
+    state.set_drawn_in_chosen({"Leber": True, "spleen": True})
     both = ("Leber", "spleen")
+    assert annotated(state) == {"a": both, "b": both}
+
+
+def test_a_class_that_was_renamed_is_known_by_the_name_in_files_too(
+    state: Volumes, tmp_path: Path
+) -> None:
+    state.create_project(tmp_path / "project")
+    bring_organ(state, tmp_path / "one", "a", "liver", 1)
+    state.set_classes(LabelSet.from_names(["Leber"]))
+    state.set_classes(LabelSet.from_names(["foie"]))
+    bring_organ(state, tmp_path / "two", "b", "liver", 1)
+    bring_organ(state, tmp_path / "three", "c", "Foie", 1)
+    assert classes_of(state) == {1: "foie"}
+    assert annotated(state) == {"a": ("foie",), "b": ("foie",), "c": ("foie",)}
+
+
+def test_a_value_without_a_name_changes_nothing_for_scans_that_were_there(
+    state: Volumes, tmp_path: Path
+) -> None:
+    state.create_project(tmp_path / "project")
+    bring_organ(state, tmp_path / "one", "a", "liver", 1)
+    write(tmp_path / "two" / "b.nii.gz", value=1)
+    write_values(tmp_path / "two" / "b-labels.nii.gz", 1, 7)
+    bring(state, tmp_path / "two")
+    both = ("liver", "class 7")
     assert annotated(state) == {"a": both, "b": both}
 
 

@@ -267,6 +267,21 @@ def test_a_new_recipe_speaks_of_no_class_of_what_is_left_out(
     assert values["classes"] == ["gut", "heart"]
 
 
+def test_a_new_recipe_leaves_to_the_project_what_was_drawn_in_each_scan(
+    project: Path, tmp_path: Path
+) -> None:
+    with Project.open(project) as opened:
+        opened.set_annotated(["drawn"], ["gut"])
+    new_recipe("supervised", [project], tmp_path / "new.yaml")
+    values = yaml.safe_load((tmp_path / "new.yaml").read_text())
+    assert "annotated" not in values["data"][0]  # all of `held`, a part of `drawn`
+    with Project.open(project) as opened:
+        opened.set_annotated(["held"], ["gut"])
+    new_recipe("supervised", [project], tmp_path / "newer.yaml")
+    values = yaml.safe_load((tmp_path / "newer.yaml").read_text())
+    assert values["data"][0]["annotated"] == ["gut"]
+
+
 def test_a_wholly_corrected_scan_is_labelled(project: Path) -> None:
     correct(project, predict(project)[1])
     b = read_data_set(project).cases[3]

@@ -1,5 +1,6 @@
 """The Measure dock in a real viewer: from a project to tables, plots and slices."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,11 @@ def test_the_project_that_is_open_is_offered_and_another_choice_is_kept(
     state.open_project(project)
     dock._on_look()
     assert dock.place.text() == str(project)
+    state.create_project(tmp_path / "second")  # nobody chose the first one
+    dock._on_look()
+    assert dock.place.text() == str(tmp_path / "second")
     dock.state.set_labels(project / "predictions")
+    state.open_project(project)
     dock._on_look()
     assert dock.place.text() == str(project / "predictions")
     dock.viewer.window.remove_dock_widget(shell)
@@ -100,6 +105,16 @@ def test_predictions_that_are_made_meanwhile_can_be_chosen(
     write_prediction(project / "predictions", "late", np.zeros(SHAPE, np.uint8))
     dock._on_look()
     assert dock.case.count() == 8
+    dock.state.change(case="late")
+    shutil.rmtree(project / "predictions" / "late")
+    dock._on_look()
+    assert dock.case.count() == 7
+    assert dock.state.wish.case is None
+    with Project.open(project) as opened:
+        opened.remove_scans(["fish-0"])
+    dock.state.change(of="labels")
+    dock._on_look()
+    assert dock.state.cases == tuple(f"fish-{number}" for number in range(1, 6))
 
 
 def test_only_labels_outside_of_a_project_ask_for_their_scans(
@@ -110,10 +125,11 @@ def test_only_labels_outside_of_a_project_ask_for_their_scans(
     dock.state.set_labels(project / "predictions")
     assert not dock.images_row.isHidden()
     choose(monkeypatch, "getExistingDirectory", str(project / "scans"))
-    dock.images_button.click()
+    dock.images_action.trigger()
+    choose(monkeypatch, "getExistingDirectory", "")  # Cancel
+    dock.images_action.trigger()
     assert dock.state.wish.images == project / "scans"
-    choose(monkeypatch, "getExistingDirectory", "")
-    dock.images_button.click()
+    dock.recorded_action.trigger()
     assert dock.state.wish.images is None
 
 

@@ -262,13 +262,30 @@ def test_a_person_says_which_organs_were_drawn(
     dialog = dock.dialog
     assert isinstance(dialog, DrawnDialog)
     assert [box.isChecked() for box in dialog.boxes] == [True, True]
-    note = dialog.buttons.button(QDialogButtonBox.StandardButton.Ok)
+    save = dialog.buttons.button(QDialogButtonBox.StandardButton.Ok)
     for box in dialog.boxes:
         box.click()
-    assert not note.isEnabled()  # labels of nothing are no labels
+    assert not save.isEnabled()  # labels of nothing are no labels
     dialog.boxes[0].click()
-    click(qtbot, note)
+    click(qtbot, save)
     assert "Drawn: liver." in dock.details.text()
+
+    # Where scans differ, a box that nobody touches changes neither.
+    write(tmp_path / "more" / "bert.nii.gz")
+    write_labels(tmp_path / "more" / "bert-labels.nii.gz", voxels, grid, known)
+    drop(qtbot, dock, tmp_path / "more")
+    agree(qtbot, dock, ScansDialog)
+    settle(qtbot, dock)
+    dock.table.selectAll()
+    click(qtbot, dock.drawn_button)
+    dialog = dock.dialog
+    assert isinstance(dialog, DrawnDialog)
+    half = Qt.CheckState.PartiallyChecked
+    assert [box.checkState() for box in dialog.boxes] == [Qt.CheckState.Checked, half]
+    click(qtbot, dialog.buttons.button(QDialogButtonBox.StandardButton.Ok))
+    assert dock.state.project is not None
+    drawn = {scan.case: scan.annotated for scan in dock.state.project.scans}
+    assert drawn == {"anna": ("liver",), "bert": ()}
 
 
 def test_a_person_names_the_classes_of_labels_without_names(

@@ -10,8 +10,9 @@ sets of slices: those in which truth or prediction show something, and all, the 
 ones counted as good with Dice 1. Beside the classifier its simplest rival: the number
 of labelled pixels of the slice, the more the better. Dice of what each accepts: the
 classifier from its threshold on, the rival as many slices. Last, of the unlabelled
-scans that the student learns from: how many of the slices without labels truly show
-nothing, of all and of those that ``quality.background_from: 2`` accepts.
+scans that the student learns from, where ``OUT`` has them: how many of the slices
+without labels truly show nothing, of all (in scans with an organ) and of those that
+``quality.background_from: 2`` accepts.
 """
 
 import argparse
@@ -73,10 +74,11 @@ def main() -> None:
         print(row(name, part, threshold, asked.bad_below))
     for distance in (1, 2):
         right = empty_in_truth(asked, set(run.config["frozen"]["unlabelled"]), distance)
-        print(
-            f"\n{len(right)} empty slices, {distance} or more from an organ: "
-            f"{right.mean():.3f} of them are truly empty"
-        )
+        if len(right):
+            print(
+                f"\n{len(right)} empty slices, {distance} or more from an organ: "
+                f"{right.mean():.3f} of them are truly empty"
+            )
 
 
 def empty_in_truth(
@@ -89,7 +91,7 @@ def empty_in_truth(
             truth, guess, _, _ = pair.read()
             far = background(np.moveaxis(guess, asked.axis, 0), distance)
             found.append(~np.moveaxis(truth, asked.axis, 0)[far].any(axis=(1, 2)))
-    return np.concatenate(found)
+    return np.concatenate(found) if found else np.empty(0, bool)
 
 
 def row(name: str, slices: Slices, threshold: float, bad_below: float) -> str:

@@ -113,8 +113,10 @@ def accepted_slices(
             for i, p in zip(index, prob, strict=True)
         ]
         empty = background(one.labels, gate.settings.background_from)
-        chosen.append(_chosen(one, (prob >= threshold) | empty, words, preprocessing))
-        beyond += int(empty.sum())
+        good = prob >= threshold
+        part = _chosen(one, good | empty, words, preprocessing)
+        chosen.append(part)
+        beyond += int((empty & ~good)[part.z].sum())
         run.progress(number, len(pseudo), stage="score")
     if run.leads:
         write_scores(run.folder / "scores.csv", rows)

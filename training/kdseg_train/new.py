@@ -74,10 +74,15 @@ def _data_lines(sets: Sequence[DataSet], folders: Sequence[Path]) -> list[str]:
         "data:      # classes not named under `annotated` are unknown, not background"
     ]
     for found, folder in zip(sets, folders, strict=True):
-        names, path = json.dumps(found.classes), json.dumps(str(folder.resolve()))
-        lines.append(
-            f"  - {{path: {path}, annotated: {names}}}   # {len(found.cases)} cases"
-        )
+        path, count = json.dumps(str(folder.resolve())), len(found.cases)
+        drawn = {frozenset(case.annotated) for case in found.cases if case.label}
+        if len(drawn) > 1:
+            said = "what was drawn differs, as the project says"
+            lines.append(f"  - {{path: {path}}}   # {count} cases; {said}")
+            continue
+        every = drawn.pop() if drawn else found.classes
+        names = json.dumps([name for name in found.classes if name in every])
+        lines.append(f"  - {{path: {path}, annotated: {names}}}   # {count} cases")
     return lines
 
 

@@ -96,9 +96,9 @@ class QualitySettings(ClassifierSettings):
         None,
         ge=1,
         description="not in the paper: slices on which the prediction shows nothing, "
-        "this many slices or more from one with an organ, are accepted as background; "
-        "none: as the classifier says, which never learns from empty slices of this "
-        "program's reviews",
+        "this many slices or more from one with an organ, are accepted as background, "
+        "unless people said otherwise; none: as the classifier says, which hardly "
+        "learns from empty slices, since reviews hide them",
     )
 
     def missing(self) -> str | None:

@@ -1,6 +1,6 @@
 """The classes of a project: learnt from labels as these are added, named by people."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 
 from pydantic import ValidationError
@@ -22,7 +22,8 @@ def adding_and_learning(
     """Add a scan as `Project.adding` does; the project learns classes of its labels.
 
     Where nobody named them, every value that occurs is a class called after it. Labels
-    that name some of the project's classes alone say nothing of the others.
+    that name some of the project's classes alone say nothing of the others, nor do
+    earlier ones of classes that come with these.
 
     Raises
     ------
@@ -33,18 +34,21 @@ def adding_and_learning(
     # not come along into a copy.
     found = None if new.labels is None else (yield from _found_in(new.labels))
     known = project.classes
+    found = _as_called_here(found, known, project.renamed)
     classes = _merged(known, found, "" if new.labels is None else new.labels.path.name)
     scan = yield from project.adding(new, copy=copy, resample=resample)
-    if classes is None:
-        return scan
-    if known is not None and len(classes.names) > len(known.names):
-        drawn = [s.case for s in project.scans if s.labels and not s.annotated]
-        others = [case for case in drawn if case != scan.case]
-        if others and not unnamed(classes):
+    named = found is not None and not unnamed(found)
+    if named and known is not None and not unnamed(known):
+        assert classes is not None
+        if len(classes.names) > len(known.names):
+            drawn = [s for s in project.scans if s.labels and not s.annotated]
+            others = [s.case for s in drawn if s.case != scan.case]
             project.set_annotated(others, known.names)
     if classes != known:
         project.set_classes(classes)
-    if found is not None and not scan.annotated and not unnamed(found):
+    if named and not scan.annotated:
+        assert classes is not None
+        assert found is not None
         part = [name for name in classes.names if name in found.names]
         if len(part) < len(classes.names):
             project.set_annotated([scan.case], part)
@@ -99,6 +103,20 @@ def _found_in(one: VolumeFile) -> Generator[float, None, LabelSet | None]:
             yield 0.0
         return LabelSet.from_values(values - {0}) if values - {0} else None
     return None
+
+
+def _as_called_here(
+    found: LabelSet | None, known: LabelSet | None, renamed: Mapping[str, str]
+) -> LabelSet | None:
+    """The classes of a file by the names that people gave them in the project."""
+    if found is None or known is None:
+        return found
+    alike = {name.casefold(): name for name in known.names}
+    names = [renamed.get(n, alike.get(n.casefold(), n)) for n in found.names]
+    if len(set(names)) < len(names):
+        return found
+    pairs = zip(found.classes, names, strict=True)
+    return LabelSet(classes=tuple(c.model_copy(update={"name": n}) for c, n in pairs))
 
 
 def _merged(

@@ -1,6 +1,5 @@
 """Measuring organs, or agreement with a reference: what the Measure dock shows."""
 
-import contextlib
 import shutil
 import uuid
 from dataclasses import replace
@@ -12,7 +11,7 @@ from psygnal import Signal
 
 from napari_kdseg.errors import KdsegError, VolumeError
 from napari_kdseg.measure.tables import write_table
-from napari_kdseg.project_folder import is_project, read
+from napari_kdseg.project_folder import DOCUMENT, is_project, read
 from napari_kdseg.review.predictions import (
     as_noted,
     finder,
@@ -70,7 +69,7 @@ class Measurement:
         self._choices: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
         self._found: frozenset[tuple[str, str]] = frozenset()
         self._offered: Path | None = None
-        self._seen = 0
+        self._seen: tuple[int, ...] = ()
         self._job: Job | None = None
         self._result: Result | None = None
         self._atlas: Atlas | None = None
@@ -95,14 +94,16 @@ class Measurement:
         To be called now and then. What somebody chose is not changed.
         """
         if project is not None and project != self._offered:
-            self._offered = project
-            if self._wish.labels is None:
+            earlier, self._offered = self._offered, project
+            if self._wish.labels in (None, earlier):
                 self.set_labels(project)
                 return
-        stamp = self._stamp()
-        if stamp != self._seen:
+        if self._stamp() != self._seen:
+            before = self._choices
             self._look()
-            self.wish_changed.emit()
+            if self._choices != before:
+                self._forget_lost()
+                self.wish_changed.emit()
 
     def change(self, **changes: Any) -> None:
         """Change a field of the wish."""
@@ -332,14 +333,20 @@ class Measurement:
         cases, models = ({name[which] for name in self._found} for which in (0, 1))
         self._choices = (tuple(sorted(cases)), tuple(sorted(models)))
 
-    def _stamp(self) -> int:
-        """When predictions of a project were last added, or taken away."""
+    def _forget_lost(self) -> None:
+        """Choose all again where the chosen scan or model is no more."""
+        (cases, models), wish = self._choices, self._wish
+        case = wish.case if wish.case in cases else None
+        model = wish.model if wish.model in models else None
+        self._wish = replace(wish, case=case, model=model)
+
+    def _stamp(self) -> tuple[int, ...]:
+        """When scans or predictions of a project were last added, or taken away."""
         place = self._wish.labels
         if place is None or not is_project(place):
-            return 0
-        with contextlib.suppress(OSError):
-            return (place / "predictions").stat().st_mtime_ns
-        return 0
+            return ()
+        found = (place / name for name in (DOCUMENT, "predictions"))
+        return tuple(one.stat().st_mtime_ns for one in found if one.exists())
 
     def _images_of(self, pair: Pair) -> list[VolumeFile]:
         """The scan of a pair: its reference, its record or the project tells it."""

@@ -1,7 +1,7 @@
 """The scans of a project, or those opened without one: what the Volumes dock shows."""
 
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -190,10 +190,37 @@ class Volumes:
         cases = [scan.case for scan in self.chosen]
         self._change(lambda project: project.set_uses(cases, use))
 
-    def set_annotated_of_chosen(self, names: Sequence[str]) -> None:
-        """Say which organs were drawn in the labels of all chosen scans; none: all."""
-        cases = [scan.case for scan in self.chosen if scan.labels is not None]
-        self._change(lambda project: project.set_annotated(cases, names))
+    @property
+    def drawn_in_chosen(self) -> dict[str, bool | None]:
+        """Which organs were drawn in the chosen scans with labels; None: they differ.
+
+        Empty where there is no choice: no labels, or one class.
+        """
+        classes = None if self._project is None else self._project.classes
+        if classes is None or len(classes.names) < 2:
+            return {}
+        found = [scan.annotated or classes.names for scan in self._chosen_labelled]
+        said = {name: {name in one for one in found} for name in classes.names}
+        return {n: h.pop() if len(h) == 1 else None for n, h in said.items() if h}
+
+    def set_drawn_in_chosen(self, drawn: Mapping[str, bool]) -> None:
+        """Say which organs were drawn in the chosen scans; others stay as they are."""
+        known = None if self._project is None else self._project.classes
+        names = () if known is None else known.names
+        by_answer: dict[tuple[str, ...], list[str]] = {}
+        for scan in self._chosen_labelled:
+            before = scan.annotated or names
+            now = tuple(name for name in names if drawn.get(name, name in before))
+            if not now:
+                self._say(f"Nothing would be drawn in {scan.case}; it stays as it is.")
+                return
+            by_answer.setdefault(now if now != names else (), []).append(scan.case)
+        for now, cases in by_answer.items():
+            self._change(partial(_set_annotated, cases=cases, names=now))
+
+    @property
+    def _chosen_labelled(self) -> list[Scan]:
+        return [scan for scan in self.chosen if scan.labels is not None]
 
     def set_classes(self, classes: LabelSet | None) -> None:
         """Say what the values of labels mean; None: nobody knows."""
@@ -459,3 +486,9 @@ class Volumes:
         self._opening = None
         stopped = "Cancelled; nothing was kept."
         self._set_status(Status(stopped if job.state == "stopped" else job.message))
+
+
+def _set_annotated(
+    project: Project, cases: Sequence[str], names: Sequence[str]
+) -> None:
+    project.set_annotated(cases, names)

@@ -1,6 +1,6 @@
 """Questions of the Volumes dock: series, files of a scan, classes, organs drawn."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]  # qtpy makes Signal
@@ -32,6 +32,11 @@ from napari_kdseg.widgets._form import cell, swatch, table, wrapped_label
 _AUTOMATIC = "as is usual: CASE_0000, CASE_t1, CASE/t1"
 _ALONE = "every file is a scan of its own"
 _LABELS = "labels"
+_TICKS = {
+    True: Qt.CheckState.Checked,
+    False: Qt.CheckState.Unchecked,
+    None: Qt.CheckState.PartiallyChecked,
+}
 
 
 class _Question(QDialog):
@@ -274,23 +279,21 @@ class DrawnDialog(_Question):
 
     Parameters
     ----------
-    names
-        The classes of the project.
     drawn
-        Those that are ticked at first.
+        The classes of the project: drawn in all of the scans, in none, or None where
+        they differ.
     scans
         How many scans it is about.
     parent
         Qt's owner.
     """
 
-    agreed = Signal(tuple)
-    """Emitted with the names that are ticked; empty where all are."""
+    agreed = Signal(dict)
+    """Emitted with what holds for all scans now; where they differ there is nothing."""
 
     def __init__(
         self,
-        names: Sequence[str],
-        drawn: Collection[str],
+        drawn: Mapping[str, bool | None],
         scans: int,
         parent: QWidget | None = None,
     ) -> None:
@@ -299,26 +302,30 @@ class DrawnDialog(_Question):
             f"Which organs were drawn in the labels of {whose}? The others are unknown "
             "there, not absent: no training takes them for background."
         )
+        if None in drawn.values():
+            text += " A box that is half ticked stays as it is in each scan."
         super().__init__("Organs drawn", text, parent)
-        self.boxes = [QCheckBox(name) for name in names]
-        for box in self.boxes:
-            box.setChecked(box.text() in drawn)
-            box.toggled.connect(self._on_toggled)
+        self.boxes = [QCheckBox(name) for name in drawn]
+        for box, state in zip(self.boxes, drawn.values(), strict=True):
+            box.setTristate(state is None)
+            box.setCheckState(_TICKS[state])
+            box.clicked.connect(self._on_clicked)
             self.rows.addWidget(box)
         self.accepted.connect(self._on_accepted)
         self.resize(380, 200)
 
-    def _ticked(self) -> tuple[str, ...]:
-        return tuple(box.text() for box in self.boxes if box.isChecked())
-
-    def _on_toggled(self, _on: bool) -> None:
+    def _on_clicked(self, _on: bool) -> None:
         button = self.buttons.button(QDialogButtonBox.StandardButton.Ok)
+        empty = all(b.checkState() == Qt.CheckState.Unchecked for b in self.boxes)
         if button is not None:
-            button.setEnabled(bool(self._ticked()))
+            button.setEnabled(not empty)
 
     def _on_accepted(self) -> None:
-        ticked = self._ticked()
-        self.agreed.emit(() if len(ticked) == len(self.boxes) else ticked)
+        said = {box.text(): box.checkState() for box in self.boxes}
+        half = Qt.CheckState.PartiallyChecked
+        self.agreed.emit(
+            {name: s == Qt.CheckState.Checked for name, s in said.items() if s != half}
+        )
 
 
 class CopyBox(QCheckBox):

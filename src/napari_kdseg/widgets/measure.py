@@ -99,10 +99,12 @@ class MeasureDock(Dock):
         self.folder_action = _action(menu, "A project or a folder…")
         self.file_action = _action(menu, "A file of labels…")
         self.place_button.setMenu(menu)
-        self.images = _path("where the labels' records say; none: no grey values")
-        self.images_button = plain_button(
-            "Choose…", "A folder of scans; Cancel takes it back"
-        )
+        self.images = _path("as the labels' records say, if they do")
+        self.images_button = plain_button("Choose…", "For the grey values of organs")
+        menu = QMenu(self.images_button)
+        self.recorded_action = _action(menu, "As the labels' records say")
+        self.images_action = _action(menu, "A folder of scans…")
+        self.images_button.setMenu(menu)
         self.reference = _path("none: measure the organs themselves")
         self.reference_button = plain_button("Choose…", "What counts as the truth")
         menu = QMenu(self.reference_button)
@@ -164,7 +166,8 @@ class MeasureDock(Dock):
         self._look_timer.timeout.connect(self._on_look)
         self.folder_action.triggered.connect(self._on_folder_clicked)
         self.file_action.triggered.connect(self._on_file_clicked)
-        self.images_button.clicked.connect(self._on_images_clicked)
+        self.recorded_action.triggered.connect(self._on_recorded_images)
+        self.images_action.triggered.connect(self._on_other_images)
         self.none_action.triggered.connect(self._on_no_reference)
         self.own_action.triggered.connect(self._on_own_reference)
         self.other_action.triggered.connect(self._on_other_reference)
@@ -207,9 +210,13 @@ class MeasureDock(Dock):
         if name:
             self.state.set_labels(Path(name))
 
-    def _on_images_clicked(self) -> None:
+    def _on_recorded_images(self) -> None:
+        self.state.change(images=None)
+
+    def _on_other_images(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "The scans of these labels")
-        self.state.change(images=Path(folder) if folder else None)
+        if folder:
+            self.state.change(images=Path(folder))
 
     def _on_no_reference(self) -> None:
         self.state.change(reference=None)

@@ -327,15 +327,12 @@ class VolumesDock(DropDock):
                 self.state.locate(self.state.selected.case, folder)
 
     def _on_drawn_clicked(self) -> None:
-        project = self.state.project
-        drawn = [scan for scan in self.state.chosen if scan.labels is not None]
-        if project is None or project.classes is None or not drawn:
-            return
-        names = project.classes.names
-        ticked = drawn[0].annotated or names
-        self.dialog = DrawnDialog(names, ticked, len(drawn), self)
-        self.dialog.agreed.connect(self.state.set_annotated_of_chosen)
-        self.dialog.ask("Note")
+        drawn = self.state.drawn_in_chosen
+        if drawn:
+            count = sum(scan.labels is not None for scan in self.state.chosen)
+            self.dialog = DrawnDialog(drawn, count, self)
+            self.dialog.agreed.connect(self.state.set_drawn_in_chosen)
+            self.dialog.ask("Save")
 
     def _on_accept_clicked(self) -> None:
         if self.state.selected is not None:
@@ -447,7 +444,7 @@ class VolumesDock(DropDock):
             (self.dicom_button, free),
             (self.copy_box, kept),
             (self.use, kept and count > 0),
-            (self.drawn_button, kept and self._can_be_partly_drawn),
+            (self.drawn_button, kept and bool(self.state.drawn_in_chosen)),
             (self.open_button, count == 1 and not busy and not state.missing),
             (self.remove_button, count > 0 and free),
             (self.cancel_button, busy),
@@ -457,14 +454,6 @@ class VolumesDock(DropDock):
         self.locate_button.setVisible(kept and count == 1 and bool(state.missing))
         self.accept_button.setVisible(kept and count == 1 and bool(state.changed))
         self.resample_button.setVisible(self.state.can_resample and not busy)
-
-    @property
-    def _can_be_partly_drawn(self) -> bool:
-        project = self.state.project
-        if project is None or project.classes is None:
-            return False
-        several = len(project.classes.names) > 1
-        return several and any(scan.labels for scan in self.state.chosen)
 
     def _show_layers(self, layers: list[LayerData]) -> None:
         for layer_data in layers:
