@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from napari_kdseg.inference.settings import Settings
-from napari_kdseg.state.prediction import Wish, _config
+from napari_kdseg.state.prediction import Wish, config_of
 from napari_kdseg.state.segmentation import Segmentation
 
 
 def test_exact_leaves_a_run_as_it_was_and_others_are_named(tmp_path: Path) -> None:
-    exact = _config(Wish(tmp_path / "scan.nii.gz", (), Settings()))
-    fast = _config(Wish(tmp_path / "scan.nii.gz", (), Settings(), preset="fast"))
+    exact = config_of(Wish(tmp_path / "scan.nii.gz", (), Settings()))
+    fast = config_of(Wish(tmp_path / "scan.nii.gz", (), Settings(), preset="fast"))
     assert "preset" not in exact
     assert fast == exact | {"preset": "fast"}
 
