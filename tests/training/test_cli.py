@@ -135,7 +135,7 @@ def test_a_run_with_an_unknown_command_is_refused(call: Any, tmp_path: Path) -> 
     run = Run.create(tmp_path / "run", {"version": 1, "command": "fly"})
     status, _, said = call("run", run.folder)
     assert status == 1
-    assert "asks for 'fly'; a run can fit, predict, evaluate, convert" in said
+    assert "asks for 'fly'; a run can fit, predict, predict-each, evaluate" in said
 
 
 WAIT_FOR_STOP = """
