@@ -91,7 +91,6 @@ class MeasuredBox(QWidget):
         header = self.titles.horizontalHeader()
         if header is not None:  # wide: columns keep their width, and are scrolled
             header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-            header.setStretchLastSection(True)
         self.words = wrapped_label()
         self.quantity, self.organ = QComboBox(), QComboBox()
         self.quantity.setToolTip("What the plot shows")
