@@ -50,7 +50,7 @@ _USES: dict[Use, str] = {
     "test": "test (held out)",
     "left-out": "left out",
 }
-_WIDTHS = {0: 112, 2: 66, 3: 100}  # scan, channels, state; the grid has the rest
+_WIDTHS = {0: 100, 1: 110, 2: 64}  # scan, grid, channels; the state has the rest
 
 
 class VolumesDock(DropDock):
@@ -122,14 +122,14 @@ class VolumesDock(DropDock):
 
     def _build_scans(self) -> None:
         titles = ("Scan", "Grid", "Channels", "State")
-        self.table = table(titles, stretched=1, parent=self.column)
+        self.table = table(titles, stretched=3, parent=self.column)
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         several = QAbstractItemView.SelectionMode.ExtendedSelection
         self.table.setSelectionMode(several)
         self.table.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         header = self.table.horizontalHeader()
         assert header is not None
-        header.setSectionResizeMode(1, QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(3, QHeaderView.ResizeMode.Stretch)
         for column, width in _WIDTHS.items():
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.Interactive)
             header.resizeSection(column, width)
