@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,23 @@ def test_a_chosen_folder_gets_the_format_of_the_scan(
     run = worker.jobs[0].run
     assert run.config["format"] == "source"
     assert run.folder == tmp_path / "results" / ".run"
+
+
+def test_what_was_told_of_a_scan_goes_with_it(
+    state: Segmentation, scan: Source, make_model: MakeModel, worker: WorkerAtHand
+) -> None:
+    model = make_model("mine")
+    state.add_model(model.folder)
+    state.set_source(scan)
+    state.choose(state.models[0])
+    state.run()
+    state.cancel()
+    worker.tell(state="stopped")
+    assert "Cancelled" in state.status.text
+    state.set_source(scan)  # the same one, of another layer
+    assert "Cancelled" in state.status.text
+    state.set_source(replace(scan, name="another"))
+    assert state.status.text == ""
 
 
 # ---- The project that is open ----

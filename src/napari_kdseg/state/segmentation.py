@@ -204,8 +204,10 @@ class Segmentation:
         return self._source
 
     def set_source(self, source: Source | None) -> None:
-        """Choose the scan to segment."""
-        self._source = source
+        """Choose the scan to segment; what was told of another one goes."""
+        before, self._source = self._source, source
+        if before is not None and not self._status.busy and not _alike(before, source):
+            self._set_status(Status())
         self._chosen = [model for model in self._chosen if not self.misfit(model)]
         self.source_changed.emit()
         self.estimate_changed.emit()
@@ -507,3 +509,8 @@ class Segmentation:
 
 def _is_taught(model: Model) -> bool:
     return model.card.role != "teacher"
+
+
+def _alike(one: Source, other: Source | None) -> bool:
+    """Whether both are of the same scan."""
+    return other is not None and (one.name, one.path) == (other.name, other.path)

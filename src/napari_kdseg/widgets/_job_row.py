@@ -45,15 +45,15 @@ class JobRow(QWidget):
         self.cancel_button.clicked.connect(self._on_cancel)
         self.show_job(None)
 
-    def show_job(self, job: Job | None) -> None:
-        """Show a job; None hides the row."""
+    def show_job(self, job: Job | None, words: str = "") -> None:
+        """Show a job, and what it is at in other words than its own; None hides it."""
         self._job = job
         self.setVisible(job is not None)
         if job is not None:
             self.bar.setValue(round(1000 * job.fraction))
             self.bar.setVisible(not job.ended)
             self.cancel_button.setVisible(not job.ended)
-            self.message.setText(job.error or job.message)
+            self.message.setText(words or job.error or job.message)
 
     def _on_cancel(self) -> None:
         if self._job is not None:

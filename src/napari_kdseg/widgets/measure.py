@@ -132,7 +132,7 @@ class MeasureDock(Dock):
         self.fields = form()
         self.fields.addRow("Labels", side_by_side(self.place, self.place_button))
         self.fields.addRow("Scans", self.images_row)
-        self.fields.addRow("Of it", self.of)
+        self.fields.addRow("Which", self.of)
         self.fields.addRow(
             "Reference", side_by_side(self.reference, self.reference_button)
         )

@@ -250,8 +250,8 @@ def test_how_many_verdicts_are_missing_is_said(
     judge(review, "a", "g" * 34 + "bbb" + "uu")
     assert not grading.ready
     assert grading.ready_text == (
-        "34 of 40 good, 3 of 40 bad: judge more before a classifier can learn from "
-        "them."
+        "34 (of 40) good, 3 (of 40) bad: a classifier can learn from 40 of each on. "
+        "Judge more."
     )
 
 
@@ -283,11 +283,11 @@ def test_news_of_verdicts_are_told_now_and_then_and_known_at_once(
 ) -> None:
     seen = told(grading, "counts_changed")
     judge(review, "a", "gb")
-    assert grading.ready_text.startswith("1 of 40 good, 1 of 40 bad")
+    assert grading.ready_text.startswith("1 (of 40) good, 1 (of 40) bad")
     assert not seen
     judge(review, "b", "g")
     poll_until(grading, lambda: bool(seen))
-    assert grading.ready_text.startswith("2 of 40 good, 1 of 40 bad")
+    assert grading.ready_text.startswith("2 (of 40) good, 1 (of 40) bad")
 
 
 # ---- Training, scores, curves ----
@@ -447,7 +447,7 @@ def test_a_prediction_made_anew_has_no_old_scores_and_no_old_verdicts(
     review.refresh()
     assert graded.scored == (80, 120)
     assert graded.at(0).of == 80
-    assert graded.ready_text.startswith("20 of 40 good, 20 of 40 bad")
+    assert graded.ready_text.startswith("20 (of 40) good, 20 (of 40) bad")
 
 
 def test_a_damaged_record_is_told_and_nothing_else_is_lost(

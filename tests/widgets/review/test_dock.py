@@ -555,12 +555,21 @@ def test_take_back_brings_the_page_back(
 ) -> None:
     view = open_sheet(qtbot, dock)
     first = dock.state.page
+    for number in (2, 7):
+        click(qtbot, view, number)
     qtbot.keyClick(view, Qt.Key.Key_Return)
     wait_for_page(qtbot, dock)
+    assert not view.marked()
     qtbot.keyClick(view, "u")
     wait_for_page(qtbot, dock)
-    assert set(dock.state.page) == set(first)
+    page = dock.sheet.page
+    assert set(page) == set(first)
     assert said(out) == []
+    # With its frames: who mends one slice does not make the bad ones good.
+    assert {page[number] for number in view.marked()} == {first[2], first[7]}
+    assert "23 good, 2 bad" in dock.sheet.accept_button.text()
+    qtbot.keyClick(view, Qt.Key.Key_Return)
+    assert [word for *_, word in said(out)].count("bad") == 2
 
 
 def test_escape_takes_the_marks_away(qtbot: QtBot, dock: ReviewDock, out: Path) -> None:

@@ -197,7 +197,7 @@ def trained(qtbot: QtBot, panel: GradingPanel, review: Review) -> GradingPanel:
 def test_too_few_verdicts_are_counted(panel: GradingPanel, review: Review) -> None:
     assert not panel.train_button.isEnabled()
     judge(review, "a", "ggb")
-    poll_until(panel, lambda: "2 of 40 good, 1 of 40 bad" in panel.ready.text())
+    poll_until(panel, lambda: "2 (of 40) good, 1 (of 40) bad" in panel.ready.text())
     assert not panel.train_button.isEnabled()
     assert panel.result.isHidden()
 

@@ -1,6 +1,7 @@
 """What a Grading tells: verdicts, classifier, scores, audits; it changes nothing."""
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +74,9 @@ class GradingShown:
                 f"both. Look for {other} ones: another order or filter may show them."
             )
         if min(good, bad) < NEEDED:
-            return f"{text}: judge more before a classifier can learn from them."
+            return (
+                f"{text}: a classifier can learn from {NEEDED} of each on. Judge more."
+            )
         if scans < 2:
             return (
                 f"{text}, all of one scan. A classifier is checked on scans that it "
@@ -93,6 +96,12 @@ class GradingShown:
     def training(self) -> Job | None:
         """The training that goes on; None: there is none."""
         return self._training
+
+    @property
+    def training_text(self) -> str:
+        """What the training is at, in words; its error, where it failed."""
+        job = self._training
+        return "" if job is None else job.error or _stage_in_words(job.message)
 
     @property
     def scoring(self) -> Job | None:
@@ -145,7 +154,7 @@ class GradingShown:
 
     def accepted_curve(self) -> tuple[np.ndarray, np.ndarray]:
         """Thresholds from 0 to 1, and how many slices each would accept."""
-        if self._desk is None or self._desk.scored is None:
+        if self._desk is None or self._desk.scored is None or not self.scored[0]:
             return np.empty(0), np.empty(0, int)
         self._take_verdicts()
         return self._desk.scored.curve()
@@ -218,4 +227,19 @@ class GradingShown:
 
 
 def _of(count: int) -> str:
-    return f"{count} of {NEEDED}" if count < NEEDED else str(count)
+    return f"{count} (of {NEEDED})" if count < NEEDED else str(count)
+
+
+def _stage_in_words(stage: str) -> str:
+    """Say of which of its networks a training is at work on, where that is it."""
+    if stage == "read":
+        return "Reading the slices that were judged."
+    if stage == "quality":
+        return "Training the network that is kept."
+    found = re.fullmatch(r"quality-fold-(\d+)-of-(\d+)", stage)
+    if found is None:
+        return stage
+    return (
+        f"Training network {found[1]} of {found[2]} that are checked on scans they did "
+        "not see."
+    )

@@ -12,7 +12,13 @@ from napari_kdseg.errors import KdsegError, ProjectError, ReviewError
 from napari_kdseg.review.agreement import agreement
 from napari_kdseg.review.shared import share
 from napari_kdseg.review.store import imported
-from napari_kdseg.review.verdicts import About, Word, read_verdicts, write_verdicts
+from napari_kdseg.review.verdicts import (
+    About,
+    Place,
+    Word,
+    read_verdicts,
+    write_verdicts,
+)
 from napari_kdseg.state.review.chosen import Chosen
 from napari_kdseg.state.review.desk import Desk
 from napari_kdseg.state.review.folder import ReviewFolder
@@ -40,6 +46,8 @@ class Review(Chosen):
         Emitted by `poll` when slices have been read, among them perhaps `current`.
     status_changed
         Emitted with what there is to tell, a sentence or nothing.
+    taken_back
+        Places of the slices that were bad, of what was taken back last.
     """
 
     plane_ready = Signal()
@@ -51,6 +59,7 @@ class Review(Chosen):
     ) -> None:
         super().__init__(cache, clock)
         self._comments: dict[Key, str] = {}
+        self.taken_back: frozenset[Place] = frozenset()
         self._news_at = clock()
 
     # ---- The folder ----
@@ -304,6 +313,7 @@ class Review(Chosen):
             self._tell("There is nothing to take back.")
             return
         abouts = [verdict.about for verdict in taken]
+        self.taken_back = frozenset(v.place for v in taken if v.verdict == "bad")
         for verdict in taken:
             if verdict.comment:
                 self._comments.setdefault(key_of(verdict.about), verdict.comment)

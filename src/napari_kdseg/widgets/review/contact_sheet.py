@@ -7,7 +7,7 @@ from qtpy.QtGui import QCloseEvent, QKeyEvent
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_kdseg.errors import KdsegError
-from napari_kdseg.review.verdicts import About
+from napari_kdseg.review.verdicts import About, Place
 from napari_kdseg.state.review.review import Review
 from napari_kdseg.widgets._form import wrapped_label
 from napari_kdseg.widgets.review.keys import OVERLAY, TAKE_BACK
@@ -36,6 +36,7 @@ class ContactSheet(QWidget):
         self.state = state
         self._page: tuple[About, ...] | None = None
         self._judging = False
+        self._were_bad: frozenset[Place] = frozenset()  # before they were taken back
         self._problem = ""
         self._steps = (slice(None), slice(None))
         self._timer = QTimer(self)
@@ -145,15 +146,18 @@ class ContactSheet(QWidget):
         kept = self.state.judge_page(self._page, bad)
         self._judging = False
         if kept:
+            self._were_bad = frozenset()
             self.turn_page()
         else:
             self._show_marks()  # they stay; the state says why
 
     def _on_clear(self) -> None:
+        self._were_bad = frozenset()
         self.view.clearMarks()
 
     def _on_take_back(self) -> None:
         self.state.take_back()
+        self._were_bad = self.state.taken_back
         self.turn_page()
 
     def _on_outlines_toggled(self, outlined: bool) -> None:
@@ -179,6 +183,8 @@ class ContactSheet(QWidget):
         if page != self._page:
             self._page = page
             self.view.setPage([_caption(about) for about in page])
+            places = [about.place for about in page]
+            self.view.setMarked(n for n, p in enumerate(places) if p in self._were_bad)
             self._timer.start()
         self._show_marks()
 

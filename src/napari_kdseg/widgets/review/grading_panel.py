@@ -320,6 +320,8 @@ class GradingPanel(QWidget):
             return
         found = self.grading.at(threshold)
         words = f"{threshold:.2f} accepts {found.accepted} of {found.of} slices"
+        if not self.grading.scored[0]:
+            words = f"{threshold:.2f}: how many it accepts is known after scoring"
         if np.isfinite(found.precision):
             words += f"; of those accepted {found.precision:.0%} are good"
         if np.isfinite(found.recall):
@@ -358,7 +360,7 @@ class GradingPanel(QWidget):
             self.train_dock_button.setEnabled(there)
 
     def _show_jobs(self, _job: Job | None = None) -> None:
-        self.training.show_job(self.grading.training)
+        self.training.show_job(self.grading.training, self.grading.training_text)
         self.scoring.show_job(self.grading.scoring)
         self.student.show_job(self.grading.student)
         self._show_ready()

@@ -1,6 +1,6 @@
 """Slices side by side; a click or a drag marks the bad ones."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from qtpy.QtCore import (  # type: ignore[attr-defined]  # qtpy makes Signal
     QPointF,
@@ -90,6 +90,12 @@ class SheetView(QWidget):
     def marked(self) -> frozenset[int]:
         """The slices that are marked as bad."""
         return frozenset(self._marked)
+
+    def setMarked(self, numbers: Iterable[int]) -> None:
+        """Mark these slices as bad, and no others."""
+        self._marked = set(numbers)
+        self.marksChanged.emit()
+        self.update()
 
     def clearMarks(self) -> None:
         """Take all marks away."""
