@@ -822,6 +822,11 @@ def test_the_list_says_how_many_slices_were_judged(
         sitting.judge(replace(one.about(0, 1), labels_hash="0" * 64), "bad")  # stale
     state.refresh()
     assert states(state) == {"a": "predicted, reviewed 3/4", "b": "predicted"}
+    # Where the lab's database has them, what the file still holds is of before.
+    note = {"version": 1, "url": "postgresql://host/database"}
+    (folder / "review" / "database.json").write_text(json.dumps(note))
+    state.refresh()
+    assert states(state) == {"a": "predicted", "b": "predicted"}
 
 
 def test_a_damaged_store_of_verdicts_does_not_keep_a_project_closed(

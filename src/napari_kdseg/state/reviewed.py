@@ -9,8 +9,6 @@ from napari_kdseg.review.predictions import finder, predictions_in
 from napari_kdseg.review.verdicts import current, read_verdicts
 from napari_kdseg.volumes.scan import Scan
 
-STORE = "review/verdicts.sqlite"
-
 
 def reviewed(project: Path, scans: Sequence[Scan]) -> dict[str, str]:
     """Say for each scan how far its review is, such as ``reviewed 12/80``.
@@ -19,10 +17,16 @@ def reviewed(project: Path, scans: Sequence[Scan]) -> dict[str, str]:
     of the model with most of them. A database of the lab is not asked: it may be slow.
     What cannot be read counts as nothing here; the Review dock says what is wrong.
     """
-    store = project / STORE
-    if not store.is_file():
+    home = project / "review"
+    if not home.is_dir():
         return {}
+    # Most projects have no review, and loading what stores need takes a while.
+    from napari_kdseg.review.shared import store_of
+
     try:
+        store = store_of(home)
+        if isinstance(store, str) or not store.is_file():
+            return {}
         verdicts = current(read_verdicts(store))
         found = predictions_in(project / "predictions", finder(scans, project))
     except (KdsegError, OSError):
