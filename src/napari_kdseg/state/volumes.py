@@ -215,8 +215,12 @@ class Volumes:
                 self._say(f"Nothing would be drawn in {scan.case}; it stays as it is.")
                 return
             by_answer.setdefault(now if now != names else (), []).append(scan.case)
-        for now, cases in by_answer.items():
-            self._change(partial(_set_annotated, cases=cases, names=now))
+
+        def note(project: Project) -> None:
+            for now, cases in by_answer.items():
+                project.set_annotated(cases, now)
+
+        self._change(note)
 
     @property
     def _chosen_labelled(self) -> list[Scan]:
@@ -486,9 +490,3 @@ class Volumes:
         self._opening = None
         stopped = "Cancelled; nothing was kept."
         self._set_status(Status(stopped if job.state == "stopped" else job.message))
-
-
-def _set_annotated(
-    project: Project, cases: Sequence[str], names: Sequence[str]
-) -> None:
-    project.set_annotated(cases, names)
