@@ -32,6 +32,9 @@ from napari_kdseg.widgets._volumes_dialogs import (
 from napari_kdseg.widgets.volumes import VolumesDock
 
 SHAPE = (6, 10, 12)
+GRID = Grid.from_affine(np.diag([-0.8, -0.8, 2.0, 1.0]), SHAPE)
+TWO_ORGANS = np.zeros(SHAPE, np.uint8)
+TWO_ORGANS[0, 0, :2] = (1, 2)
 PATIENCE_MS = 30_000
 
 # Speaks as kdseg_train.work does, and converts into the cache the test names.
@@ -243,20 +246,22 @@ def test_files_that_were_never_copied_are_taken_off_the_list_unasked(
     assert (tmp_path / "anna.nii.gz").is_file()
 
 
+def bring(qtbot: QtBot, dock: VolumesDock, folder: Path) -> None:
+    """Drop a folder, and agree to what its names say."""
+    drop(qtbot, dock, folder)
+    agree(qtbot, dock, ScansDialog)
+    settle(qtbot, dock)
+
+
 def test_a_person_says_which_organs_were_drawn(
     qtbot: QtBot, dock: VolumesDock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     choose(monkeypatch, tmp_path / "fish")
     click(qtbot, dock.new_button)
     write(tmp_path / "in" / "anna.nii.gz")
-    voxels = np.zeros(SHAPE, np.uint8)
-    voxels[0, 0, :2] = (1, 2)
-    grid = Grid.from_affine(np.diag([-0.8, -0.8, 2.0, 1.0]), SHAPE)
     known = LabelSet.from_names(["liver", "gut"])
-    write_labels(tmp_path / "in" / "anna-labels.nii.gz", voxels, grid, known)
-    drop(qtbot, dock, tmp_path / "in")
-    agree(qtbot, dock, ScansDialog)
-    settle(qtbot, dock)
+    write_labels(tmp_path / "in" / "anna-labels.nii.gz", TWO_ORGANS, GRID, known)
+    bring(qtbot, dock, tmp_path / "in")
 
     click(qtbot, dock.drawn_button)
     dialog = dock.dialog
@@ -272,10 +277,8 @@ def test_a_person_says_which_organs_were_drawn(
 
     # Where scans differ, a box that nobody touches changes neither.
     write(tmp_path / "more" / "bert.nii.gz")
-    write_labels(tmp_path / "more" / "bert-labels.nii.gz", voxels, grid, known)
-    drop(qtbot, dock, tmp_path / "more")
-    agree(qtbot, dock, ScansDialog)
-    settle(qtbot, dock)
+    write_labels(tmp_path / "more" / "bert-labels.nii.gz", TWO_ORGANS, GRID, known)
+    bring(qtbot, dock, tmp_path / "more")
     dock.table.selectAll()
     click(qtbot, dock.drawn_button)
     dialog = dock.dialog
@@ -295,13 +298,8 @@ def test_a_person_names_the_classes_of_labels_without_names(
     choose(monkeypatch, tmp_path / "fish")
     click(qtbot, dock.new_button)
     write(tmp_path / "in" / "anna.nii.gz")
-    voxels = np.zeros(SHAPE, np.uint8)
-    voxels[0, 0, :2] = (1, 2)
-    grid = Grid.from_affine(np.diag([-0.8, -0.8, 2.0, 1.0]), SHAPE)
-    write_volume(tmp_path / "in" / "anna-labels.nii.gz", voxels, grid)
-    drop(qtbot, dock, tmp_path / "in")
-    agree(qtbot, dock, ScansDialog)
-    settle(qtbot, dock)
+    write_volume(tmp_path / "in" / "anna-labels.nii.gz", TWO_ORGANS, GRID)
+    bring(qtbot, dock, tmp_path / "in")
 
     click(qtbot, dock.classes_button)
     dialog = dock.dialog
@@ -449,9 +447,7 @@ def test_scans_on_two_grids_are_resampled_when_asked(
     click(qtbot, dock.new_button)
     write(tmp_path / "in" / "a_t1.nii.gz")
     write(tmp_path / "in" / "a_t2.nii.gz", shift=1.0)
-    drop(qtbot, dock, tmp_path / "in")
-    agree(qtbot, dock, ScansDialog)
-    settle(qtbot, dock)
+    bring(qtbot, dock, tmp_path / "in")
     assert "is not on the grid" in dock.message.text()
     click(qtbot, dock.resample_button)
     settle(qtbot, dock)
