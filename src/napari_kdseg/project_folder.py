@@ -87,6 +87,16 @@ def is_project(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (DOCUMENT, PREVIOUS))
 
 
+def last_changes(folder: Path) -> tuple[int, ...]:
+    """When scans and predictions of a project were last added or taken away, in ns."""
+    places = (folder / name for name in (DOCUMENT, "predictions"))
+    found = []
+    for place in places:
+        with contextlib.suppress(OSError):
+            found.append(place.stat().st_mtime_ns)
+    return tuple(found)
+
+
 def results_of(folder: Path, kind: str, case: str) -> Iterator[Path]:
     """Find what a project has for a scan under `kind`: a folder, or files."""
     place = folder / kind / case

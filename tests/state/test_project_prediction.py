@@ -308,6 +308,25 @@ def test_a_damaged_run_does_not_keep_others_from_being_begun(
     assert predicted(project) == ["a", "b", "c"]
 
 
+def test_a_run_that_nobody_executes_is_not_opened_to_look(
+    make_state: MakeState,
+    project: Path,
+    model: Model,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    state = make_state()
+    state.look(project, [model])
+    state.run(Settings(), "exact")
+    waits_at_c(state)
+    stop(state)
+    # With hundreds of scans its config takes a second to read.
+    monkeypatch.delattr(Run, "open")
+    second = make_state()
+    second.look(project, [model])
+    assert second.lacking == ("c",)
+    assert not is_predicting(project)
+
+
 # ---- with the real command ----
 
 

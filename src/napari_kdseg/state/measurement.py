@@ -11,7 +11,7 @@ from psygnal import Signal
 
 from napari_kdseg.errors import KdsegError, VolumeError
 from napari_kdseg.measure.tables import write_table
-from napari_kdseg.project_folder import DOCUMENT, is_project, read
+from napari_kdseg.project_folder import is_project, last_changes, read
 from napari_kdseg.review.predictions import (
     as_noted,
     finder,
@@ -341,12 +341,11 @@ class Measurement:
         self._wish = replace(wish, case=case, model=model)
 
     def _stamp(self) -> tuple[int, ...]:
-        """When scans or predictions of a project were last added, or taken away."""
+        """When what can be chosen may have changed last; only projects do."""
         place = self._wish.labels
         if place is None or not is_project(place):
             return ()
-        found = (place / name for name in (DOCUMENT, "predictions"))
-        return tuple(one.stat().st_mtime_ns for one in found if one.exists())
+        return last_changes(place)
 
     def _images_of(self, pair: Pair) -> list[VolumeFile]:
         """The scan of a pair: its reference, its record or the project tells it."""

@@ -58,8 +58,7 @@ def prepared(wish: Wish, cache: Path) -> Run:
     config |= {
         "out": str(out),
         "preview": list(wish.view) if wish.view else None,
-        # one core is the viewer's: threads that wait for a busy core wait long
-        "threads": max(1, (os.cpu_count() or 2) - 1),
+        "threads": threads_beside_viewer(),
     }
     folder = out / ".run"
     if (folder / "config.yaml").exists():
@@ -68,6 +67,11 @@ def prepared(wish: Wish, cache: Path) -> Run:
         if lost and wish.out is None:
             shutil.rmtree(out)  # somebody cleared a part of the cache
     return make_way(folder, config, but={"preview"}) or Run.create(folder, config)
+
+
+def threads_beside_viewer() -> int:
+    """One core is the viewer's: threads that wait for a busy core wait long."""
+    return max(1, (os.cpu_count() or 2) - 1)
 
 
 def case_of(run: Run) -> str:

@@ -6,7 +6,7 @@ it from its folder, ``PROJECT/runs/predict-N``.
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from psygnal import Signal
 from napari_kdseg.errors import KdsegError
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.models.model import Model
-from napari_kdseg.project_folder import DOCUMENT, read
+from napari_kdseg.project_folder import last_changes, read
+from napari_kdseg.runs.lock import is_held
 from napari_kdseg.runs.run import Run
 from napari_kdseg.state.detached import Detached
 from napari_kdseg.state.estimates import duration
 from napari_kdseg.state.jobs import Job
-from napari_kdseg.state.prediction import Wish, config_of
+from napari_kdseg.state.prediction import Wish, config_of, threads_beside_viewer
 from napari_kdseg.state.training_runs import Pace
 from napari_kdseg.volumes.scan import Scan
 from napari_kdseg.volumes.volume import Grid
@@ -99,7 +100,8 @@ class ProjectPrediction:
         project is closed, leaves the project as it is.
         """
         project = project or self._project
-        key = (project, *(model.folder for model in models), *_stamps(project))
+        changes = () if project is None else last_changes(project)
+        key = (project, *(model.folder for model in models), *changes)
         if key == self._looked_at:
             return
         self._looked_at = key
@@ -187,21 +189,21 @@ class ProjectPrediction:
             _config(one, self._project, settings, preset) for one in self._found.wanted
         ]
         config = {"version": 1, "command": "predict-each", "predictions": predictions}
-        earlier = _runs_of(self._project)
-        if earlier and _left_of(earlier[-1]) == predictions:
-            return earlier[-1]
+        earlier = _last_run(self._project)
+        if earlier is not None and _left_of(earlier) == predictions:
+            return earlier
         runs = self._project / "runs"
         number = 1 + max(map(_number, runs.glob(f"{_RUNS}*")), default=0)
         return Run.create(runs / f"{_RUNS}{number}", config)
 
     def _follow(self, project: Path) -> None:
-        for run in _runs_of(project)[-1:]:
-            if run.state() == "running":
-                self._pace, self._at = Pace(), {}
-                with contextlib.suppress(KdsegError):
-                    self._job = self._detached.open(run.folder)
-                    self._seen = self._job.news
-                    self._take(self._job.news)
+        if not is_predicting(project):
+            return
+        with contextlib.suppress(KdsegError):
+            job = self._detached.open(_folders_of(project)[0])
+            self._job, self._seen = job, job.news
+            self._pace, self._at = Pace(), {}
+            self._take(job.news)
 
     def _on_job_changed(self, job: Job) -> None:
         if self._job is None or job.run.folder != self._job.run.folder:
@@ -309,15 +311,6 @@ def _misfit(scan: Scan, models: Sequence[Model]) -> str:
     return ""
 
 
-def _stamps(project: Path | None) -> Iterator[int]:
-    """When scans or predictions were last added, or taken away."""
-    if project is None:
-        return
-    for name in (DOCUMENT, "predictions"):
-        with contextlib.suppress(OSError):
-            yield (project / name).stat().st_mtime_ns
-
-
 def _scans(count: int) -> str:
     return {0: "No scan", 1: "1 scan"}.get(count, f"{count} scans")
 
@@ -326,8 +319,8 @@ def _scans(count: int) -> str:
 
 
 def is_predicting(project: Path) -> bool:
-    """Whether somebody segments the scans of a project."""
-    return any(run.state() == "running" for run in _runs_of(project)[-1:])
+    """Whether somebody segments the scans of a project; opens no run."""
+    return any(is_held(folder / "lock") for folder in _folders_of(project)[:1])
 
 
 def _config(
@@ -348,7 +341,7 @@ def _config(
         "case": one.case,
         "part": list(one.parts) if any(one.parts) else None,
         "out": str(wish.out),
-        "threads": max(1, (os.cpu_count() or 2) - 1),
+        "threads": threads_beside_viewer(),
     }
     # Regions of some of the teachers do not become those of all.
     return config | {"regions": config["regions"] and not there}
@@ -370,17 +363,18 @@ def _of_all(event: dict[str, Any]) -> dict[str, Any]:
     return {**event, "step": done, "total": event["cases"], "stage": "all"}
 
 
-def _runs_of(project: Path) -> list[Run]:
-    """Runs over all scans of a project, oldest first; damaged ones are left out."""
-    by_number = {
-        _number(path.parent): path.parent
-        for path in (project / "runs").glob(f"{_RUNS}*/config.yaml")
-    }
-    found = []
-    for number in sorted(by_number):
+def _last_run(project: Path) -> Run | None:
+    """The newest run over all scans that can be read; to open one takes a while."""
+    for folder in _folders_of(project):
         with contextlib.suppress(KdsegError):
-            found.append(Run.open(by_number[number]))
-    return found
+            return Run.open(folder)
+    return None
+
+
+def _folders_of(project: Path) -> list[Path]:
+    """Folders of runs over all scans of a project, newest first."""
+    found = [file.parent for file in (project / "runs").glob(f"{_RUNS}*/config.yaml")]
+    return sorted(found, key=_number, reverse=True)
 
 
 def _number(folder: Path) -> int:

@@ -172,7 +172,7 @@ class Dock(QScrollArea):
         """Disconnect everything; called once, when the dock is closed."""
 
     def event(self, a0: QEvent | None) -> bool:
-        """Notice that napari took the dock out of its window."""
+        """Notice that napari took the dock out of its window, or first showed it."""
         if a0 is not None and a0.type() == QEvent.Type.ParentChange:
             if self.parent() is not None:
                 self._was_docked = True
