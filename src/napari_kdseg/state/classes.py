@@ -37,22 +37,26 @@ def adding_and_learning(
     found = _as_called_here(found, known, project.renamed)
     classes = _merged(known, found, "" if new.labels is None else new.labels.path.name)
     scan = yield from project.adding(new, copy=copy, resample=resample)
-    named = found is not None and not unnamed(found)
-    if named and known is not None and not unnamed(known):
-        assert classes is not None
-        if len(classes.names) > len(known.names):
-            drawn = [s for s in project.scans if s.labels and not s.annotated]
-            others = [s.case for s in drawn if s.case != scan.case]
-            project.set_annotated(others, known.names)
     if classes != known:
         project.set_classes(classes)
-    if named and not scan.annotated:
-        assert classes is not None
-        assert found is not None
-        part = [name for name in classes.names if name in found.names]
-        if len(part) < len(classes.names):
-            project.set_annotated([scan.case], part)
+    if found is not None and not unnamed(found):
+        _know_only(project, found, [scan])
+        if known is not None and not unnamed(known):
+            _know_only(
+                project, known, [s for s in project.scans if s.case != scan.case]
+            )
     return project.scan(scan.case)
+
+
+def _know_only(project: Project, drawn: LabelSet, scans: Sequence[Scan]) -> None:
+    """Note what the labels of scans know, where the project knows more by now.
+
+    What somebody said of a scan stays.
+    """
+    cases = [scan.case for scan in scans if scan.labels and not scan.annotated]
+    every = project.classes
+    if every is not None and set(drawn.names) < set(every.names):
+        project.set_annotated(cases, drawn.names)
 
 
 def classes_from(rows: Sequence[tuple[str, str, str]]) -> LabelSet | None:
