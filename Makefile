@@ -94,7 +94,7 @@ $(BENCH_VENV)/installed: pyproject.toml training/benchmarks/constraints.txt \
 		training/benchmarks/requirements.txt training/benchmarks/peers.txt
 	test -d $(BENCH_VENV) || $(PYTHON) -m venv $(BENCH_VENV)
 	$(BENCH_VENV)/bin/python -m pip install -q --upgrade "pip>=25.1"
-	$(BENCH_PIP) -e ".[fast]" -r training/benchmarks/requirements.txt
+	$(BENCH_PIP) -e ".[fast,cluster]" -r training/benchmarks/requirements.txt
 	$(BENCH_PIP) --no-deps -r training/benchmarks/peers.txt
 	touch $@
 

@@ -26,26 +26,7 @@ COMMANDS = (
 )
 
 
-def in_process(*words: object) -> list[str]:
-    return [
-        sys.executable,
-        "-c",
-        "from kdseg_train.cli import main; main()",
-        *map(str, words),
-    ]
-
-
 # ---- Help ----
-
-
-def test_help_is_there_within_a_second() -> None:
-    subprocess.run(in_process("--help"), check=True, stdout=subprocess.DEVNULL)
-    times = []
-    for _ in range(3):
-        started = time.monotonic()
-        subprocess.run(in_process("--help"), check=True, stdout=subprocess.DEVNULL)
-        times.append(time.monotonic() - started)
-    assert min(times) < 1.0
 
 
 def test_the_module_is_the_command() -> None:
@@ -151,8 +132,29 @@ def wait(run):
         time.sleep(0.02)
 
 execute.COMMANDS["wait"] = wait
-cli.main()
+cli.script()
 """
+
+
+ENDS = """
+import atexit, sys
+from kdseg_train import cli
+
+def work():
+    atexit.register(print, "tidied up")
+    print("all of it", end="")
+    sys.exit(3)
+
+cli.main = work
+cli.script()
+"""
+
+
+def test_a_process_that_ends_at_once_still_says_all_and_tidies_up() -> None:
+    words = [sys.executable, "-c", ENDS]
+    done = subprocess.run(words, check=False, stdout=subprocess.PIPE, text=True)
+    assert done.returncode == 3
+    assert done.stdout == "all of ittidied up\n"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")

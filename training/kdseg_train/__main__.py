@@ -1,6 +1,6 @@
 """``python -m kdseg_train``: the command line, where its script is not on the path."""
 
-from kdseg_train.cli import main
+from kdseg_train.cli import script
 
 if __name__ == "__main__":
-    main()
+    script()

@@ -6,8 +6,9 @@ traceback.
 """
 
 import atexit
-import gc
+import contextlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -305,9 +306,6 @@ def doctor() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; errors become one sentence and an exit status."""
-    # At its end Python would look for cycles among all of torch's objects, for most of
-    # a second in which a person who pressed Cancel waits.
-    atexit.register(gc.freeze)
     keep_freed_memory()
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
@@ -325,6 +323,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
         text = f"{type(error).__name__}: {error}. This is a fault of the program"
         hint = "" if debug else "; add --debug to see where"
         _fail(f"{text}{hint}.", KdsegError.exit_code, debug=debug)
+
+
+def script() -> None:
+    """Run the command line as a process of its own, which ends as soon as it is done.
+
+    Python's own end takes torch apart, object by object: most of a second, in which a
+    person who pressed Cancel waits for the memory. The system takes it back at once.
+    """
+    status: list[int] = []
+    atexit.register(_leave, status)  # the first to be registered is the last to be run
+    try:
+        main()
+    except SystemExit as end:
+        status.append(end.code if isinstance(end.code, int) else 0)
+        raise
+
+
+def _leave(status: list[int]) -> None:
+    if not status:
+        return  # an interrupt: Python shows it, and ends by itself
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+            stream.flush()
+    os._exit(status[0])
 
 
 def _fail(sentence: str, status: int, *, debug: bool) -> None:

@@ -5,7 +5,9 @@ is that of one volume. A job that a dying worker takes along is given to another
 often as asked for; jobs write what they make in one rename, so none is done twice.
 """
 
+import atexit
 import contextlib
+import gc
 import signal
 import time
 import uuid
@@ -140,6 +142,7 @@ def at_work(
     quiet = {
         "distributed.admin.tick.limit": "10m",  # reading holds the interpreter
         "distributed.worker.profile.enabled": False,  # a tenth of the time
+        "distributed.admin.tick.interval": "1s",  # fifty times a second costs 2 %
         "distributed.nanny.pre-spawn-environ.OMP_WAIT_POLICY": "PASSIVE",
         # A death counts at once; who is tried again is decided here, and said.
         "distributed.scheduler.allowed-failures": 0,
@@ -166,18 +169,23 @@ def at_work(
             )
             client, counts_gpus = Client(stack.enter_context(cluster)), gpu
         stack.enter_context(client)
-        client.register_plugin(DeafToKeyboard())
+        client.register_plugin(Manners())
         yield client, counts_gpus
 
 
-class DeafToKeyboard(WorkerPlugin):
-    """Leaves Ctrl+C to the process that a person sees: it lets workers end in order."""
+class Manners(WorkerPlugin):
+    """What a worker process leaves to others, and how it ends.
 
-    name = "kdseg-deaf-to-keyboard"
+    Ctrl+C is for the process that a person sees, which lets workers end in order. At
+    its end Python would look for cycles among all of torch's objects, most of a second.
+    """
+
+    name = "kdseg-manners"
 
     def setup(self, worker: Worker) -> None:
         """Run once in each worker, also in those that replace dead ones."""
         del worker
+        atexit.register(gc.freeze)
         with contextlib.suppress(ValueError):  # not in the main thread
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 

@@ -8,6 +8,9 @@ FIGURES = {
     "length": "figures.length",
     "speed": "figures.speed",
     "export": "figures.export",
+    "measures": "figures.measures",
+    "bulk": "figures.bulk",
+    "processes": "figures.processes",
     "beside": "figures.beside",
 }
 """Name on the command line -> module."""

@@ -1,10 +1,8 @@
-"""Two processes train as one: hashes of the weights, and the distance to one process.
+"""Figure 7: two processes train as one: hashes of the weights, distance to one process.
 
 A small training of made abdomens on the processor: alone, in two processes (gloo), and
-in two of which one is killed (SIGKILL) on the way and both go on afterwards. Prints
-Markdown, and takes less than two minutes on two quiet cores::
-
-    python training/benchmarks/two_processes.py
+in two of which one is killed (SIGKILL) on the way and both go on afterwards. The hash
+is that of weights, optimiser and state after the last step.
 """
 
 import json
@@ -12,13 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 import yaml
 
+from figures.rows import PeerError, Row, Verdict, at_most, say
 from kdseg_train.samples import write_partial_sample
 from napari_kdseg.runs.run import Run
 
@@ -42,21 +40,23 @@ TOLERANCE = 1e-4
 PATIENCE_S = 1200
 
 
-def main() -> None:
-    """Train three times and print the table."""
+def measure(*, quick: bool) -> list[Row]:
+    """All lines; there is no smaller size."""
+    del quick
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         write_partial_sample("abdomen", place / "organs", cases=6, size=32, seed=3)
         (place / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
-        finish(start(place, "one", 1))
-        finish(start(place, "two", 2))
+        trained(place, "one", 1)
+        trained(place, "two", 2)
         cut_off(place, "killed")
-        finish(start(place, "killed", 2))
-        report(place)
+        trained(place, "killed", 2)
+        return rows(place)
 
 
 def start(place: Path, name: str, processes: int) -> subprocess.Popen[bytes]:
     """Begin a training, or go on with it."""
+    say(f"  training: {name}")
     launcher = ["-m", "torch.distributed.run", "--standalone"]
     launcher += [f"--nproc-per-node={processes}"]
     words = [] if processes == 1 else launcher
@@ -66,10 +66,12 @@ def start(place: Path, name: str, processes: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stdout=said, stderr=said)
 
 
-def finish(process: subprocess.Popen[bytes]) -> None:
-    """Wait for a training to end well."""
-    if process.wait(PATIENCE_S):
-        raise SystemExit(f"a training failed with status {process.returncode}")
+def trained(place: Path, name: str, processes: int) -> None:
+    """Train to the end, from wherever an earlier training came to."""
+    if start(place, name, processes).wait(PATIENCE_S):
+        said = (place / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+        reasons = [line for line in said if line.startswith("kdseg-train:")]
+        raise PeerError(f"the training {name!r} failed: {reasons[-1:] or said[-1:]}")
 
 
 def cut_off(place: Path, name: str) -> None:
@@ -77,7 +79,7 @@ def cut_off(place: Path, name: str) -> None:
     process, until = start(place, name, 2), time.monotonic() + PATIENCE_S
     while len(epochs(place / name)) < EPOCHS // 2:
         if process.poll() is not None or time.monotonic() > until:
-            raise SystemExit("the training that was to be killed does not get on")
+            raise PeerError("the training that was to be killed does not get on")
         time.sleep(0.01)
     for worker in psutil.Process(process.pid).children():
         if worker.environ().get("RANK") == "1":
@@ -100,32 +102,32 @@ def hashes(run: Path) -> list[str]:
     return [str(one)[:12] for one in said[-1]["sha256"]]
 
 
-def report(place: Path) -> None:
-    """Print hashes, and how far two processes are from one."""
+def rows(place: Path) -> list[Row]:
+    """Hashes, and how far two processes are from one."""
     whole, resumed = hashes(place / "two"), hashes(place / "killed")
     alone, shared = (
         [one["loss"] for one in epochs(place / name)] for name in ("one", "two")
     )
     far = max(abs(a - b) / abs(a) for a, b in zip(alone, shared, strict=True))
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {EPOCHS} epochs of 5 steps, gloo, float32\n")
-    print("| two processes | process 0 | process 1 | goal | verdict |")
-    print("| --- | --- | --- | --- | --- |")
-    same = verdict(len({*whole}) == 1)
-    print(f"| weights, optimiser and state | {' | '.join(whole)} | equal | {same} |")
-    same = verdict(whole == resumed)
-    again = f"equal, {whole[0]}"
-    print(f"| after SIGKILL and --resume | {' | '.join(resumed)} | {again} | {same} |")
-    close = verdict(far <= TOLERANCE)
-    print(
-        f"| loss of an epoch against one process | {far:.1e} relative, at most | | "
-        f"{TOLERANCE:g} | {close} |"
-    )
+    return [
+        _equal("weights of two processes, gloo", whole, "equal", len({*whole}) == 1),
+        _equal(
+            "the same after SIGKILL of one and --resume",
+            resumed,
+            f"equal, {whole[0]}",
+            whole == resumed,
+        ),
+        Row(
+            "7",
+            "loss of an epoch against one process, relative",
+            f"{far:.1e} at most",
+            f"at most {TOLERANCE:g}",
+            at_most(far, TOLERANCE),
+            f"{EPOCHS} epochs of 5 steps, float32",
+        ),
+    ]
 
 
-def verdict(holds: bool) -> str:  # noqa: FBT001 - it is what is said
-    """Word for a goal."""
-    return "holds" if holds else "MISSED"
-
-
-if __name__ == "__main__":
-    main()
+def _equal(what: str, found: list[str], goal: str, holds: bool) -> Row:  # noqa: FBT001
+    verdict: Verdict = "holds" if holds else "missed"
+    return Row("7", what, ", ".join(found), goal, verdict)
