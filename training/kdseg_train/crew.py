@@ -240,8 +240,9 @@ class Foreman:
             if self._watch.should_stop():
                 self._stop()
             self._hand_out()
-            for future in self._finished():
-                job, attempt = self._running.pop(future)
+            ended = [(one, *self._running.pop(one)) for one in self._finished()]
+            self._hand_out()  # nobody waits while results are fetched and written down
+            for future, job, attempt in ended:
                 outcome = self._ended(future, job, attempt)
                 future.release()
                 if outcome is not None:
