@@ -77,6 +77,28 @@ def test_a_volume_that_begins_anew_forgets_its_tiles(
     assert (again.array("organs/labels")[:9] == 2).all()
 
 
+@pytest.mark.parametrize("backwards", [False, True])
+def test_where_a_resumed_volume_begins_anew_tiles_of_before_stay(
+    planned: Plan, tmp_path: Path, backwards: bool
+) -> None:
+    def part(start: int, stop: int, value: int = 1) -> FinishedTile:
+        span = (20 - stop, 20 - start) if backwards else (start, stop)
+        return tile(*span, value=value)
+
+    folder, scan = tmp_path / "partial", planned.scans[0]
+    Partial(folder, planned, scan).add(part(0, 8))
+    resumed = Partial(folder, planned, scan)
+    resumed.add(part(8, 16))
+    resumed.add(part(8, 12, value=2))  # memory ran out
+    assert remaining(resumed) == ((0, 8) if backwards else (12, 20))
+    again = Partial(folder, planned, scan)
+    assert remaining(again) == remaining(resumed)
+    again.add(part(12, 20, value=2))
+    assert again.remaining is None
+    labels = again.array("organs/labels")[:]
+    assert {1, 2} == {*np.unique(labels)}
+
+
 def test_a_torn_last_line_is_a_tile_to_compute(planned: Plan, tmp_path: Path) -> None:
     partial = Partial(tmp_path / "partial", planned, planned.scans[0])
     partial.add(tile(0, 8))

@@ -14,6 +14,7 @@ before the next tile is taken: a case that was cut off, also by a power failure,
 from the last tile whose checksum is right, and computes at most one anew.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -60,6 +61,8 @@ class Partial:
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self._scratches = 0
         self._done: slice | None = None
+        self._entries: list[dict[str, Any]] = []
+        """Finished tiles, in the order in which they were computed."""
         self._opening = {
             "files": [_stamp(path) for path in scan.images],
             "parts": [*scan.parts],
@@ -70,14 +73,17 @@ class Partial:
 
     @property
     def remaining(self) -> Box | None:
-        """What is not finished yet, in the stored array; None where all is."""
+        """What is to be finished next, in the stored array; None where all is.
+
+        Where both ends are missing, which no execution leaves behind, one at a time.
+        """
         whole = [slice(0, size) for size in self._grid.shape]
         if self._done is not None:
             size = self._grid.shape[self._axis]
             start, stop = self._done.start, self._done.stop
             if stop - start == size:
                 return None
-            whole[self._axis] = slice(stop, size) if start == 0 else slice(0, start)
+            whole[self._axis] = slice(stop, size) if stop < size else slice(0, start)
         return (whole[0], whole[1], whole[2])
 
     @property
@@ -114,15 +120,16 @@ class Partial:
             self._array_for(name, block)[(..., *tile.index)] = block
         sync_files(path for name in blocks for path in self._chunks(name, tile.index))
         span = tile.index[self._axis]
-        joined = _joined(self._done, span)
-        if joined is None:  # memory ran out and the volume began anew
-            self._write_opening()
-        self._done = joined or span
+        if _joined(self._done, span) is None:
+            # Memory ran out, and what this execution had to do began anew.
+            self._forget_from(span)
+        self._done = _joined(self._done, span)
         entry = {
             "index": [[part.start, part.stop] for part in tile.index],
             "arrays": list(blocks),
             "crc32": _checksum(blocks),
         }
+        self._entries.append(entry)
         with (self.folder / "tiles.jsonl").open("ab", buffering=0) as file:
             file.write(json.dumps(entry).encode() + b"\n")
             os.fsync(file.fileno())
@@ -180,6 +187,7 @@ class Partial:
 
     def _begin(self) -> None:
         self._arrays.clear()
+        self._entries.clear()
         self._done = None
         shutil.rmtree(self.folder, ignore_errors=True)
         for model in self._plan.models:
@@ -192,11 +200,32 @@ class Partial:
             write_text_atomic(
                 self.folder / "regions.json", json.dumps(legend, indent=2) + "\n"
             )
-        self._write_opening()
+        self._write_ledger()
 
-    def _write_opening(self) -> None:
-        opening = json.dumps(self._opening) + "\n"
-        write_text_atomic(self.folder / "tiles.jsonl", opening)
+    def _write_ledger(self) -> None:
+        """Write down which files and models these are, and all that is finished."""
+        lines = [self._opening, *self._entries]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        write_text_atomic(self.folder / "tiles.jsonl", text)
+
+    def _forget_from(self, span: slice) -> None:
+        """Forget the first finished tile that reaches into a span, and all after it.
+
+        Tiles of earlier executions, where this one went on, stay.
+        """
+        kept, self._done = self._entries, None
+        self._entries = []
+        for entry in kept:
+            own = self._span(entry)
+            if own.start < span.stop and span.start < own.stop:
+                break
+            self._done = _joined(self._done, own)
+            self._entries.append(entry)
+        self._write_ledger()
+
+    def _span(self, entry: dict[str, Any]) -> slice:
+        """Along which planes a tile lies."""
+        return slice(*entry["index"][self._axis])
 
     def _taken_up(self) -> bool:
         """Whether an earlier execution's tiles are there, and still good."""
@@ -207,18 +236,14 @@ class Partial:
         opening, *entries = _complete_lines(data)
         if opening != self._opening:
             return False
-        good = 0
-        try:
+        # Where one is damaged, tiles are computed again from there on.
+        with contextlib.suppress(*_DAMAGED):
             for entry in entries:
                 self._take_up(entry)
-                good += 1
-        except _DAMAGED:
-            pass  # from here on tiles are computed again
-        if good < len(entries) or not data.endswith(b"\n"):
-            kept = [opening, *entries[:good]]
-            text = "".join(json.dumps(line) + "\n" for line in kept)
-            write_text_atomic(self.folder / "tiles.jsonl", text)
-        return good > 0
+                self._entries.append(entry)
+        if len(self._entries) < len(entries) or not data.endswith(b"\n"):
+            self._write_ledger()
+        return bool(self._entries)
 
     def _take_up(self, entry: dict[str, Any]) -> None:
         z, y, x = (slice(start, stop) for start, stop in entry["index"])

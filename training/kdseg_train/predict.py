@@ -148,9 +148,10 @@ class _Job:
         self.run.event("preview", case=self.scan.id, axis=axis, index=index)
 
     def _compute(self, volume: Volume, partial: Partial) -> None:
-        box = partial.remaining
-        if box is None:
-            return
+        while (box := partial.remaining) is not None:
+            self._compute_box(volume, partial, box)
+
+    def _compute_box(self, volume: Volume, partial: Partial, box: Box) -> None:
         left = np.prod([part.stop - part.start for part in box])
         share = float(left / np.prod(self.scan.grid.shape))
         if share < 1:  # whoever foresees the end counts from here
