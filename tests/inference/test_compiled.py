@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from napari_kdseg.errors import UsageError
 from napari_kdseg.inference import compiled
@@ -79,3 +80,37 @@ def test_bfloat16_is_refused_where_the_processor_imitates_it(
     monkeypatch.setattr(compiled, "find_spec", lambda _: object())
     with pytest.raises(UsageError, match="neither avx512_bf16 nor amx"):
         pick_backend(replace(OPENVINO, precision="bfloat16"), "cpu")
+
+
+class ByHand(torch.nn.Module):
+    """Decides in Python what it does, which no trace sees; logits of three classes."""
+
+    def __init__(self, *, traceable: bool = True) -> None:
+        super().__init__()
+        self.traceable = traceable
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        sign = 1.0 if x.abs().sum() > 0 else 0.0
+        return torch.cat([0 * x, sign * x, -sign * x], dim=1)
+
+
+@pytest.mark.parametrize(
+    ("traceable", "reason"),
+    [(True, "its logits differ by"), (False, "it has a runtime of its own")],
+)
+def test_a_network_that_openvino_would_get_wrong_is_left_to_torch(
+    make_model: Make, make_simple: Make, make_volume: Make, traceable: bool, reason: str
+) -> None:
+    pytest.importorskip("openvino")
+    by_hand = make_simple((16, 16, 16), ("a", "b"), ByHand(traceable=traceable))
+    model = replace(by_hand, folder=make_model().folder)
+    volume, said = make_volume(), []
+    own = predict_volume(volume, [model], TORCH).labels[0]
+    found = predict_volume(
+        volume, [model], replace(TORCH, backend="auto"), log=said.append
+    ).labels[0]
+    assert (found == own).all()
+    assert {*own.ravel()} == {1, 2}
+    assert reason in " ".join(said)
+    with pytest.raises(UsageError, match=f"{reason}.*Take the backend torch"):
+        predict_volume(volume, [model], OPENVINO)

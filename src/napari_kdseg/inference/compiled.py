@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from platformdirs import user_cache_path
 from torch import Tensor
@@ -27,15 +28,20 @@ from napari_kdseg.inference.settings import Settings
 from napari_kdseg.models.model import WEIGHTS, Model
 
 COMPILED_KEPT = 16
+LARGEST_DIFFERENCE = 0.01
+"""Between logits of OpenVINO and of torch, both float32, of the largest of them."""
 _IR = "network.xml"
 
 Make = Callable[[Model, Pass, str], Network]
 
 
-def pick_backend(settings: Settings, device: str) -> Make:
+def pick_backend(
+    settings: Settings, device: str, log: Callable[[str], None] = lambda _: None
+) -> Make:
     """What makes a network of a model, for a pass and a device.
 
-    ``auto`` is OpenVINO on a processor where it is installed, else torch.
+    ``auto`` is OpenVINO on a processor where it is installed and computes what the
+    network does, else torch; the log says where it does not.
 
     Raises
     ------
@@ -70,8 +76,15 @@ def pick_backend(settings: Settings, device: str) -> Make:
         side = sweep.tile[3 - card.dimensions :]
         shape = (sweep.batch, len(card.channels), *side)
         folder = user_cache_path("napari-kdseg") / "openvino" / _key(model, shape)
-        if not (folder / _IR).is_file():
-            _convert(model.network(device), shape, folder)
+        try:
+            if not (folder / _IR).is_file():
+                _convert(model.network(device), shape, folder)
+        except _CannotConvert as refused:
+            reason = f"OpenVINO does not compute the network of {card.name}: {refused}"
+            if settings.backend == "openvino":
+                raise UsageError(f"{reason}. Take the backend torch.") from refused
+            log(f"{reason}; torch does.")
+            return _by_torch(model, sweep, device)
         return Compiled(_compiled(folder / _IR, precision, threads), sweep.batch)
 
     return make
@@ -123,16 +136,33 @@ def _key(model: Model, shape: tuple[int, ...]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
+class _CannotConvert(Exception):
+    """Why a network cannot be converted."""
+
+
 def _convert(network: Any, shape: tuple[int, ...], folder: Path) -> None:
-    """Write a network in OpenVINO's own form; it appears complete or not at all."""
+    """Write a network in OpenVINO's own form; it appears complete or not at all.
+
+    Raises
+    ------
+    _CannotConvert
+        Where it does something that cannot be traced, or comes out as another.
+    """
     import openvino
 
+    if not getattr(network, "traceable", True):
+        raise _CannotConvert("it has a runtime of its own")
     # Checks of the input's size are traced as constants: the size is one here.
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        converted = openvino.convert_model(
-            network, example_input=torch.zeros(shape), input=[shape]
-        )
+        try:
+            converted = openvino.convert_model(
+                network, example_input=torch.zeros(shape), input=[shape]
+            )
+        except Exception as error:  # OpenVINO's errors have no class of their own
+            reason = str(error).strip().splitlines()[0]
+            raise _CannotConvert(reason) from error
+    _compare(network, converted, shape)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(folder)
     temporary.mkdir()
@@ -141,6 +171,21 @@ def _convert(network: Any, shape: tuple[int, ...], folder: Path) -> None:
         publish_folder(temporary, folder)
     except FileExistsError:
         return  # another process converted it meanwhile
+
+
+def _compare(network: Any, converted: Any, shape: tuple[int, ...]) -> None:
+    """Refuse what gives other logits: a trace holds for good what it saw once."""
+    import openvino
+
+    image = torch.from_numpy(np.random.default_rng(0).normal(size=shape)).float()
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(converted, "CPU", exact)
+    found = compiled([image.numpy()])[0]
+    with torch.inference_mode():
+        expected = network(image).numpy()
+    apart = float(np.abs(found - expected).max())
+    if not apart <= LARGEST_DIFFERENCE * float(np.abs(expected).max()):
+        raise _CannotConvert(f"its logits differ by {apart:.2g}")
 
 
 @lru_cache(maxsize=COMPILED_KEPT)

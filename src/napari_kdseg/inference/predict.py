@@ -322,7 +322,7 @@ class _Job:
             Source.open(self.volume, frame, fitted, turned_sweep, lattice),
             turned_sweep,
             lattice,
-            self._forward(sweep, order),
+            self._forward(sweep, hooks, order),
             self._reducer(frame, sweep),
             near,
         ).slabs(wanted, hooks)
@@ -340,7 +340,7 @@ class _Job:
         if all(span.stop > span.start for span in inner):
             lattice = sweep.lattice(frame.model.shape, needed_box(frame, own))
             source = PreparedSource.of(cut(self.volume, crop), frame, sweep)
-            forward = self._forward(sweep)
+            forward = self._forward(sweep, hooks)
             slabs = Sweep(source, sweep, lattice, forward, reducer).slabs(own, hooks)
         yield from surrounded(slabs, reducer, inner, wanted)
 
@@ -350,9 +350,11 @@ class _Job:
             return Frame.of(self.volume.grid, sweep.preprocessing)
         return rolled(self.volume.grid, sweep, self.axis)[0]
 
-    def _forward(self, sweep: Pass, order: Sequence[int] = (0, 1, 2)) -> Forward:
+    def _forward(
+        self, sweep: Pass, hooks: Hooks, order: Sequence[int] = (0, 1, 2)
+    ) -> Forward:
         cards = [self.models[place].card for place in sweep.members]
-        networks = self._networks(sweep)
+        networks = self._networks(sweep, hooks)
         return Forward(cards, networks, self.settings, self.device, order)
 
     def _reducer(self, frame: Frame, sweep: Pass) -> Reducer:
@@ -363,9 +365,9 @@ class _Job:
             of_logits=sweep.preprocessing.scheme == "nnunet",
         )
 
-    def _networks(self, sweep: Pass) -> list[Network]:
+    def _networks(self, sweep: Pass, hooks: Hooks) -> list[Network]:
         """The networks of a pass, by torch or as OpenVINO compiles them."""
-        make = pick_backend(self.settings, self.device)
+        make = pick_backend(self.settings, self.device, hooks.log)
         return [make(self.models[place], sweep, self.device) for place in sweep.members]
 
     def _found(

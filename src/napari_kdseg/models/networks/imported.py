@@ -111,6 +111,7 @@ class OnnxNetwork(_Closed):
     """
 
     graph: Tensor
+    traceable = False
 
     def __init__(self, in_channels: int, out_channels: int, **settings: object) -> None:
         shape = OnnxParameters.model_validate(settings)

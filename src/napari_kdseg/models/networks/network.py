@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -27,6 +28,9 @@ class SegmentationNetwork(nn.Module, ABC):
     divisor
         What the sizes of the input must be multiples of.
     """
+
+    traceable: ClassVar[bool] = True
+    """Whether it consists of torch's operations, which others can be made from."""
 
     def __init__(
         self, dimensions: int, in_channels: int, out_channels: int, divisor: int
