@@ -34,9 +34,22 @@ def test_slabs_follow_one_another_along_the_longest_axis(
 
 
 def test_a_little_less_memory_is_not_worth_another_axis(make_simple: Make) -> None:
-    # Half a tile of 16 across a face, and a strip: 8 * 40 * 48 + 16 * 16 * 48 = 27 648
-    # along y against 8 * 48 * 48 + 16 * 16 * 48 = 30 720 along z; a tenth is little.
+    # Half a tile of 16 across a face, and a strip, for each of four classes, and the
+    # labels of a slab: 4 * (8 * 40 * 48 + 16 * 16 * 48) + 16 * 40 * 48 = 141 312 along
+    # y against 4 * (8 * 48 * 48 + 16 * 16 * 48) + 16 * 48 * 48 = 159 744 along z.
     assert axis_of(make_simple((16, 16, 16)), (40, 48, 48)) == 0
+
+
+@pytest.mark.parametrize("spacing_mm", [None, (1.1, 1.1, 1.1)])
+@pytest.mark.parametrize("shape", [(50, 16, 16), (16, 50, 16), (400, 16, 16)])
+def test_a_volume_that_fits_one_window_but_for_its_length_comes_in_slabs(
+    make_simple: Make, shape: tuple[int, int, int], spacing_mm: Any
+) -> None:
+    preprocessing = Preprocessing(
+        intensity=(Intensity(kind="none"),), spacing_mm=spacing_mm
+    )
+    model = make_simple((16, 16, 16), preprocessing=preprocessing)
+    assert axis_of(model, shape) == int(np.argmax(shape))
 
 
 def test_slices_keep_to_their_own_axis(make_simple: Make) -> None:

@@ -67,6 +67,7 @@ class Partial:
             "files": [_stamp(path) for path in scan.images],
             "parts": [*scan.parts],
             "models": [model.fingerprint for model in plan.models],
+            "axis": self._axis,
         }
         if not self._taken_up():
             self._begin()

@@ -50,19 +50,16 @@ def pick_backend(
         has no such precision.
     """
     installed = find_spec("openvino") is not None
-    on_processor = device == "cpu"
-    if settings.backend == "torch":
-        return _by_torch
-    if settings.backend == "auto" and not (
-        installed and on_processor and settings.precision != "float16"
-    ):
+    usable = device == "cpu" and settings.precision != "float16"
+    automatic = settings.backend == "auto"
+    if settings.backend == "torch" or (automatic and not (installed and usable)):
         return _by_torch
     if not installed:
         raise UsageError(
             "The backend openvino was asked for and is not installed. Get it with: pip "
             "install 'napari-kdseg[fast]'"
         )
-    if not on_processor or settings.precision == "float16":
+    if not usable:
         raise UsageError(
             f"The backend openvino computes on the processor, in float32 or bfloat16; "
             f"asked for were {device} and {settings.precision}. Take the backend torch."
@@ -72,20 +69,16 @@ def pick_backend(
     threads = settings.threads or torch.get_num_threads()
 
     def make(model: Model, sweep: Pass, device: str) -> Network:
-        card = model.card
-        side = sweep.tile[3 - card.dimensions :]
-        shape = (sweep.batch, len(card.channels), *side)
-        folder = user_cache_path("napari-kdseg") / "openvino" / _key(model, shape)
         try:
-            if not (folder / _IR).is_file():
-                _convert(model.network(device), shape, folder)
-        except _CannotConvert as refused:
-            reason = f"OpenVINO does not compute the network of {card.name}: {refused}"
-            if settings.backend == "openvino":
+            path = _converted(model, sweep, device)
+        except _ConversionError as refused:
+            name = model.card.name
+            reason = f"OpenVINO does not compute the network of {name}: {refused}"
+            if not automatic:
                 raise UsageError(f"{reason}. Take the backend torch.") from refused
             log(f"{reason}; torch does.")
             return _by_torch(model, sweep, device)
-        return Compiled(_compiled(folder / _IR, precision, threads), sweep.batch)
+        return Compiled(_compiled(path, precision, threads), sweep.batch)
 
     return make
 
@@ -122,6 +115,17 @@ def _by_torch(model: Model, sweep: Pass, device: str) -> Network:
     return network
 
 
+def _converted(model: Model, sweep: Pass, device: str) -> Path:
+    """Where a model's network lies as converted for the windows of a pass."""
+    card = model.card
+    side = sweep.tile[3 - card.dimensions :]
+    shape = (sweep.batch, len(card.channels), *side)
+    folder = user_cache_path("napari-kdseg") / "openvino" / _key(model, shape)
+    if not (folder / _IR).is_file():
+        _convert(model.network(device), shape, folder)
+    return folder / _IR
+
+
 def _key(model: Model, shape: tuple[int, ...]) -> str:
     """Of everything that the converted network depends on."""
     with (model.folder / WEIGHTS).open("rb") as file:
@@ -136,7 +140,7 @@ def _key(model: Model, shape: tuple[int, ...]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-class _CannotConvert(Exception):
+class _ConversionError(Exception):
     """Why a network cannot be converted."""
 
 
@@ -145,13 +149,13 @@ def _convert(network: Any, shape: tuple[int, ...], folder: Path) -> None:
 
     Raises
     ------
-    _CannotConvert
+    _ConversionError
         Where it does something that cannot be traced, or comes out as another.
     """
     import openvino
 
     if not getattr(network, "traceable", True):
-        raise _CannotConvert("it has a runtime of its own")
+        raise _ConversionError("it has a runtime of its own")
     # Checks of the input's size are traced as constants: the size is one here.
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -161,7 +165,7 @@ def _convert(network: Any, shape: tuple[int, ...], folder: Path) -> None:
             )
         except Exception as error:  # OpenVINO's errors have no class of their own
             reason = str(error).strip().splitlines()[0]
-            raise _CannotConvert(reason) from error
+            raise _ConversionError(reason) from error
     _compare(network, converted, shape)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(folder)
@@ -185,7 +189,7 @@ def _compare(network: Any, converted: Any, shape: tuple[int, ...]) -> None:
         expected = network(image).numpy()
     apart = float(np.abs(found - expected).max())
     if not apart <= LARGEST_DIFFERENCE * float(np.abs(expected).max()):
-        raise _CannotConvert(f"its logits differ by {apart:.2g}")
+        raise _ConversionError(f"its logits differ by {apart:.2g}")
 
 
 @lru_cache(maxsize=COMPILED_KEPT)

@@ -2,7 +2,8 @@
 
 What the next level of windows still adds to lies across a whole face of the volume. Of
 a box that is longer than it is wide and high the smallest face is the one across its
-longest axis. Needs no torch.
+longest axis. An axis that fits into one window gives a single slab, the whole volume:
+nothing to look at early and nothing to go on from. Needs no torch.
 """
 
 from collections.abc import Sequence
@@ -35,11 +36,14 @@ def slow_axis(grid: Grid, cards: Sequence[ModelCard], passes: Sequence[Pass]) ->
     own = Frame.of(grid, passes[0].preprocessing).orientation.order[0]
     if any(sweep.preprocessing.scheme == "nnunet" for sweep in passes):
         return own  # prepared whole, in the models' own order
-    kept = [
-        sum(_kept(grid, cards, sweep, axis) for sweep in passes) for axis in range(3)
-    ]
-    best = min(range(3), key=kept.__getitem__)
-    return best if kept[best] <= WORTH_A_TURN * kept[own] else own
+    several = [axis for axis in range(3) if _has_levels(grid, passes, axis)]
+    kept = {
+        axis: sum(_kept(grid, cards, sweep, axis) for sweep in passes)
+        for axis in several or range(3)
+    }
+    best = min(kept, key=kept.__getitem__)
+    stays = own in kept and kept[best] > WORTH_A_TURN * kept[own]
+    return own if stays else best
 
 
 def rolled(grid: Grid, sweep: Pass, axis: int) -> tuple[Frame, Pass, tuple[int, ...]]:
@@ -62,9 +66,21 @@ def whole_lattice(sweep: Pass, frame: Frame) -> Lattice:
     return sweep.lattice(frame.model.shape, (z, y, x))
 
 
+def _has_levels(grid: Grid, passes: Sequence[Pass], axis: int) -> bool:
+    """Whether slabs that go along an axis of the stored array are several."""
+    lattices = (
+        whole_lattice(turned, frame)
+        for frame, turned, _ in (rolled(grid, sweep, axis) for sweep in passes)
+    )
+    return any(len(lattice.z) > 1 for lattice in lattices)
+
+
 def _kept(grid: Grid, cards: Sequence[ModelCard], sweep: Pass, axis: int) -> int:
-    """Values that wait between windows."""
+    """Values that wait: for the next windows, and until the slab is complete."""
     frame, turned, _ = rolled(grid, sweep, axis)
     lattice = whole_lattice(turned, frame)
     classes = sum(cards[member].classes.count for member in sweep.members)
-    return classes * (prod(lattice.carried_shape) + prod(lattice.strip_shape))
+    sums = classes * (prod(lattice.carried_shape) + prod(lattice.strip_shape))
+    # Planes that are resampled wait as probabilities, others as labels and the like.
+    a_voxel = classes if frame.is_resampled else len(sweep.members)
+    return sums + a_voxel * prod(lattice.slab_shape)

@@ -55,11 +55,19 @@ class Lattice:
         return (_deepest(self.z), _deepest(self.y), self.x[-1].high - self.x[0].low)
 
     @property
+    def slab_shape(self) -> tuple[int, int, int]:
+        """Voxels of the thickest slab that a level of windows completes."""
+        return (_deepest(self.z), *self._face)
+
+    @property
     def carried_shape(self) -> tuple[int, int, int]:
         """Voxels of the buffer that one level of windows leaves for the next."""
         shared = [a.high - b.low for a, b in zip(self.z, self.z[1:], strict=False)]
-        face = (self.y[-1].high - self.y[0].low, self.x[-1].high - self.x[0].low)
-        return (max([0, *shared]), *face)
+        return (max([0, *shared]), *self._face)
+
+    @property
+    def _face(self) -> tuple[int, int]:
+        return (self.y[-1].high - self.y[0].low, self.x[-1].high - self.x[0].low)
 
 
 def starts(size: int, tile: int, overlap: float) -> tuple[int, ...]:
