@@ -1,5 +1,7 @@
 """What happens when memory runs out: fewer windows at once, then smaller windows."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 
 from napari_kdseg.errors import ModelError
 from napari_kdseg.inference.predict import Settings, predict_tiles, predict_volume
+from napari_kdseg.volumes.preprocessing import Intensity, Preprocessing
 
 Make = Callable[..., Any]
 
@@ -120,3 +123,61 @@ def test_other_errors_are_not_taken_for_lack_of_memory(
 
     with pytest.raises(RuntimeError, match="illegal"):
         predict_volume(make_volume(), [make_simple(inner=Faulty())], Settings("cpu"))
+
+
+MALLOC_KB = 10_000  # what is free and scattered
+PEAK = """
+import sys
+from pathlib import Path
+import numpy as np
+import torch
+from napari_kdseg.inference.predict import Settings, predict_tiles
+from napari_kdseg.models.model import Model
+from napari_kdseg.volumes.volume import Grid, Volume
+
+class Rows:  # as an array on the disk: nothing of it stays in memory
+    dtype, ndim = np.dtype(np.int16), 4
+    def __init__(self, shape): self.shape = shape
+    def __getitem__(self, index):
+        z, y, x = (range(*i.indices(n)) for i, n in zip(index[1:], self.shape[1:]))
+        rng = np.random.default_rng(z.start)
+        return rng.integers(0, 9, (1, len(z), len(y), len(x)), np.int16)
+
+def status(word):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(word))
+
+torch.set_num_threads(1)
+shape = (1, int(sys.argv[2]), 64, 64)
+volume = Volume(Rows(shape), Grid.from_affine(np.eye(4), shape[1:]), ("image",))
+before = status("VmRSS")
+model = Model.open(Path(sys.argv[1]))
+for tile in predict_tiles(volume, [model], Settings("cpu")):
+    pass
+print(status("VmHWM") - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the peak")
+@pytest.mark.parametrize("spacing_mm", [None, (1.2, 1.1, 1.1)])
+def test_eight_times_the_length_takes_a_tenth_more_memory_at_most(
+    make_model: Make, spacing_mm: Any
+) -> None:
+    classes = tuple(f"class {number}" for number in range(1, 14))
+    preprocessing = Preprocessing(
+        intensity=(Intensity(kind="none"),), spacing_mm=spacing_mm
+    )
+    model = make_model((32, 32, 32), classes, preprocessing=preprocessing)
+    short, long = (
+        int(
+            subprocess.run(
+                [sys.executable, "-c", PEAK, str(model.folder), str(planes)],
+                check=True,
+                capture_output=True,
+                text=True,
+            ).stdout
+        )
+        for planes in (96, 768)
+    )
+    assert long <= 1.1 * short + MALLOC_KB

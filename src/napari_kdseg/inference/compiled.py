@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from napari_kdseg.atomic import publish_folder, temporary_beside
 from napari_kdseg.errors import UsageError
-from napari_kdseg.inference.forward import Network, pick_precision
+from napari_kdseg.inference.forward import Network, memory_layout, pick_precision
 from napari_kdseg.inference.plan import Pass
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.models.model import WEIGHTS, Model
@@ -112,6 +112,9 @@ class Compiled:
 def _by_torch(model: Model, sweep: Pass, device: str) -> Network:
     del sweep
     network: Network = model.network(device)
+    layout = memory_layout(device, model.card.dimensions)
+    if isinstance(network, torch.nn.Module) and layout != torch.contiguous_format:
+        network.to(memory_format=layout)  # type: ignore[call-overload]
     return network
 
 

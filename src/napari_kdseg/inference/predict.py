@@ -329,6 +329,11 @@ class _Job:
 
     def _cropped_slabs(self, sweep: Pass, hooks: Hooks) -> Iterator[Slab]:
         """A pass over what is not 0 alone, prepared as nnU-Net does it."""
+        if self.settings.roi == "coarse":
+            names = ", ".join(self.models[place].card.name for place in sweep.members)
+            hooks.log(
+                f"{names}: nnU-Net's preparation has no coarse region; it is whole."
+            )
         crop = nonzero_box(self.volume)
         whole = self._frame(sweep)
         frame = Frame.of(self.volume.grid.cropped(crop), sweep.preprocessing)
