@@ -277,10 +277,43 @@ def test_models_of_both_kinds_are_answered_in_the_order_given(
     assert found.uncertainty is None
 
 
-def test_a_composite_s_box_comes_as_one_tile(pair: Make, make_volume: Make) -> None:
+@pytest.mark.parametrize("directions", [(1, 1, 1), (-1, 1, 1), (1, -1, -1)])
+@pytest.mark.parametrize(
+    "box", [np.s_[0:32, 0:32, 0:32], np.s_[10:20, 0:32, 5:12], np.s_[0:4, 0:32, 0:32]]
+)
+def test_a_composite_comes_in_slabs_that_lie_side_by_side(
+    pair: Make, make_volume: Make, directions: Any, box: Any
+) -> None:
+    grey = blocks((32, 32, 32), a=np.s_[8:16, 8:16, 8:16])
+    volume = make_volume(data=grey, directions=directions)
+    found = np.full((32, 32, 32), 9, np.uint8)
+    reached: slice | None = None
+    fractions = []
+    for tile in predict_any_tiles(volume, [pair()], CPU, box=box):
+        found[tile.index] = tile.labels[0]
+        planes = tile.index[0]
+        start, stop = planes.start, planes.stop
+        if reached is not None:
+            assert reached.stop == start or reached.start == stop
+            start, stop = min(start, reached.start), max(stop, reached.stop)
+        reached = slice(start, stop)
+        fractions.append(tile.fraction)
+    assert reached == box[0]
+    assert len(fractions) > 1 or box[0].stop == 4
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == pytest.approx(1)
+    assert np.array_equal(found[box], grey[(0, *box)])
+    found[box] = 9
+    assert (found == 9).all()
+
+
+def test_beside_another_model_a_composite_s_box_comes_as_one_tile(
+    pair: Make, make_simple: Make, make_volume: Make
+) -> None:
     grey = blocks((32, 32, 32), a=np.s_[8:16, 8:16, 8:16])
     box = (slice(10, 20), slice(0, 32), slice(5, 12))
-    (tile,) = predict_any_tiles(make_volume(data=grey), [pair()], CPU, box=box)
+    models = [pair(), make_simple(name="alone")]
+    (tile,) = predict_any_tiles(make_volume(data=grey), models, CPU, box=box)
     assert (tile.index, tile.fraction) == (box, 1.0)
     assert np.array_equal(tile.labels[0], grey[(0, *box)])
 

@@ -26,6 +26,7 @@ from kdseg_train.plan import Plan, Scan
 from napari_kdseg.atomic import publish_folder, temporary_beside
 from napari_kdseg.errors import RunError
 from napari_kdseg.inference.blockwise import clean_stored
+from napari_kdseg.inference.coarse_to_fine import final_card
 from napari_kdseg.inference.predict import finish_labels
 from napari_kdseg.inference.regions import shares, tally
 from napari_kdseg.models.model import Model, Postprocessing
@@ -169,8 +170,8 @@ class _Case:
 
     @property
     def is_cleaned(self) -> bool:
-        models = self.plan.models
-        return any(model.card.postprocessing != Postprocessing() for model in models)
+        cards = map(final_card, self.plan.models)
+        return any(card.postprocessing != Postprocessing() for card in cards)
 
     def cleaned_bits(self) -> VoxelArray:
         """Who claims each voxel, by the labels that are published."""
@@ -183,7 +184,7 @@ class _Case:
         return target
 
     def _clean(self, model: Model) -> VoxelArray:
-        name, card = f"{model.card.name}/labels", model.card
+        name, card = f"{model.card.name}/labels", final_card(model)
         stored: VoxelArray = self.partial.array(name)
         voxel_mm3 = self.grid.voxel_ml * 1000
         if card.postprocessing == Postprocessing():

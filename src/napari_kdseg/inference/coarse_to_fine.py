@@ -3,7 +3,8 @@
 FLARE22's inference (arXiv 2211.05942; steps and numbers from the authors' code,
 ``predict_s_s.sh``): the coarse model sees the whole volume resized, the largest
 component of each class stays, the box around all of them is enlarged by a tenth, and
-the fine model sees what is in it, resized again. Nothing is written in between.
+the fine model sees what is in it, resized again. Nothing is written in between, and
+only the coarse model's small volume is ever there as a whole.
 """
 
 import math
@@ -16,26 +17,36 @@ from numpy.typing import NDArray
 
 from napari_kdseg.errors import ModelError
 from napari_kdseg.inference.foreground import as_it_is
+from napari_kdseg.inference.plan import plan_passes
 from napari_kdseg.inference.predict import (
     FinishedTile,
     Prediction,
+    box_of,
+    gathered,
+    maps_of,
     predict_tiles,
     predict_volume,
+    shared_box,
+    tile_of,
 )
+from napari_kdseg.inference.rolling import slow_axis
 from napari_kdseg.inference.settings import Settings
+from napari_kdseg.inference.surroundings import Surroundings, beside, cropped
 from napari_kdseg.models.card import CoarseToFine, ModelCard, Postprocessing
 from napari_kdseg.models.model import Model
-from napari_kdseg.volumes.preprocessing import prepare
+from napari_kdseg.volumes.preprocessing import Frame, prepare
 from napari_kdseg.volumes.volume import Box, Grid, Volume
 
 __all__ = [
     "box_around",
     "box_in_source",
     "central_box",
+    "final_card",
     "find_box",
     "predict_any_tiles",
     "predict_any_volume",
     "predict_coarse_to_fine",
+    "predict_composite_tiles",
 ]
 
 Fractions = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
@@ -53,8 +64,10 @@ class Found:
     """Where to look, in the source array (z, y, x as stored)."""
     is_fallback: bool
     """Whether it found nothing, and the box is the central one."""
+    frame: Frame
+    """What the coarse model saw."""
     uncertainty: NDArray[np.float32] | None
-    """0 (sure) to 1 on the source grid, where it was asked for."""
+    """0 (sure) to 1, z, y, x of the coarse model's voxels, where it was asked for."""
 
 
 def _never() -> bool:
@@ -100,23 +113,67 @@ def predict_coarse_to_fine(
             f"{model.card.name} is one model; from coarse to fine takes two. Pair a "
             "coarse and a fine one."
         )
+    tiles = predict_composite_tiles(
+        volume, model, settings, should_stop=should_stop, log=log
+    )
+    return gathered(tiles, volume.grid, [final_card(model)])
+
+
+def predict_composite_tiles(
+    volume: Volume,
+    model: Model,
+    settings: Settings | None = None,
+    *,
+    box: Box | None = None,
+    should_stop: Callable[[], bool] = _never,
+    log: Callable[[str], None] = _silent,
+) -> Iterator[FinishedTile]:
+    """Predict a volume with a composite model, a slab after the other.
+
+    First what the fine model sees, then what lies around it, each slab beside one
+    that was there before. Labels are as they are before any clean-up; that of
+    `final_card` belongs to them.
+
+    Parameters and exceptions are those of `predict_coarse_to_fine` and `predict_tiles`.
+    """
+    if model.parts is None or model.card.coarse_to_fine is None:
+        raise ModelError(
+            f"{model.card.name} is one model; from coarse to fine takes two. Pair a "
+            "coarse and a fine one."
+        )
     # Where the fine model looks is found by the coarse one; once is enough.
     settings = replace(settings or Settings(), roi="all")
     coarse, fine = model.parts
     fine.card.check_fits(volume)
+    wanted = box_of(volume, box)
     way = model.card.coarse_to_fine
     found = find_box(volume, coarse, way, settings, should_stop=should_stop)
     log(f"{volume.name}: {_told(found, coarse, volume.grid)}")
-    cropped = Volume(
-        np.asarray(volume.data[(slice(None), *found.box)]),
-        volume.grid.cropped(found.box),
-        volume.channels,
-        volume.source,
-    )
-    inside = predict_volume(
-        cropped, [_cleaning(fine, way)], settings, should_stop=should_stop, log=log
-    )
-    return _pasted(inside, found, volume.grid.shape)
+    axis = slow_axis(volume.grid, [fine.card], plan_passes([fine.card], settings))
+    outside = Surroundings(found.frame, found.uncertainty, fine.card.classes, settings)
+    planes = wanted[axis].stop - wanted[axis].start
+    inner, own = shared_box(wanted, found.box)
+    seen = all(span.stop > span.start for span in inner)
+    share = (inner[axis].stop - inner[axis].start) / planes if seen else 0.0
+    if seen:
+        for tile in predict_tiles(
+            cropped(volume, found.box),
+            [fine],
+            settings,
+            box=own,
+            axis=axis,
+            should_stop=should_stop,
+            log=log,
+        ):
+            place = _moved(tile.index, found.box)
+            index = _with(wanted, axis, place[axis])
+            maps = outside.around(maps_of(tile), place, index)
+            yield tile_of(index, maps, share * tile.fraction)
+    left = inner[axis] if seen else slice(0, 0)
+    for span in beside(wanted[axis], left, volume.grid.shape[axis]):
+        share += (span.stop - span.start) / planes
+        index = _with(wanted, axis, span)
+        yield tile_of(index, outside.at(index), min(share, 1.0))
 
 
 def find_box(
@@ -151,11 +208,13 @@ def find_box(
         if fractions is None
         else box_in_source(fractions, seen.frame.oriented.shape)
     )
-    uncertainty = None
-    if prediction.uncertainty is not None:
-        uncertainty = seen.frame.restore_labels(prediction.uncertainty[0])
-    in_source = seen.frame.source_index(box)
-    return Found(in_source, fractions is None, uncertainty)
+    unsure = prediction.uncertainty
+    return Found(
+        seen.frame.source_index(box),
+        fractions is None,
+        seen.frame,
+        None if unsure is None else unsure[0],
+    )
 
 
 # ---- Boxes ----
@@ -269,12 +328,17 @@ def predict_any_tiles(
 ) -> Iterator[FinishedTile]:
     """`predict_tiles`, where some of the models may be composites.
 
-    With a composite among them the whole box comes as one tile: where the fine model
-    looks is known only when the coarse one has seen everything.
+    A composite alone comes in slabs as well, see `predict_composite_tiles`; beside
+    other models the whole box comes as one tile.
     """
     if all(model.parts is None for model in models):
         yield from predict_tiles(
             volume, models, settings, box=box, should_stop=should_stop, log=log
+        )
+        return
+    if len(models) == 1:
+        yield from predict_composite_tiles(
+            volume, models[0], settings, box=box, should_stop=should_stop, log=log
         )
         return
     whole = predict_any_volume(
@@ -312,6 +376,13 @@ def _row(
 # ---- Inside ----
 
 
+def final_card(model: Model) -> ModelCard:
+    """The card whose clean-up the labels of a model get."""
+    if model.parts is None or model.card.coarse_to_fine is None:
+        return model.card
+    return _cleaning(model.parts[1], model.card.coarse_to_fine).card
+
+
 def _cleaning(model: Model, way: CoarseToFine) -> Model:
     """The model with the clean-up of the two passes in its card."""
     rules = model.card.postprocessing.model_copy(
@@ -326,21 +397,19 @@ def _kept(card: ModelCard, way: CoarseToFine) -> dict[str, int]:
     return kept | own.keep_largest
 
 
-def _pasted(inside: Prediction, found: Found, shape: tuple[int, ...]) -> Prediction:
-    """What was found in a box, in the whole volume."""
-    labels = np.zeros(shape, inside.labels[0].dtype)
-    labels[found.box] = inside.labels[0]
-    uncertainty = probabilities = None
-    if inside.uncertainty is not None and found.uncertainty is not None:
-        everywhere = found.uncertainty.copy()
-        everywhere[found.box] = inside.uncertainty[0]
-        uncertainty = (everywhere,)
-    if inside.probabilities is not None:
-        prob = np.zeros((len(inside.probabilities[0]), *shape), np.float32)
-        prob[0] = 1
-        prob[(slice(None), *found.box)] = inside.probabilities[0]
-        probabilities = (prob,)
-    return Prediction((labels,), uncertainty, probabilities)
+def _moved(box: Box, corner: Box) -> Box:
+    """A box that was counted from the corner of another."""
+    z, y, x = (
+        slice(span.start + whole.start, span.stop + whole.start)
+        for span, whole in zip(box, corner, strict=True)
+    )
+    return (z, y, x)
+
+
+def _with(box: Box, axis: int, span: slice) -> Box:
+    """The box with another span along an axis."""
+    z, y, x = (span if place == axis else own for place, own in enumerate(box))
+    return (z, y, x)
 
 
 def _told(found: Found, coarse: Model, grid: Grid) -> str:

@@ -6,7 +6,7 @@ depends on the tile, the number of classes and one face of the volume.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -48,17 +48,22 @@ from napari_kdseg.volumes.intensity import (
 )
 from napari_kdseg.volumes.nnunet import cut, nonzero_box
 from napari_kdseg.volumes.preprocessing import Frame
-from napari_kdseg.volumes.volume import Box, Volume
+from napari_kdseg.volumes.volume import Box, Grid, Volume
 
 __all__ = [
     "Estimate",
     "FinishedTile",
     "Prediction",
     "Settings",
+    "box_of",
     "estimate",
     "finish_labels",
+    "gathered",
+    "maps_of",
     "predict_tiles",
     "predict_volume",
+    "shared_box",
+    "tile_of",
 ]
 
 Fits = dict[tuple[Intensity, ...], tuple[IntensityParameters, ...]]
@@ -103,12 +108,13 @@ def _silent(message: str) -> None:
     del message
 
 
-def predict_tiles(
+def predict_tiles(  # noqa: PLR0913 - each may be left out
     volume: Volume,
     models: Sequence[Model],
     settings: Settings | None = None,
     *,
     box: Box | None = None,
+    axis: int | None = None,
     should_stop: Callable[[], bool] = _never,
     log: Callable[[str], None] = _silent,
 ) -> Iterator[FinishedTile]:
@@ -131,6 +137,8 @@ def predict_tiles(
     box
         Part of the source array (z, y, x as stored), each slice with start and stop:
         only windows that touch it are computed, and tiles cover it alone. None: all.
+    axis
+        Of the source array, along which tiles follow one another; None: see above.
     should_stop
         Asked before each batch of windows.
     log
@@ -146,7 +154,7 @@ def predict_tiles(
         Where settings suit no model or the box lies outside the volume.
     """
     settings = settings or Settings()
-    job = _Job.open(volume, models, settings, box)
+    job = _Job.open(volume, models, settings, box, axis)
     hooks = Hooks(should_stop, log)
     while True:
         stopped, too_large = "", False
@@ -179,22 +187,38 @@ def predict_volume(
 
     Parameters and exceptions are those of `predict_tiles`.
     """
+    tiles = predict_tiles(volume, models, settings, should_stop=should_stop, log=log)
+    return gathered(tiles, volume.grid, [model.card for model in models])
+
+
+def gathered(
+    tiles: Iterable[FinishedTile], grid: Grid, cards: Sequence[ModelCard]
+) -> Prediction:
+    """Put the tiles of a whole volume together, and clean its labels up.
+
+    Parameters
+    ----------
+    tiles
+        They cover the volume; of two that overlap the later one counts.
+    grid
+        The volume's.
+    cards
+        Say, a model each, how its labels are cleaned up.
+    """
     maps: Maps | None = None
-    for tile in predict_tiles(
-        volume, models, settings, should_stop=should_stop, log=log
-    ):
-        part = Maps(tile.labels, tile.uncertainty or (), tile.probabilities or ())
+    for tile in tiles:
+        part = maps_of(tile)
         if maps is None:
             maps = part.change(
-                lambda a: np.zeros((*a.shape[:-3], *volume.grid.shape), a.dtype)
+                lambda a: np.zeros((*a.shape[:-3], *grid.shape), a.dtype)
             )
         maps.put(tile.index, part)
     assert maps is not None
-    voxel_mm3 = volume.grid.voxel_ml * 1000
+    voxel_mm3 = grid.voxel_ml * 1000
     return Prediction(
         tuple(
-            finish_labels(labels, model.card, voxel_mm3)
-            for labels, model in zip(maps.labels, models, strict=True)
+            finish_labels(labels, card, voxel_mm3)
+            for labels, card in zip(maps.labels, cards, strict=True)
         ),
         maps.uncertainty or None,
         maps.probabilities or None,
@@ -238,6 +262,7 @@ class _Job:
         models: Sequence[Model],
         settings: Settings,
         box: Box | None,
+        axis: int | None,
     ) -> "_Job":
         if not models:
             raise UsageError(f"No model was given to predict {volume.name} with.")
@@ -251,8 +276,8 @@ class _Job:
             settings,
             passes,
             pick_device(settings.device),
-            _checked(box, volume),
-            slow_axis(volume.grid, cards, passes),
+            box_of(volume, box),
+            slow_axis(volume.grid, cards, passes) if axis is None else axis,
         )
 
     def smaller(self, log: Callable[[str], None]) -> "_Job":
@@ -298,7 +323,7 @@ class _Job:
                 in_source = self._in_order(maps).change(
                     lambda array: np.ascontiguousarray(turn.to_source(array))
                 )
-                yield _tile(index, in_source, done)
+                yield tile_of(index, in_source, done)
 
     def _slabs(self, sweep: Pass, fits: Fits, hooks: Hooks) -> Iterator[Slab]:
         """One pass; everything it needs is made when its first slab is asked for."""
@@ -424,7 +449,8 @@ def shared_box(wanted: Box, other: Box) -> tuple[Box, Box]:
     return (spans[0], spans[1], spans[2]), (own[0], own[1], own[2])
 
 
-def _tile(index: Box, maps: Maps, fraction: float) -> FinishedTile:
+def tile_of(index: Box, maps: Maps, fraction: float) -> FinishedTile:
+    """A finished tile of what a pass found there."""
     return FinishedTile(
         index,
         maps.labels,
@@ -434,8 +460,19 @@ def _tile(index: Box, maps: Maps, fraction: float) -> FinishedTile:
     )
 
 
-def _checked(box: Box | None, volume: Volume) -> Box:
-    """The box with every start and stop, or the whole volume."""
+def maps_of(tile: FinishedTile) -> Maps:
+    """What a finished tile says."""
+    return Maps(tile.labels, tile.uncertainty or (), tile.probabilities or ())
+
+
+def box_of(volume: Volume, box: Box | None) -> Box:
+    """The box with every start and stop, or the whole volume.
+
+    Raises
+    ------
+    UsageError
+        Where it is empty or lies outside.
+    """
     shape = volume.grid.shape
     if box is None:
         z, y, x = (slice(0, size) for size in shape)

@@ -38,7 +38,6 @@ from napari_kdseg.volumes.orientation import (
 from napari_kdseg.volumes.resampling import (
     interpolate_linear,
     nearest_taps,
-    resample_nearest,
     resampled_grid,
     resampled_shape,
     source_box,
@@ -265,11 +264,24 @@ class Frame:
                 turned = turned.take(cells - cells[0], axis=axis)
         return np.ascontiguousarray(turned)
 
-    def restore_labels(self, labels: np.ndarray) -> np.ndarray:
-        """Bring labels (last axes z, y, x) from the model's frame to the source."""
+    def restore_labels(self, labels: np.ndarray, box: Box | None = None) -> np.ndarray:
+        """Bring labels (last axes z, y, x) from the model's frame to the source.
+
+        Parameters
+        ----------
+        labels
+            On the model's grid.
+        box
+            Of the source array; only its voxels are made. None: all.
+        """
         self._check(labels, self.model)
-        resized = resample_nearest(labels, self.oriented.shape)
-        return np.ascontiguousarray(self.orientation.to_source(resized))
+        spans = self.orientation.oriented_index(box or (slice(None),) * 3)
+        for axis, (new, span) in enumerate(
+            zip(self.oriented.shape, spans, strict=True), start=labels.ndim - 3
+        ):
+            taps = nearest_taps(labels.shape[axis], new, span)
+            labels = labels.take(taps, axis=axis)
+        return np.ascontiguousarray(self.orientation.to_source(labels))
 
     def source_index(self, box: Sequence[slice]) -> Box:
         """Find where a box of the oriented frame lies in the source array."""
