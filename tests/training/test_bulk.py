@@ -167,8 +167,9 @@ def test_results_of_other_settings_are_reported_not_replaced(
     assert records(tmp_path / "out") == before
 
 
-def test_a_request_to_stop_leaves_the_rest_for_later(
-    predict: Any, tmp_path: Path
+@pytest.mark.parametrize(("asked", "ends"), [("stop", 3), ("requeue", 75)])
+def test_a_request_to_end_leaves_the_rest_for_later(
+    predict: Any, tmp_path: Path, asked: str, ends: int
 ) -> None:
     out = tmp_path / "out"
 
@@ -176,14 +177,14 @@ def test_a_request_to_stop_leaves_the_rest_for_later(
         deadline = time.monotonic() + 120
         while not records(out) and time.monotonic() < deadline:
             time.sleep(0.002)
-        (out / ".bulk" / "stop").touch()
+        (out / ".bulk" / asked).touch()
 
     thread = threading.Thread(target=stop_after_the_first)
     thread.start()
     status, _, told = predict()
     thread.join()
     before = records(out)
-    assert status == 3
+    assert status == ends
     assert "Give the same command again" in told
     assert 1 <= len(before) < 3
     assert predict()[0] == 0
