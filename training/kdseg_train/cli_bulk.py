@@ -101,7 +101,7 @@ def predict(
     for override in set_ or ():
         apply_override(values, override)
     crew = {"workers": workers, "scheduler": scheduler, "retries": retries}
-    whole = {"predict": values, "crew": crew | _slurm(slurm, slurm_set)}
+    whole = {"predict": values, "crew": crew | slurm_settings(slurm, slurm_set)}
     config = parse(BulkPredictConfig, whole, "bulk predict")
     check_prediction(config.predict)
     _execute(out, config.model_dump(mode="json"))
@@ -154,15 +154,21 @@ def score(
     whole = {
         "score": values,
         "out": out.absolute(),
-        "crew": crew | _slurm(slurm, slurm_set),
+        "crew": crew | slurm_settings(slurm, slurm_set),
     }
     config = parse(BulkScoreConfig, whole, "bulk score")
     to_judge(config.score)
     _execute(out, config.model_dump(mode="json"))
 
 
-def _slurm(wanted: bool, settings: list[str] | None) -> dict[str, Any]:
-    """What the workers ask of SLURM, where they are its jobs."""
+def slurm_settings(wanted: bool, settings: list[str] | None) -> dict[str, Any]:
+    """What the workers ask of SLURM, where they are its jobs.
+
+    Raises
+    ------
+    UsageError
+        Where something is asked of SLURM and they are none.
+    """
     from kdseg_train.config import apply_override
 
     if settings and not wanted:
@@ -170,6 +176,9 @@ def _slurm(wanted: bool, settings: list[str] | None) -> dict[str, Any]:
     asked: dict[str, Any] = {}
     for override in settings or ():
         apply_override(asked, override)
+        key, _, text = override.partition("=")
+        if not isinstance(asked.get(key), list):  # 12:00:00 is a number in YAML
+            asked[key] = text
     return {"slurm": asked} if wanted else {}
 
 
