@@ -52,6 +52,14 @@ Retries = Annotated[
     int,
     typer.Option(min=0, help="So often a volume is tried again if its worker dies."),
 ]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Processor threads of each worker; its share of all by default, and with "
+        "--scheduler what its machine sets, which Dask sets to 1.",
+    ),
+]
 
 
 @app.command()
@@ -72,9 +80,7 @@ def predict(
     format_: Format = "source",
     device: Device = "auto",
     precision: Precision = "auto",
-    threads: Annotated[
-        int | None, typer.Option(help="Of each worker; its share of all by default.")
-    ] = None,
+    threads: Threads = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any other setting of predict: overlap=0.25."),
@@ -135,6 +141,7 @@ def score(
     retries: Retries = 2,
     device: Device = "auto",
     precision: Precision = "auto",
+    threads: Threads = None,
 ) -> None:
     """Give every slice of many predictions its P(good): OUT/scores.csv."""
     from kdseg_train.bulk_score import BulkScoreConfig
@@ -149,6 +156,7 @@ def score(
         "axes": tuple(axis or (0,)),
         "device": device,
         "precision": precision,
+        "threads": threads,
     }
     crew = {"workers": workers, "scheduler": scheduler, "retries": retries}
     whole = {

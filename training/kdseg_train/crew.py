@@ -286,8 +286,9 @@ class Foreman:
                 self._waiting.append((job, attempt + 1))
             return None
         text = (
-            f"its worker died {attempt} times; perhaps memory did not suffice: take "
-            "fewer workers."
+            f"its worker died {attempt} times. Perhaps memory did not suffice: take "
+            "fewer workers. Or a SLURM job's walltime was over: ask for a longer one, "
+            "and give the same command again to go on."
         )
         return Outcome(job.case, "failed", 0.0, "", text, attempt)
 
