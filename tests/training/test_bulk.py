@@ -225,6 +225,7 @@ def test_a_scheduler_that_does_not_answer_is_named(
     status, _, told = call("bulk", "predict", scans, *words, *nobody)
     assert status == 2
     assert "tcp://127.0.0.1:9 does not answer" in told
+    assert "dask worker tcp://127.0.0.1:9 --nthreads 1" in told
 
 
 @pytest.mark.parametrize("command", ["predict", "score"])

@@ -318,7 +318,7 @@ def _connected(address: str) -> Client:
     except (OSError, ValueError) as error:
         raise UsageError(
             f"The scheduler {address} does not answer ({error}). Start it with dask "
-            "scheduler, and its workers with dask worker --nthreads 1."
+            f"scheduler, and its workers with dask worker {address} --nthreads 1."
         ) from error
 
 
