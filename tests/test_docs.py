@@ -20,10 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import typer
-from typer.main import get_command
+from command_line import parsed
 
-from kdseg_train.cli import app, main
+from kdseg_train.cli import main
 from kdseg_train.config import find_recipe
 from napari_kdseg import shipped
 
@@ -123,23 +122,6 @@ def test_what_is_not_marked_is_known(page: str) -> None:
 def test_commands_and_their_options_exist(page: str) -> None:
     for words in commands_of(page, "kdseg-train"):
         parsed(words)
-
-
-def parsed(words: list[str]) -> dict[str, object]:
-    """Parameters of a command line, as the program understands it.
-
-    Raises
-    ------
-    typer.Exit, click.UsageError
-        Where it does not.
-    """
-    command = get_command(app)
-    context = typer.Context(command)
-    rest = words
-    while hasattr(command, "resolve_command"):
-        name, command, rest = command.resolve_command(context, rest)
-        assert command is not None, name
-    return dict(command.make_context(name, rest, parent=context).params)
 
 
 @pytest.mark.parametrize("words", ["fitt x --out y", "fit x --out y --sett a=b", "fit"])

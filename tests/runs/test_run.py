@@ -224,6 +224,20 @@ def test_a_run_asked_to_make_way_says_that_it_is_to_be_started_again(run: Run) -
     assert run.state() == "finished"
 
 
+@pytest.mark.parametrize(("asked", "status"), [("stop", 3), ("requeue", 75)])
+def test_work_that_only_asks_whether_to_stop_ends_as_was_asked(
+    run: Run, asked: str, status: int
+) -> None:
+    def work() -> None:
+        (run.folder / asked).touch()
+        raise StopRequested("Stopped as asked after 3 of 9 windows.")
+
+    with pytest.raises(StopRequested, match="after 3 of 9") as stop, run.executing():
+        work()
+    assert stop.value.exit_code == status
+    assert run.events()[0][-1]["requeue"] is (status == 75)
+
+
 def test_a_wish_to_stop_goes_before_one_to_make_way(run: Run) -> None:
     run.request_requeue()
     run.request_stop()

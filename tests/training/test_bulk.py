@@ -5,14 +5,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from distributed import LocalCluster
+from distributed import Client, KilledWorker, LocalCluster
 
 from kdseg_train.bulk_report import Report
-from kdseg_train.crew import Outcome, Slurm, slurm_cluster
+from kdseg_train.crew import Foreman, Job, Outcome, Slurm, Watch, slurm_cluster
 from napari_kdseg.models.card import Calibration
 from napari_kdseg.models.model import (
     Model,
@@ -167,8 +168,9 @@ def test_results_of_other_settings_are_reported_not_replaced(
     assert records(tmp_path / "out") == before
 
 
-def test_a_request_to_stop_leaves_the_rest_for_later(
-    predict: Any, tmp_path: Path
+@pytest.mark.parametrize(("asked", "ends"), [("stop", 3), ("requeue", 75)])
+def test_a_request_to_end_leaves_the_rest_for_later(
+    predict: Any, tmp_path: Path, asked: str, ends: int
 ) -> None:
     out = tmp_path / "out"
 
@@ -176,14 +178,14 @@ def test_a_request_to_stop_leaves_the_rest_for_later(
         deadline = time.monotonic() + 120
         while not records(out) and time.monotonic() < deadline:
             time.sleep(0.002)
-        (out / ".bulk" / "stop").touch()
+        (out / ".bulk" / asked).touch()
 
     thread = threading.Thread(target=stop_after_the_first)
     thread.start()
     status, _, told = predict()
     thread.join()
     before = records(out)
-    assert status == 3
+    assert status == ends
     assert "Give the same command again" in told
     assert 1 <= len(before) < 3
     assert predict()[0] == 0
@@ -223,6 +225,7 @@ def test_a_scheduler_that_does_not_answer_is_named(
     status, _, told = call("bulk", "predict", scans, *words, *nobody)
     assert status == 2
     assert "tcp://127.0.0.1:9 does not answer" in told
+    assert "dask worker tcp://127.0.0.1:9 --nthreads 1" in told
 
 
 @pytest.mark.parametrize("command", ["predict", "score"])
@@ -265,6 +268,41 @@ def test_scores_are_those_of_quality_score_and_kept(
     assert report(tmp_path / "many")["counts"]["there"] == 3
 
 
+def given_threads(out: Path) -> set[int | None]:
+    runs = [Run.open(path.parent) for path in out.glob(".bulk-cases/*/config.yaml")]
+    return {run.config["threads"] for run in runs}
+
+
+@pytest.mark.parametrize("threads", [None, 3])
+def test_workers_of_a_scheduler_take_the_threads_they_are_told(
+    predict: Any,
+    call: Call,
+    judge: Model,
+    scheduler: str,
+    tmp_path: Path,
+    threads: int | None,
+) -> None:
+    predict()
+    words = ("--model", judge.folder, "--labels", tmp_path / "out", "--device", "cpu")
+    place = ("--scheduler", scheduler, "--out", tmp_path / "many")
+    more = () if threads is None else ("--threads", threads)
+    assert call("bulk", "score", *words, *place, *more)[0] == 0
+    assert given_threads(tmp_path / "many") == {threads}
+
+
+@pytest.mark.slow
+def test_those_who_score_share_the_cores_like_those_who_predict(
+    call: Call, scans: Path, model: Model, judge: Model, tmp_path: Path
+) -> None:
+    out, many = tmp_path / "out", tmp_path / "many"
+    crew = ("--workers", 1, "--device", "cpu")
+    predicting = ("bulk", "predict", scans, "--model", model.folder, "--out", out)
+    assert call(*predicting, *crew)[0] == 0
+    words = ("--model", judge.folder, "--labels", out, "--out", many)
+    assert call("bulk", "score", *words, *crew)[0] == 0
+    assert given_threads(many) == given_threads(out) != {None}
+
+
 def test_a_prediction_whose_scan_is_gone_is_reported(
     predict: Any,
     call: Call,
@@ -282,6 +320,24 @@ def test_a_prediction_whose_scan_is_gone_is_reported(
     assert found["counts"]["failed"] == 1
     assert "case_2" in (tmp_path / "many" / "bulk-report.md").read_text()
     assert "case_0" in (tmp_path / "many" / "scores.csv").read_text()
+
+
+# ---- A worker that dies ----
+
+
+def test_a_volume_whose_workers_died_is_told_of_memory_and_of_the_time_limit(
+    scheduler: str, tmp_path: Path
+) -> None:
+    def die(job: Job) -> Outcome:
+        raise KilledWorker(job.case, SimpleNamespace(address="tcp://gone:1"), 0)
+
+    with Client(scheduler) as client:
+        foreman = Foreman(client, die, 1, Watch(), gpu=False)
+        (outcome,) = foreman.outcomes([Job("case_1", tmp_path / "case_1", {})])
+    assert outcome.state == "failed"
+    assert "died 2 times" in outcome.error
+    assert "fewer workers" in outcome.error
+    assert "walltime" in outcome.error
 
 
 # ---- The report, and SLURM's script ----

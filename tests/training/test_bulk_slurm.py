@@ -34,6 +34,7 @@ def test_slurm_jobs_work_through_the_volumes_and_are_cancelled(
         write_scan(f"case_{number}.nii.gz", folder=scans)
     words = ["--model", str(model_folder().folder), "--out", str(out), "--slurm"]
     words += ["--workers", "2", "--slurm-set", "cores=1", "--slurm-set", "memory=2GB"]
+    words += ["--slurm-set", "walltime=12:00:00"]
     done = subprocess.run(
         [sys.executable, "-m", "kdseg_train", "bulk", "predict", str(scans), *words],
         env=os.environ | {"PATH": f"{fake}:{os.environ['PATH']}"},
@@ -49,6 +50,7 @@ def test_slurm_jobs_work_through_the_volumes_and_are_cancelled(
     scripts = [path.read_text() for path in tmp_path.glob("job-*.sh")]
     assert len(scripts) == 2
     assert all("#SBATCH --cpus-per-task=1" in script for script in scripts)
+    assert all("#SBATCH -t 12:00:00" in script for script in scripts)
 
 
 def test_slurm_needs_to_know_how_many_workers(

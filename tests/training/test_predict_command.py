@@ -475,6 +475,28 @@ def test_a_killed_prediction_computes_at_most_one_slab_anew(
     np.testing.assert_array_equal(labels, whole.labels[0])
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM there")
+@pytest.mark.parametrize(
+    ("name", "status"), [("SIGINT", 3), ("SIGTERM", 75), ("SIGUSR1", 75)]
+)
+def test_a_signal_within_a_volume_ends_the_command_as_its_help_says(
+    tmp_path: Path, write_scan: Any, model_folder: Any, name: str, status: int
+) -> None:
+    scan, out = write_scan(shape=(160, 32, 32)), tmp_path / "out"
+    words = ["predict", scan, "--model", model_folder().folder, "--out", out]
+    command = [sys.executable, "-m", "kdseg_train", *words, "--device", "cpu"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not (out / ".run/config.yaml").exists() or not boxes(Run.open(out / ".run")):
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.send_signal(getattr(signal, name))
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert "Stopped as asked after" in said  # within the volume, and not before it
+    assert events(Run.open(out / ".run"), "stopped")[-1]["requeue"] is (status == 75)
+
+
 def killed_after(run: Run, slabs: int) -> None:
     """Execute in a process of its own until it told of so many slabs, and kill it."""
     process = subprocess.Popen(

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from made_predictions import CLASSES, change_record, grid_of, write_prediction
+from torch.nn.modules.module import register_module_forward_hook
 
 from kdseg_train.execute import execute
 from kdseg_train.quality import FitConfig, fit
@@ -268,6 +270,24 @@ def test_a_run_scores_every_slice_of_the_axes_it_is_told(
     kept = np.load(file_of(run.folder / "scores", "b", 0, one.labels_hash))
     wanted = [float(r["p_good"]) for r in rows if (r["case"], r["axis"]) == ("b", "0")]
     assert kept == pytest.approx(wanted, abs=1e-6)
+
+
+def test_scoring_uses_the_threads_it_is_told_and_gives_them_back(
+    project: Path, tmp_path: Path, classifier: Model
+) -> None:
+    before, used = torch.get_num_threads(), set()
+
+    def note(*_: object) -> None:
+        used.add(torch.get_num_threads())
+
+    config = score_config(project, classifier, threads=before + 1)
+    hook = register_module_forward_hook(note)
+    try:
+        execute(Run.create(tmp_path / "run", config))
+    finally:
+        hook.remove()
+    assert used == {before + 1}
+    assert torch.get_num_threads() == before
 
 
 def test_what_is_scored_is_not_scored_again(

@@ -1,50 +1,137 @@
 """The templates for SLURM: they parse, name what there is, and put a job back."""
 
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from command_line import parsed
 
+from kdseg_train.cli_bulk import slurm_settings
 from kdseg_train.config import recipe_folder
+from kdseg_train.crew import Slurm
 
-TEMPLATES = sorted((recipe_folder() / "slurm").glob("fit-*.sbatch"))
-ONE = """#!/bin/bash
+TEMPLATES = {path.stem: path for path in (recipe_folder() / "slurm").glob("*.sbatch")}
+NAMES = ["bulk-predict", "fit-many-gpus", "fit-one-gpu", "fit-seeds"]
+FITS = NAMES[1:]
+PATIENCE_S = 30
+
+MAKES_WAY = """#!/bin/bash
 # In place of the command: it waits for USR1, then makes way.
 echo "$0 $@" >> "$CALLS"
 make_way() {
   echo '{"event": "stopped", "requeue": true}' >> "$RUN/events.jsonl"
-  exit 75
+  exit STATUS
 }
 trap make_way USR1
-mkdir -p "$RUN"; touch "$RUN/begun"
+mkdir -p "$RUN"; touch "$RUN/config.yaml" "$RUN/begun"
 while :; do
   sleep 0.05
   # as `kdseg-train` does where somebody else asks
   if [ -e "$RUN/requeue" ]; then kill -USR1 $$; fi
 done
 """
+DIES = '#!/bin/bash\necho "$0 $@" >> "$CALLS"\nexit STATUS\n'
+IS_STOPPED = """#!/bin/bash
+echo "$0 $@" >> "$CALLS"
+echo '{"event": "stopped", "requeue": false}' >> "$RUN/events.jsonl"
+exit STATUS
+"""
+COMES_TO_NOTHING = """#!/bin/bash
+trap 'exit 143' TERM
+touch "$CALLS.begun"
+while :; do sleep 0.05; done
+"""
 RECORD = '#!/bin/bash\necho "scontrol $@" >> "$CALLS"\n'
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SLURM is POSIX's")
 
 
-def test_there_are_templates_for_one_gpu_for_many_and_for_seeds() -> None:
-    names = [path.name for path in TEMPLATES]
-    assert names == ["fit-many-gpus.sbatch", "fit-one-gpu.sbatch", "fit-seeds.sbatch"]
+class Job:
+    """A template as SLURM starts it, with something else in place of the command."""
+
+    def __init__(
+        self, name: str, folder: Path, command: str, ends_with: int = 0, id_: str = "7"
+    ) -> None:
+        self.template, self.folder = TEMPLATES[name], folder
+        self.run = folder / "run" / "seed-2" if name == "fit-seeds" else folder / "run"
+        self.calls = folder / "calls"
+        self.job = "7_2" if name == "fit-seeds" else id_
+        commands = folder / "bin"
+        commands.mkdir()
+        # torchrun, which srun starts, ends with 1 whatever its processes end with.
+        srun = command.replace("STATUS", str(min(ends_with, 1)))
+        alone = command.replace("STATUS", str(ends_with))
+        for place, text in ("srun", srun), ("kdseg-train", alone), ("scontrol", RECORD):
+            (commands / place).write_text(text)
+            (commands / place).chmod(0o755)
+        slurm = {"JOB_ID": id_, "JOB_NODELIST": "n1", "JOB_NUM_NODES": "1"}
+        slurm |= {"ARRAY_JOB_ID": "7", "ARRAY_TASK_ID": "2", "CPUS_PER_TASK": "32"}
+        self.environment = {
+            **os.environ,
+            **{f"SLURM_{name}": value for name, value in slurm.items()},
+            "PATH": f"{commands}:{os.environ['PATH']}",
+            "RUN": str(self.run),
+            "CALLS": str(self.calls),
+        }
+
+    def begun(self, more: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+        given = ["first", self.folder / "run", *more]
+        return subprocess.Popen(
+            ["bash", self.template, *given], env=self.environment, cwd=self.folder
+        )
+
+    def ended(self, more: Sequence[str] = ()) -> int:
+        return self.begun(more).wait(timeout=PATIENCE_S)
+
+    def warned(self, by: signal.Signals, more: Sequence[str] = ()) -> int:
+        """Begin it, warn it as soon as the command runs; its exit status."""
+        process = self.begun(more)
+        wait_for(self.run / "begun", process)
+        process.send_signal(by)
+        return process.wait(timeout=PATIENCE_S)
+
+    @property
+    def said(self) -> list[str]:
+        return self.calls.read_text().splitlines()
+
+    @property
+    def came_back(self) -> bool:
+        return f"scontrol requeue {self.job}" in self.said
+
+    @property
+    def command(self) -> list[str]:
+        """What of the program was started, from its command on."""
+        (line,) = [one for one in self.said if not one.startswith("scontrol")]
+        program = r".*(-m kdseg_train|/kdseg-train) "
+        return shlex.split(re.sub(program, "", line))
 
 
-@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
-def test_a_template_is_a_shell_script_that_slurm_requeues(template: Path) -> None:
-    subprocess.run(["bash", "-n", template], check=True)
-    text = template.read_text()
+def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
+    while not path.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+
+
+def test_there_are_templates_for_one_gpu_for_many_for_seeds_and_for_volumes() -> None:
+    assert sorted(TEMPLATES) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_template_is_a_shell_script_that_slurm_requeues(name: str) -> None:
+    subprocess.run(["bash", "-n", TEMPLATES[name]], check=True)
+    text = TEMPLATES[name].read_text()
     for line in ("--requeue", "--signal=B:USR1@120", "--open-mode=append"):
         assert f"#SBATCH {line}" in text
-    directives = text.index("\nrecipe=")
-    assert "#SBATCH" not in text[directives:]  # SLURM reads none after a command
+    first = re.search(r"^\w+=", text, re.MULTILINE)
+    assert first is not None
+    assert "#SBATCH" not in text[first.start() :]  # SLURM reads none after a command
 
 
 def test_the_commands_that_templates_name_are_installed() -> None:
@@ -53,37 +140,101 @@ def test_the_commands_that_templates_name_are_installed() -> None:
         assert (commands / name).exists()
 
 
-@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("by", [signal.SIGUSR1, signal.SIGTERM])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_job_that_is_warned_saves_and_puts_itself_back(
-    template: Path, tmp_path: Path
+    name: str, by: signal.Signals, tmp_path: Path
 ) -> None:
-    run, calls, commands = tmp_path / "run", tmp_path / "calls", tmp_path / "bin"
-    commands.mkdir()
-    if template.stem == "fit-seeds":
-        run = run / "seed-2"
-    for name in ("kdseg-train", "srun", "scontrol"):
-        (commands / name).write_text(RECORD if name == "scontrol" else ONE)
-        (commands / name).chmod(0o755)
-    slurm = {"JOB_ID": "7", "JOB_NODELIST": "n1", "JOB_NUM_NODES": "1"}
-    slurm |= {"ARRAY_JOB_ID": "7", "ARRAY_TASK_ID": "2"}
-    process = subprocess.Popen(
-        ["bash", template, "recipe.yaml", tmp_path / "run", "--set", "device=cpu"],
-        env={
-            **os.environ,
-            **{f"SLURM_{name}": value for name, value in slurm.items()},
-            "PATH": f"{commands}:{os.environ['PATH']}",
-            "RUN": str(run),
-            "CALLS": str(calls),
-        },
-    )
-    while not (run / "begun").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
+    job = Job(name, tmp_path, MAKES_WAY, ends_with=75)
+    assert job.warned(by) == (1 if name == "fit-many-gpus" else 75)
+    assert job.said[-1] == f"scontrol requeue {job.job}"
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_a_training_is_started_with_what_the_job_was_given(
+    name: str, tmp_path: Path
+) -> None:
+    job = Job(name, tmp_path, DIES)
+    assert job.ended(["--set", "device=cpu"]) == 0
+    found = parsed(job.command)
+    assert job.command[0] == "fit"
+    assert found["recipe"] == Path("first")
+    assert found["out"] == job.run
+    assert found["resume"] is True
+    own = ["seed=2"] if name == "fit-seeds" else []
+    assert found["set_"] == [*own, "device=cpu"]
+
+
+def test_volumes_are_predicted_with_what_the_job_was_given(tmp_path: Path) -> None:
+    job = Job("bulk-predict", tmp_path, DIES)
+    assert job.ended(["--model", "fish", "--slurm-set", "gpus=0"]) == 0
+    found = parsed(job.command)
+    assert job.command[:2] == ["bulk", "predict"]
+    assert found["inputs"] == [Path("first")]
+    assert found["out"] == job.run
+    assert found["slurm"] is True
+    assert found["workers"] is not None
+    settings = found["slurm_set"]
+    assert isinstance(settings, list)
+    asked = Slurm.model_validate(slurm_settings(True, settings)["slurm"])
+    assert asked.gpus == 0  # what comes later counts
+    assert asked.walltime == "12:00:00"
+
+
+@pytest.mark.parametrize("status", [1, 2, 127])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_job_that_dies_before_its_run_is_opened_does_not_come_back(
+    name: str, status: int, tmp_path: Path
+) -> None:
+    job = Job(name, tmp_path, DIES, ends_with=status)
+    job.run.mkdir(parents=True)
+    # the execution before made way, in good order
+    events = job.run / "events.jsonl"
+    events.write_text('{"event": "stopped", "requeue": true}\n')
+    assert job.ended() != 0
+    assert not job.came_back
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_job_whose_run_is_asked_to_stop_does_not_come_back(
+    name: str, tmp_path: Path
+) -> None:
+    job = Job(name, tmp_path, IS_STOPPED, ends_with=3)
+    job.run.mkdir(parents=True)
+    assert job.ended() != 0
+    assert not job.came_back
+
+
+# ---- Of many GPUs ----
+
+
+def test_a_job_of_many_gpus_gives_its_cores_to_the_processes(tmp_path: Path) -> None:
+    job = Job("fit-many-gpus", tmp_path, DIES)
+    job.ended()
+    assert "--cpus-per-task=32 torchrun" in job.said[-1]
+
+
+def test_two_jobs_on_one_machine_meet_at_ports_of_their_own(tmp_path: Path) -> None:
+    ports = []
+    for number in ("4294967290", "4294967291"):
+        (tmp_path / number).mkdir()
+        job = Job("fit-many-gpus", tmp_path / number, DIES, id_=number)
+        job.ended()
+        found = re.search(r"--rdzv-endpoint=\S*:(\d+)", job.said[-1])
+        assert found is not None
+        ports.append(int(found[1]))
+    assert ports[0] != ports[1]
+    # above those of services, and below those that Linux gives to whoever asks
+    assert all(1024 <= port < 32768 for port in ports)
+
+
+def test_a_job_of_many_gpus_that_is_warned_before_its_run_begins_just_ends(
+    tmp_path: Path,
+) -> None:
+    job = Job("fit-many-gpus", tmp_path, COMES_TO_NOTHING)
+    process = job.begun()
+    wait_for(tmp_path / "calls.begun", process)
     process.send_signal(signal.SIGUSR1)
-    assert process.wait(timeout=30) == 75
-    said = calls.read_text().splitlines()
-    started = next(line for line in said if "fit recipe.yaml" in line)
-    assert started.endswith("--resume --set device=cpu")
-    assert f"--out {run}" in started
-    job = "7_2" if template.stem == "fit-seeds" else "7"
-    assert said[-1] == f"scontrol requeue {job}"
+    assert process.wait(timeout=PATIENCE_S) == 143
+    assert not job.came_back
+    assert not job.run.exists()  # a folder with a file in it would be refused

@@ -25,7 +25,13 @@ from kdseg_train.soft_labels import (
     to_bytes,
 )
 from kdseg_train.teachers import frozen_network
-from napari_kdseg.errors import DataSetError, GridError, ModelError, RecipeError
+from napari_kdseg.errors import (
+    DataSetError,
+    GridError,
+    ModelError,
+    RecipeError,
+    RequeueRequested,
+)
 from napari_kdseg.models.model import Model, Tiling
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes.formats import read_labels, write_labels, write_volume
@@ -135,6 +141,21 @@ def test_an_answer_is_asked_for_once_for_each_model_and_temperature(
     soft_from_model(run, [stored], one, 2.0, CPU)
     soft_from_model(run, [stored], whole_slices(model_folder, "spleen"), 1.0, CPU)
     assert len(files()) == 3
+
+
+def test_a_training_makes_way_while_a_teacher_is_asked(
+    tmp_path: Path, model_folder: MakeModelFolder
+) -> None:
+    _, stored = a_case(tmp_path)
+    run, teacher = a_run(tmp_path), whole_slices(model_folder, "liver")
+
+    def work() -> None:
+        run.request_requeue()
+        soft_from_model(run, [stored], teacher, 1.0, CPU)
+
+    with pytest.raises(RequeueRequested), run.executing():
+        work()
+    assert run.events()[0][-1]["requeue"] is True
 
 
 def test_a_teacher_of_other_channels_is_refused_by_name(

@@ -67,7 +67,7 @@ def bulk_predict(run: Run) -> None:
         config.crew, asked.device, lambda: _predict_bytes(asked, models, cases)
     )
     count = min(count, len(cases))
-    threads = asked.threads or _threads(config.crew, count)
+    threads = asked.threads or threads_of_each(config.crew, count)
     single = asked.model_copy(update={"threads": threads})
     jobs = [
         job(
@@ -246,8 +246,8 @@ def team(
     return max(1, min(_cores(), fitting)), ()
 
 
-def _threads(crew: Crew, workers: int) -> int | None:
-    """Threads of a worker; None where its machine is not known."""
+def threads_of_each(crew: Crew, workers: int) -> int | None:
+    """Processor threads of a worker; None where its machine is not known."""
     if crew.slurm is not None:
         return crew.slurm.cores
     if crew.scheduler is not None:

@@ -12,7 +12,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from kdseg_train.bulk import UNKNOWN_BYTES, job, reporting, team, tell, worked
+from kdseg_train.bulk import (
+    UNKNOWN_BYTES,
+    job,
+    reporting,
+    team,
+    tell,
+    threads_of_each,
+    worked,
+)
 from kdseg_train.config import Settings, parse
 from kdseg_train.crew import Crew, Outcome
 from kdseg_train.scores import ScoreConfig, read_scores, to_judge, write_scores
@@ -50,6 +58,9 @@ def bulk_score(run: Run) -> None:
     subjects = to_judge(asked)
     count, gpus = team(config.crew, asked.device, lambda: UNKNOWN_BYTES)
     count = min(count, len(subjects))
+    asked = asked.model_copy(
+        update={"threads": asked.threads or threads_of_each(config.crew, count)}
+    )
     jobs = [
         job(config.out, one.case, asked.model_copy(update={"cases": (one.case,)}), gpus)
         for one in subjects

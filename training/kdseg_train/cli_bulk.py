@@ -52,6 +52,14 @@ Retries = Annotated[
     int,
     typer.Option(min=0, help="So often a volume is tried again if its worker dies."),
 ]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Processor threads of each worker; its share of all by default, and with "
+        "--scheduler what its machine sets, which Dask sets to 1.",
+    ),
+]
 
 
 @app.command()
@@ -72,9 +80,7 @@ def predict(
     format_: Format = "source",
     device: Device = "auto",
     precision: Precision = "auto",
-    threads: Annotated[
-        int | None, typer.Option(help="Of each worker; its share of all by default.")
-    ] = None,
+    threads: Threads = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any other setting of predict: overlap=0.25."),
@@ -101,7 +107,7 @@ def predict(
     for override in set_ or ():
         apply_override(values, override)
     crew = {"workers": workers, "scheduler": scheduler, "retries": retries}
-    whole = {"predict": values, "crew": crew | _slurm(slurm, slurm_set)}
+    whole = {"predict": values, "crew": crew | slurm_settings(slurm, slurm_set)}
     config = parse(BulkPredictConfig, whole, "bulk predict")
     check_prediction(config.predict)
     _execute(out, config.model_dump(mode="json"))
@@ -135,6 +141,7 @@ def score(
     retries: Retries = 2,
     device: Device = "auto",
     precision: Precision = "auto",
+    threads: Threads = None,
 ) -> None:
     """Give every slice of many predictions its P(good): OUT/scores.csv."""
     from kdseg_train.bulk_score import BulkScoreConfig
@@ -149,20 +156,27 @@ def score(
         "axes": tuple(axis or (0,)),
         "device": device,
         "precision": precision,
+        "threads": threads,
     }
     crew = {"workers": workers, "scheduler": scheduler, "retries": retries}
     whole = {
         "score": values,
         "out": out.absolute(),
-        "crew": crew | _slurm(slurm, slurm_set),
+        "crew": crew | slurm_settings(slurm, slurm_set),
     }
     config = parse(BulkScoreConfig, whole, "bulk score")
     to_judge(config.score)
     _execute(out, config.model_dump(mode="json"))
 
 
-def _slurm(wanted: bool, settings: list[str] | None) -> dict[str, Any]:
-    """What the workers ask of SLURM, where they are its jobs."""
+def slurm_settings(wanted: bool, settings: list[str] | None) -> dict[str, Any]:
+    """What the workers ask of SLURM, where they are its jobs.
+
+    Raises
+    ------
+    UsageError
+        Where something is asked of SLURM and they are none.
+    """
     from kdseg_train.config import apply_override
 
     if settings and not wanted:
@@ -170,6 +184,9 @@ def _slurm(wanted: bool, settings: list[str] | None) -> dict[str, Any]:
     asked: dict[str, Any] = {}
     for override in settings or ():
         apply_override(asked, override)
+        key, _, text = override.partition("=")
+        if not isinstance(asked.get(key), list):  # 12:00:00 is a number in YAML
+            asked[key] = text
     return {"slurm": asked} if wanted else {}
 
 

@@ -120,6 +120,9 @@ def score(
     precision: Annotated[
         str, typer.Option(help="auto, float32, bfloat16 or float16.")
     ] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Processor threads; all by default.")
+    ] = None,
 ) -> None:
     """Give every slice its P(good): case, axis, index, p_good."""
     from kdseg_train.config import parse
@@ -134,6 +137,7 @@ def score(
         "scores": keep_in,
         "device": device,
         "precision": precision,
+        "threads": threads,
     }
 
     class Shown(Watch):

@@ -286,8 +286,9 @@ class Foreman:
                 self._waiting.append((job, attempt + 1))
             return None
         text = (
-            f"its worker died {attempt} times; perhaps memory did not suffice: take "
-            "fewer workers."
+            f"its worker died {attempt} times. Perhaps memory did not suffice: take "
+            "fewer workers. Or a SLURM job's walltime was over: ask for a longer one, "
+            "and give the same command again to go on."
         )
         return Outcome(job.case, "failed", 0.0, "", text, attempt)
 
@@ -317,7 +318,7 @@ def _connected(address: str) -> Client:
     except (OSError, ValueError) as error:
         raise UsageError(
             f"The scheduler {address} does not answer ({error}). Start it with dask "
-            "scheduler, and its workers with dask worker --nthreads 1."
+            f"scheduler, and its workers with dask worker {address} --nthreads 1."
         ) from error
 
 

@@ -14,6 +14,7 @@ from kdseg_train.config import Settings, parse
 from kdseg_train.subjects import Subject, subjects
 from napari_kdseg.atomic import write_text_atomic
 from napari_kdseg.errors import DataSetError
+from napari_kdseg.inference.forward import using_threads
 from napari_kdseg.inference.quality import QualityClassifier
 from napari_kdseg.models.model import Model
 from napari_kdseg.review import scores as kept_scores
@@ -55,6 +56,7 @@ class ScoreConfig(Settings):
         "auto",
         description="auto, float32, bfloat16 or float16; auto is float16 on a GPU",
     )
+    threads: int | None = Field(None, ge=1, description="of the processor")
 
 
 def score(run: Run) -> None:
@@ -171,7 +173,8 @@ def _scan_scored(
         if prob is None:
             if volume is None or labels is None:
                 volume, labels = subject.open(classifier.card.classes, watch.planes)
-            prob = classifier.score(volume, labels, axis, watch.should_stop)
+            with using_threads(config.threads):
+                prob = classifier.score(volume, labels, axis, watch.should_stop)
             if file is not None:
                 kept_scores.keep(file, prob)
         yield Scored(subject.case, axis, prob, file)

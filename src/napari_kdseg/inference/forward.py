@@ -1,6 +1,7 @@
 """Networks at work on windows: where, in which precision, and with a check."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -223,3 +224,14 @@ def has_bfloat16(listing: Path = Path("/proc/cpuinfo")) -> bool:
 
 def _by(sizes: Sequence[Any]) -> str:
     return " x ".join(str(size) for size in sizes)
+
+
+@contextmanager
+def using_threads(count: int | None) -> Iterator[None]:
+    """Let torch use so many threads of the processor for a while; None changes none."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

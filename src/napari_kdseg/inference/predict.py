@@ -7,7 +7,6 @@ depends on the tile, the number of classes and one face of the volume.
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +23,7 @@ from napari_kdseg.inference.foreground import (
     coarse_settings,
     coarse_volume,
 )
-from napari_kdseg.inference.forward import Forward, Network, pick_device
+from napari_kdseg.inference.forward import Forward, Network, pick_device, using_threads
 from napari_kdseg.inference.merge import in_step, turned
 from napari_kdseg.inference.plan import Pass, plan_passes
 from napari_kdseg.inference.postprocessing import clean
@@ -316,7 +315,7 @@ class _Job:
             streams.append(slabs)
         wanted = turn.oriented_index(self.box)
         planes = wanted[0].stop - wanted[0].start
-        with _threads(self.settings.threads):
+        with using_threads(self.settings.threads):
             for z, maps in in_step(streams, wanted[0]):
                 done = (z.stop - wanted[0].start) / planes
                 index = turn.source_index((z, *wanted[1:]))
@@ -485,17 +484,6 @@ def box_of(volume: Volume, box: Box | None) -> Box:
         )
     z, y, x = (slice(start, stop) for start, stop, _ in spans)
     return (z, y, x)
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Let torch use so many threads for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _by(sizes: Sequence[int]) -> str:

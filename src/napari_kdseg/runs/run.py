@@ -9,6 +9,7 @@
         checkpoints/       what a training continues from
         model/             the model a training made
         stop               present: somebody asks for an orderly end
+        requeue            present: likewise, to be started again
         lock               present: a process is executing the run, or died doing so
 
 Events: ``started``, ``resumed``, ``progress``, ``metric``, ``warning``, ``error``,
@@ -263,6 +264,8 @@ class Run:
         ------
         RunError
             Where another living process executes the run, or it is finished.
+        RequeueRequested
+            In the place of any other `StopRequested`, where it was asked to make way.
         """
         lock = Lock(self._folder / "lock")
         try:
@@ -305,15 +308,29 @@ class Run:
         try:
             yield
         except (StopRequested, KeyboardInterrupt) as stop:
+            order = self._order(stop)
             said = str(stop) or "interrupted from the keyboard"
-            again = isinstance(stop, RequeueRequested)
+            again = isinstance(order, RequeueRequested)
             self._last_words("stopped", said, requeue=again)
-            raise
+            if order is stop:
+                raise
+            raise order from stop
         except BaseException as error:
             self._last_words("error", str(error) or type(error).__name__)
             raise
         self.event("finished")
         requests.forget(self._folder)
+
+    def _order(self, stop: BaseException) -> BaseException:
+        """What ended the execution, named by what was asked for.
+
+        Work that only asks whether to stop, such as a prediction, cannot tell a request
+        to stop from one to make way.
+        """
+        asked = self.asked_to_stop()
+        if type(stop) is StopRequested and isinstance(asked, RequeueRequested):
+            return RequeueRequested(str(stop))
+        return stop
 
     def _last_words(self, kind: str, message: str, **fields: Any) -> None:
         # A full disk must not hide the error that came first.
