@@ -21,6 +21,7 @@ from napari_kdseg.runs.run import Run
 from napari_kdseg.state.estimates import duration, size
 from napari_kdseg.state.jobs import Job
 from napari_kdseg.state.layers import NAMESPACE, Source
+from napari_kdseg.state.prediction import case_of
 from napari_kdseg.state.scratch import ScratchCopy
 from napari_kdseg.state.segmentation import Segmentation, Status
 from napari_kdseg.volumes.cache import Cache
@@ -239,6 +240,21 @@ def test_a_run_asks_for_what_was_chosen(
     assert config["preview"] == [0, 2]
     assert config["format"] == "ome-zarr"
     assert state.command_line.startswith(f"kdseg-train predict {scan.path} --model")
+
+
+@pytest.mark.parametrize(("name", "asked"), [("case", None), ("mouse-3", "mouse-3")])
+def test_a_scan_that_its_project_calls_otherwise_keeps_that_name(
+    state: Segmentation,
+    scan: Source,
+    make_model: MakeModel,
+    worker: WorkerAtHand,
+    name: str,
+    asked: str | None,
+) -> None:
+    started(state, replace(scan, name=name), make_model("ct"))
+    run = worker.jobs[0].run
+    assert run.config["case"] == asked
+    assert case_of(run) == name
 
 
 def test_one_model_has_no_regions(

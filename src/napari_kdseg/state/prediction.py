@@ -34,7 +34,7 @@ class Wish:
     parts: tuple[str | None, ...] = ()
     """Which volume of each of these."""
     case: str | None = None
-    """What such a scan is called."""
+    """What the scan is called, where files do not say it or say it otherwise."""
     preset: str = "exact"
     """One of `inference.presets.PRESETS`."""
 
@@ -77,20 +77,24 @@ def threads_beside_viewer() -> int:
 def case_of(run: Run) -> str:
     """The name of the one scan that a run of a dock predicts."""
     named = run.config.get("case")
-    if named:
-        return str(named)
-    name = case_id(Path(run.config["inputs"][0]))
+    return str(named) if named else _called_by(Path(run.config["inputs"][0]))
+
+
+def _called_by(file: Path) -> str:
+    """What a scan is called after its file."""
+    name = case_id(file)
     return without_channel(name) if name.endswith("_0000") else name
 
 
 def config_of(wish: Wish) -> dict[str, Any]:
     """Give all settings of a wish but those that change no result."""
     teachers = [model for model in wish.models if model.card.role == "teacher"]
+    by_file = len(wish.files) < 2 and wish.case in {None, _called_by(wish.scan)}
     return {
         "version": 1,
         "command": "predict",
         "inputs": [str(file) for file in wish.files or (wish.scan,)],
-        "case": wish.case if len(wish.files) > 1 else None,
+        "case": None if by_file else wish.case,
         "part": list(wish.parts) if any(wish.parts) else wish.part,
         "models": [str(model.folder) for model in wish.models],
         "uncertainty": wish.settings.uncertainty,

@@ -320,7 +320,7 @@ class Segmentation:
             part=source.part,
             files=source.files,
             parts=source.parts,
-            case=source.name,
+            case=source.name if source.path else None,
             preset=self._preset,
         )
         self._wanted_grid = self._source.grid
