@@ -5,14 +5,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from distributed import LocalCluster
 
+from kdseg_train import bulk
 from kdseg_train.bulk_report import Report
-from kdseg_train.crew import Outcome, Slurm, slurm_cluster
+from kdseg_train.crew import Crew, Outcome, Slurm, slurm_cluster
 from napari_kdseg.models.card import Calibration
 from napari_kdseg.models.model import (
     Model,
@@ -282,6 +285,22 @@ def test_a_prediction_whose_scan_is_gone_is_reported(
     assert found["counts"]["failed"] == 1
     assert "case_2" in (tmp_path / "many" / "bulk-report.md").read_text()
     assert "case_0" in (tmp_path / "many" / "scores.csv").read_text()
+
+
+# ---- How many ----
+
+
+def test_workers_are_no_more_than_the_memory_of_a_job_allows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bulk, "_cores", lambda: 64)
+    free = SimpleNamespace(available=500 * 10**9)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "32768")
+    # 0.8 of 34 GB, and each worker has 0.8 GB before its first volume of 2.4 GB.
+    count, gpus = bulk.team(Crew(), "cpu", lambda: 2_400_000_000)
+    assert 1 <= count <= 8
+    assert not gpus
 
 
 # ---- The report, and SLURM's script ----

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -673,10 +672,7 @@ def test_a_full_disk_publishes_nothing(
 def test_a_scan_that_memory_does_not_suffice_for_is_refused(
     prepare: Prepare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "kdseg_train.predict.psutil.virtual_memory",
-        lambda: SimpleNamespace(available=50_000_000),
-    )
+    monkeypatch.setattr("kdseg_train.predict.free_bytes", lambda: 50_000_000)
     # 100 MB for what torch sets up, and little else for a scan as small as this.
     refused(prepare(), UsageError, r"about 0\.1 GB of memory and 0\.1 GB are free")
 

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import psutil
 from pydantic import Field
 
 from kdseg_train import bulk_job
@@ -27,6 +26,7 @@ from kdseg_train.config import Settings, parse
 from kdseg_train.crew import Crew, Foreman, Job, Outcome, Watch, at_work, gpus_for
 from kdseg_train.plan import PredictConfig, find_cases, open_models, refuse_doubles
 from napari_kdseg.errors import KdsegError, RunError, StopRequested, UsageError
+from napari_kdseg.free_memory import free_bytes
 from napari_kdseg.inference.estimate import estimate
 from napari_kdseg.models.model import Model
 from napari_kdseg.runs.run import Run
@@ -241,7 +241,7 @@ def team(
         return crew.workers, gpus
     if gpus:
         return len(gpus), gpus
-    free = psutil.virtual_memory().available * _MEMORY_SHARE
+    free = free_bytes() * _MEMORY_SHARE
     fitting = int(free // (need_bytes() + _WORKER_BYTES))
     return max(1, min(_cores(), fitting)), ()
 

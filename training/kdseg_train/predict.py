@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from kdseg_train.config import parse
 from kdseg_train.partial import Partial
 from kdseg_train.plan import Plan, PredictConfig, Scan, plan
 from kdseg_train.publish import publish, what_is_left
 from napari_kdseg.errors import UsageError, VolumeError
+from napari_kdseg.free_memory import free_bytes
 from napari_kdseg.inference.coarse_to_fine import predict_any_tiles
 from napari_kdseg.inference.estimate import estimate
 from napari_kdseg.inference.forward import pick_device
@@ -108,7 +108,7 @@ class _Job:
         needed = foreseen.memory_bytes - volume.data.dtype.itemsize * int(
             np.prod(volume.data.shape)
         )
-        free = psutil.virtual_memory().available
+        free = free_bytes()
         if needed > free:
             raise UsageError(
                 f"{self.scan.name} takes about {needed / 1e9:.1f} GB of memory and "

@@ -3,9 +3,8 @@
 import shutil
 from collections.abc import Sequence
 
-import psutil
-
 from napari_kdseg.errors import KdsegError
+from napari_kdseg.free_memory import free_bytes
 from napari_kdseg.inference.estimate import estimate
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.models.model import Model
@@ -45,7 +44,7 @@ def in_words(source: Source, models: Sequence[Model], settings: Settings) -> str
     """
     place = place_of(settings.device)
     found = estimate(source, models, settings, device=place)
-    free = psutil.virtual_memory().available
+    free = free_bytes()
     memory = f"About {size(found.memory_bytes)} of memory ({size(free)} free)"
     if found.seconds is None:
         time = f"time not known before a first run on {place}"
