@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,10 @@ import numpy as np
 import pytest
 
 from napari_kdseg.errors import ModelError
-from napari_kdseg.inference.estimate import estimate
+from napari_kdseg.inference.estimate import estimate, together
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.inference.speeds import record_seconds, seconds_per_window
-from napari_kdseg.models.model import Tiling
+from napari_kdseg.models.model import Model, Tiling
 from napari_kdseg.volumes.formats.header import Header
 from napari_kdseg.volumes.volume import Volume
 
@@ -23,7 +24,7 @@ PLAIN = Settings(device="cpu", uncertainty=None)
 
 def _header(volume: Volume) -> Header:
     kind = np.dtype(volume.data.dtype)
-    return Header(Path("scan.nii"), volume.grid, volume.channels, kind)
+    return Header(Path("scan.nii.gz"), volume.grid, volume.channels, kind, packed=True)
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_memory_follows_the_formula(make_model: Make, header: Make) -> None:
         + weights
         + 100_000_000  # what torch sets up
     )
-    assert estimate(header((32, 32, 32)), [model], PLAIN).memory_bytes == expected
+    assert estimate(header((32, 32, 32)), [model], PLAIN).host_bytes == expected
 
 
 def test_memory_beyond_the_scan_does_not_grow_with_its_length(
@@ -55,9 +56,85 @@ def test_memory_beyond_the_scan_does_not_grow_with_its_length(
     short, long = header((32, 32, 32)), header((320, 32, 32))
     for settings in (PLAIN, Settings("cpu"), Settings("cpu", probabilities=True)):
         assert (
-            estimate(short, [model], settings).memory_bytes - short.bytes
-            == estimate(long, [model], settings).memory_bytes - long.bytes
+            estimate(short, [model], settings).host_bytes - short.bytes
+            == estimate(long, [model], settings).host_bytes - long.bytes
         )
+
+
+def test_a_scan_counts_where_it_is_decoded_whole(
+    make_model: Make, header: Make
+) -> None:
+    packed = header((32, 32, 32))
+    large = replace(packed, grid=replace(packed.grid, shape=(2**14, 2**7, 2**7 + 1)))
+    pieces = replace(packed, packed=False)
+    model = make_model()
+    need = [estimate(scan, [model], PLAIN).host_bytes for scan in (packed, pieces)]
+    assert need[0] - need[1] == packed.decoded_bytes == packed.bytes
+    # Above half a gigabyte it is converted, and read by pieces then.
+    assert large.bytes > 2**29
+    assert large.decoded_bytes == pieces.decoded_bytes == 0
+
+
+def test_on_a_card_lies_what_is_computed_and_beside_it_what_is_kept(
+    make_model: Make, header: Make
+) -> None:
+    model = make_model((16, 16, 16), tiling=Tiling(tile_vox=(16, 16, 16), batch=2))
+    weights = (model.folder / "weights.safetensors").stat().st_size
+    settings = Settings("cuda", uncertainty=None)
+    found = estimate(header((32, 32, 32)), [model], settings)
+    assert found.place == "cuda"
+    sums = 4 * 4 * (8 * 32 * 32 + 16 * 16 * 32)
+    # A window, its logits, and layers of width 4 in halves.
+    window = 16**3 * (4 * (1 + 4) + 2 * (5 * 4 + 2 * 4))
+    assert found.device_bytes == sums + 2 * window + weights
+    assert found.window_bytes == sums + window + weights
+    assert found.least_bytes < found.window_bytes
+    kept = 2 * 32**3 + 16 * 32 * 32  # the scan, a slab of labels
+    on_the_way = 4 * 2 * 16**3 + weights
+    assert found.host_bytes == kept + on_the_way + 1_100_000_000
+    whole = estimate(
+        header((32, 32, 32)), [model], replace(settings, precision="float32")
+    )
+    assert whole.device_bytes - found.device_bytes == 2 * 16**3 * 2 * (5 * 4 + 2 * 4)
+
+
+def test_a_processor_uses_no_card(make_model: Make, header: Make) -> None:
+    found = estimate(header((32, 32, 32)), [make_model()], PLAIN)
+    assert found.device_bytes == found.window_bytes == found.least_bytes == 0
+
+
+def test_a_composite_holds_its_results_whole(make_model: Make, header: Make) -> None:
+    coarse, fine = make_model((16, 16, 16), seed=1), make_model((16, 16, 16), seed=2)
+    both = Model.paired(coarse, fine)
+    small, large = header((32, 32, 32)), header((128, 128, 128))
+    found = estimate(small, [both], PLAIN)
+    alone = estimate(small, [fine], PLAIN)
+    assert found.host_bytes > alone.host_bytes
+    assert found.windows == 2 * alone.windows
+    assert found.seconds is None
+    assert "depends on what the coarse model finds" in found.in_words(10**9)
+    grown = [
+        estimate(large, [one], PLAIN).host_bytes
+        - estimate(small, [one], PLAIN).host_bytes
+        for one in (both, fine)
+    ]
+    # Of each voxel: labels twice, numbers of components, and the scan as the coarse
+    # model sees it, which has the same voxels here.
+    more = (128**3 - 32**3) * (2 * 1 + 8 + 4)
+    assert grown[0] - grown[1] == pytest.approx(more, rel=0.01)
+
+
+def test_what_follows_one_another_takes_the_most_of_them_and_the_time_of_all(
+    make_model: Make, header: Make
+) -> None:
+    model = make_model((16, 16, 16))
+    record_seconds(model.card, "cpu", (16, 16, 16), 0.5)
+    scans = (header((32, 32, 32)), header((64, 64, 64)))
+    small, large = (estimate(scan, [model], PLAIN) for scan in scans)
+    both = together([small, large])
+    assert both.host_bytes == large.host_bytes
+    assert both.seconds == (small.seconds or 0) + (large.seconds or 0)
+    assert together([small, replace(large, seconds=None)]).seconds is None
 
 
 def test_uncertainty_and_probabilities_cost_memory(
@@ -65,7 +142,7 @@ def test_uncertainty_and_probabilities_cost_memory(
 ) -> None:
     model, scan = make_model(), header((32, 32, 32))
     sizes = [
-        estimate(scan, [model], settings).memory_bytes
+        estimate(scan, [model], settings).host_bytes
         for settings in (PLAIN, Settings("cpu"), Settings("cpu", probabilities=True))
     ]
     assert sizes == sorted(set(sizes))
@@ -82,7 +159,7 @@ def test_without_a_measurement_there_are_no_seconds(
 ) -> None:
     found = estimate(header((32, 32, 32)), [make_model()], PLAIN)
     assert found.seconds is None
-    assert found.reason == "model: not measured on cpu yet"
+    assert found.reason == "time not known before a first run on cpu"
 
 
 def test_seconds_come_from_the_measurement_of_the_device(

@@ -10,17 +10,25 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from napari.layers import Image
 from psygnal import Signal
 
+from napari_kdseg.amounts import duration, size
 from napari_kdseg.errors import KdsegError, ModelError, StopRequested
+from napari_kdseg.inference.estimate import estimate
 from napari_kdseg.inference.speeds import record_seconds
 from napari_kdseg.models.card import Calibration
 from napari_kdseg.models.model import Model, ModelCard, NetworkSpec, Tiling, save_model
 from napari_kdseg.models.networks import build, build_classifier
 from napari_kdseg.runs.run import Run
-from napari_kdseg.state.estimates import duration, size
+from napari_kdseg.state import estimates
 from napari_kdseg.state.jobs import Job
-from napari_kdseg.state.layers import NAMESPACE, Source
+from napari_kdseg.state.layers import (
+    NAMESPACE,
+    Source,
+    image_layers,
+    source_of_layer,
+)
 from napari_kdseg.state.scratch import ScratchCopy
 from napari_kdseg.state.segmentation import Segmentation, Status
 from napari_kdseg.volumes.cache import Cache
@@ -31,6 +39,7 @@ from napari_kdseg.volumes.formats import (
     write_volume,
 )
 from napari_kdseg.volumes.labels import LabelSet
+from napari_kdseg.volumes.opening import open_scan
 from napari_kdseg.volumes.preprocessing import Intensity, Preprocessing
 from napari_kdseg.volumes.volume import Grid
 
@@ -184,6 +193,38 @@ def test_the_time_is_foreseen_from_a_measurement(
     record_seconds(model.card, "cpu", (1, 16, 16), 2.5)
     assert state.seconds(model) == pytest.approx(10)  # 4 slices of one window each
     assert "10 s" in state.estimate_text
+
+
+def test_on_a_card_its_memory_is_told_and_that_of_the_computer_compared(
+    state: Segmentation,
+    scan: Source,
+    make_model: MakeModel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = make_model("ct")
+    state.set_source(scan)
+    state.set_device("cuda")
+    state.choose(state.add_model(model.folder))
+    found = estimate(scan, [model], state.settings)
+    monkeypatch.setattr(estimates, "free_bytes", lambda: found.host_bytes)
+    assert f"{size(found.device_bytes)} on the graphics card" in state.estimate_text
+    assert "may not fit" not in state.estimate_text
+    monkeypatch.setattr(estimates, "free_bytes", lambda: found.host_bytes - 1)
+    assert "may not fit" in state.estimate_text
+
+
+def test_a_scan_in_a_viewer_counts_where_it_will_be_decoded_whole(
+    tmp_path: Path,
+) -> None:
+    voxels = np.zeros(SHAPE, np.int16)
+    for name, decoded in (("a.nii.gz", voxels.nbytes), ("b.nii", 0)):
+        file = tmp_path / name
+        write_volume(file, voxels, GRID)
+        ((data, how, _),) = image_layers(open_scan(file))
+        layer = Image(data, **how)
+        assert source_of_layer(layer).decoded_bytes == decoded
+        assert inspect_volume(file).decoded_bytes == decoded
+    assert array_source(voxels).decoded_bytes == 0
 
 
 def test_a_model_that_does_not_fit_says_why(

@@ -42,34 +42,10 @@ def in_words(source: Source, models: Sequence[Model], settings: Settings) -> str
     UsageError, ModelError
         Where the models do not fit the scan, or the settings the models.
     """
-    place = place_of(settings.device)
-    found = estimate(source, models, settings, device=place)
+    device = place_of(settings.device)
+    found = estimate(source, models, settings, device=device)
     free = free_bytes()
-    memory = f"About {size(found.memory_bytes)} of memory ({size(free)} free)"
-    if found.seconds is None:
-        time = f"time not known before a first run on {place}"
-    else:
-        time = f"{duration(found.seconds)} ({found.reason})"
-    text = f"{memory}, {time}."
-    if found.memory_bytes > free and place == "cpu":
+    text = found.in_words(free)
+    if found.host_bytes > free:
         text += " This may not fit: close other programs, or choose fewer models."
     return text
-
-
-def size(count: float) -> str:
-    """Bytes as people say them."""
-    for unit, least in (("GB", 1e9), ("MB", 1e6)):
-        if count >= least:
-            return f"{count / least:.3g} {unit}"
-    return f"{count / 1e3:.0f} kB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them, not more exact than they are known."""
-    if seconds < 1:
-        return "< 1 s"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
