@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from napari_kdseg.errors import ModelError
+from napari_kdseg.inference import compiled, speeds
 from napari_kdseg.inference.estimate import estimate, together
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.inference.speeds import record_seconds, seconds_per_window
@@ -200,6 +201,75 @@ def test_a_measurement_that_is_confirmed_stays(make_model: Make) -> None:
     for measured, kept in ((0.5, 0.5), (0.9, 0.5), (1.1, 1.1)):
         record_seconds(card, "cpu", tile, measured)
         assert seconds_per_window(card, "cpu", tile) == kept
+
+
+WAYS = {
+    "as it is": PLAIN,
+    "threads": replace(PLAIN, threads=1),
+    "precision": replace(PLAIN, precision="bfloat16"),
+    "backend": replace(PLAIN, backend="openvino"),
+    "flips": replace(PLAIN, uncertainty="test-time-variance"),
+}
+
+
+@pytest.mark.parametrize("measured", WAYS)
+def test_each_way_to_compute_has_a_measurement_of_its_own(
+    make_model: Make, header: Make, measured: str
+) -> None:
+    model, scan = make_model((16, 16, 16)), header((32, 32, 32))
+    record_seconds(model.card, "cpu", (16, 16, 16), 0.5, WAYS[measured])
+    known = {
+        name: estimate(scan, [model], settings).seconds
+        for name, settings in WAYS.items()
+    }
+    assert known.pop(measured) == pytest.approx(27 * 0.5)
+    assert set(known.values()) == {None}
+
+
+def test_a_mirrored_model_has_a_measurement_of_its_own(make_model: Make) -> None:
+    tile = (16, 16, 16)
+    mirrored = make_model(tile, tiling=Tiling(tile_vox=tile, mirror=(0, 1))).card
+    record_seconds(mirrored, "cpu", tile, 0.5)
+    plain = mirrored.model_copy(update={"tiling": Tiling(tile_vox=tile)})
+    assert seconds_per_window(plain, "cpu", tile) is None
+
+
+def test_what_changes_no_time_shares_a_measurement(make_model: Make) -> None:
+    card, tile = make_model((16, 16, 16)).card, (16, 16, 16)
+    record_seconds(card, "cuda:1", tile, 0.5, Settings(precision="float16", threads=2))
+    other = Settings(uncertainty="margin", probabilities=True, threads=8)
+    assert seconds_per_window(card, "cuda", tile, other) == 0.5
+
+
+@pytest.mark.parametrize("installed", [True, False])
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+@pytest.mark.parametrize("precision", ["auto", "float32", "float16"])
+@pytest.mark.parametrize("backend", ["torch", "auto"])
+def test_a_measurement_is_of_the_backend_that_is_picked(
+    monkeypatch: pytest.MonkeyPatch,
+    installed: bool,
+    device: str,
+    precision: str,
+    backend: str,
+) -> None:
+    for module in (compiled, speeds):
+        monkeypatch.setattr(
+            module, "find_spec", lambda name: object() if installed else None
+        )
+    settings = Settings(device, precision=precision, backend=backend)
+    by_torch = compiled.pick_backend(settings, device) is compiled._by_torch
+    told = speeds.backend_of(settings, device)
+    assert told == ("torch" if by_torch else "openvino")
+
+
+def test_where_windows_may_be_passed_over_the_time_is_the_most(
+    make_model: Make, header: Make
+) -> None:
+    model = make_model((16, 16, 16))
+    record_seconds(model.card, "cpu", (16, 16, 16), 0.5)
+    found = estimate(header((32, 32, 32)), [model], replace(PLAIN, roi="coarse"))
+    assert found.seconds == pytest.approx(27 * 0.5)
+    assert found.reason.endswith("less where windows are passed over")
 
 
 def test_a_measurement_leaves_the_model_folder_as_it_is(make_model: Make) -> None:

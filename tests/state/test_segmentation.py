@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,39 @@ def test_the_time_is_foreseen_from_a_measurement(
     record_seconds(model.card, "cpu", (1, 16, 16), 2.5)
     assert state.seconds(model) == pytest.approx(10)  # 4 slices of one window each
     assert "10 s" in state.estimate_text
+
+
+@pytest.mark.parametrize(
+    ("built", "place"),
+    [
+        ("cuda: Optional[str] = '12.6'", "cuda"),
+        ("cuda: Optional[str] = None", "cpu"),
+        ("cuda = None", "cpu"),
+        ("debug = False", "cuda"),  # not told: the driver decides
+        (None, "cuda"),
+    ],
+)
+def test_auto_leads_to_a_card_where_torch_was_built_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built: str | None, place: str
+) -> None:
+    monkeypatch.setattr(estimates.shutil, "which", lambda name: f"/usr/bin/{name}")
+    spec = ModuleSpec("torch", None, origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(estimates, "find_spec", lambda name: spec)
+    if built is not None:
+        text = f"__version__ = '2.13.0'\n{built}\nhip: Optional[str] = None\n"
+        (tmp_path / "version.py").write_text(text)
+    assert estimates.place_of("auto") == place
+    monkeypatch.setattr(estimates.shutil, "which", lambda name: None)
+    assert estimates.place_of("auto") == "cpu"
+
+
+def test_what_torch_was_built_for_is_what_torch_says() -> None:
+    assert estimates.torch_is_for_cuda() == (torch.version.cuda is not None)
+
+
+def test_without_torch_there_is_no_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimates, "find_spec", lambda name: None)
+    assert not estimates.torch_is_for_cuda()
 
 
 def test_on_a_card_its_memory_is_told_and_that_of_the_computer_compared(

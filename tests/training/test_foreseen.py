@@ -1,5 +1,6 @@
 """What a prediction will take is said before it begins, and what cannot fit refused."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from kdseg_train.execute import execute
 from kdseg_train.plan import PredictConfig, plan
 from napari_kdseg.errors import UsageError
 from napari_kdseg.inference.estimate import estimate
-from napari_kdseg.models.model import save_composite
+from napari_kdseg.models.model import Tiling, save_composite
 from napari_kdseg.runs.run import Run
 
 Prepare = Callable[..., Run]
@@ -34,7 +35,8 @@ def prepare(tmp_path: Path, model_folder: Any, write_scan: Any) -> Prepare:
             "inputs": changes.pop("inputs", None) or [write_scan()],
             "models": changes.pop("models", None) or [model_folder().folder],
         }
-        return Run.create(tmp_path / "out/.run", config | changes)
+        config |= changes
+        return Run.create(Path(config["out"]) / ".run", config)
 
     return make
 
@@ -97,6 +99,29 @@ def test_a_card_with_room_for_smaller_windows_alone_is_warned_of(
     on_a_card(monkeypatch, found.window_bytes)
     foreseen.refuse_lack_of_memory(run, planned, planned.scans[0])
     assert len(events(run, "warning")) == 1
+
+
+def measurements(own_cache: Path) -> list[Path]:
+    return list(own_cache.rglob("speeds/*.json"))
+
+
+def test_a_prediction_of_all_windows_is_measured(
+    prepare: Prepare, own_cache: Path
+) -> None:
+    execute(prepare(threads=1))
+    (file,) = measurements(own_cache)
+    assert list(json.loads(file.read_text())) == ["cpu, torch, float32, threads 1"]
+
+
+def test_what_passes_over_windows_is_not_measured(
+    prepare: Prepare, model_folder: Any, own_cache: Path
+) -> None:
+    execute(prepare(roi="coarse"))
+    assert not measurements(own_cache)
+    tiling = Tiling(tile_vox=(16, 16), batch=4, air_up_to=-5.0)
+    model = model_folder("airy", tiling=tiling)
+    execute(prepare(models=[model.folder], out=own_cache / "out"))
+    assert not measurements(own_cache)
 
 
 def test_a_run_says_what_it_will_take_before_it_begins(

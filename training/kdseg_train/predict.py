@@ -25,6 +25,7 @@ from napari_kdseg.inference.speeds import record_seconds
 from napari_kdseg.models.model import Model
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes.channels import stacked
+from napari_kdseg.volumes.nnunet import nonzero_box
 from napari_kdseg.volumes.opening import open_scan
 from napari_kdseg.volumes.volume import Box, Volume
 
@@ -143,8 +144,9 @@ class _Job:
         with Behind(keep) as behind:
             for tile in self._tiles(volume, box):
                 behind.put(tile)
-        if share == 1 and not self._has_composite:
-            self._remember(time.monotonic() - started)
+        seconds = time.monotonic() - started
+        if share == 1 and self._computes_all(volume):
+            self._remember(seconds)
 
     @property
     def _has_composite(self) -> bool:
@@ -160,6 +162,18 @@ class _Job:
             log=self._note,
         )
 
+    def _computes_all(self, volume: Volume) -> bool:
+        """Whether no window is passed over: then the time of all tells that of one."""
+        cards = [model.card for model in self.plan.models]
+        if self._has_composite or self.plan.config.settings.roi != "all":
+            return False
+        if any(card.tiling.air_up_to is not None for card in cards):
+            return False
+        if all(card.preprocessing.scheme != "nnunet" for card in cards):
+            return True
+        whole = tuple(slice(0, size) for size in volume.grid.shape)
+        return nonzero_box(volume) == whole
+
     def _remember(self, seconds: float) -> None:
         """Keep what a window took, for the estimates of later predictions."""
         settings, models = self.plan.config.settings, self.plan.models
@@ -168,7 +182,8 @@ class _Job:
             tile = settings.tile or model.card.tiling.tile_vox
             depth = (1,) if len(tile) == 2 else ()
             device = pick_device(settings.device)
-            record_seconds(model.card, device, (*depth, *tile), seconds / windows)
+            window = (*depth, *tile)
+            record_seconds(model.card, device, window, seconds / windows, settings)
 
     def _note(self, message: str) -> None:
         self.run.event("note", message=message)

@@ -267,13 +267,15 @@ def _time(
     """Seconds, where they are known, and why."""
     if composites or sweeps is None:
         return None, "time not known: it depends on what the coarse model finds"
-    total, measured = 0.0, True
+    total, measured, skips = 0.0, True, settings.roi != "all"
     for sweep, count in zip(sweeps.passes, sweeps.windows, strict=True):
         for member in sweep.members:
             card = sweeps.models[member].card
-            one = seconds_per_window(card, place, sweep.tile)
+            one = seconds_per_window(card, place, sweep.tile, settings)
             measured = measured and one is not None
+            skips = skips or card.tiling.air_up_to is not None
             total += count * (one or 0.0)
     if not measured:
         return None, f"time not known before a first run on {place}"
-    return total, f"measured on {place} before"
+    less = ", less where windows are passed over" if skips else ""
+    return total, f"measured on {place} before{less}"

@@ -1,7 +1,10 @@
 """Memory and time of a prediction in words, before Run."""
 
+import re
 import shutil
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 
 from napari_kdseg.errors import KdsegError
 from napari_kdseg.free_memory import free_bytes
@@ -12,9 +15,25 @@ from napari_kdseg.state.layers import Source
 
 
 def devices() -> tuple[str, ...]:
-    """What a prediction can be asked to run on; told without loading torch."""
-    cuda = ("cuda",) if shutil.which("nvidia-smi") else ()
-    return ("auto", "cpu", *cuda)
+    """What a prediction can be asked to run on; told without loading torch.
+
+    A graphics card takes its driver, and a torch that was built for it.
+    """
+    there = shutil.which("nvidia-smi") is not None and torch_is_for_cuda()
+    return ("auto", "cpu", "cuda") if there else ("auto", "cpu")
+
+
+def torch_is_for_cuda() -> bool:
+    """Whether the installed torch was built for CUDA: what its ``version.py`` says."""
+    found = find_spec("torch")
+    if found is None or found.origin is None:
+        return False
+    try:
+        text = (Path(found.origin).parent / "version.py").read_text(encoding="utf-8")
+    except OSError:
+        return True  # not told; the driver alone decides
+    built = re.search(r"^cuda\b[^=\n]*=\s*(.+)$", text, re.MULTILINE)
+    return built is None or built[1].strip() != "None"
 
 
 def place_of(device: str) -> str:
