@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,8 +15,9 @@ from napari_kdseg.inference.estimate import estimate, together
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.inference.speeds import record_seconds, seconds_per_window
 from napari_kdseg.models.model import Model, Tiling
+from napari_kdseg.volumes.formats import inspect_volume, write_volume
 from napari_kdseg.volumes.formats.header import Header
-from napari_kdseg.volumes.volume import Volume
+from napari_kdseg.volumes.volume import Grid, Volume
 
 Make = Callable[..., Any]
 
@@ -41,11 +43,11 @@ def test_memory_follows_the_formula(make_model: Make, header: Make) -> None:
     expected = (
         2 * 32**3  # stored, int16
         + 4 * 4 * (8 * 32 * 32 + 16 * 16 * 32)  # four classes
-        + 16 * 32 * 32  # the last slab of labels
+        + 2 * 16 * 32 * 32  # the last slab of labels, and that before
         + 4 * 2 * 16**3 * (1 + 4)  # two windows and their logits
         + 4 * 2 * 16**3 * (5 * 4 + 2 * 4)  # layers of width 4
         + weights
-        + 100_000_000  # what torch sets up
+        + 150_000_000  # what torch sets up
     )
     assert estimate(header((32, 32, 32)), [model], PLAIN).host_bytes == expected
 
@@ -90,9 +92,9 @@ def test_on_a_card_lies_what_is_computed_and_beside_it_what_is_kept(
     assert found.device_bytes == sums + 2 * window + weights
     assert found.window_bytes == sums + window + weights
     assert found.least_bytes < found.window_bytes
-    kept = 2 * 32**3 + 16 * 32 * 32  # the scan, a slab of labels
+    kept = 2 * 32**3 + 2 * 16 * 32 * 32  # the scan, two slabs of labels
     on_the_way = 4 * 2 * 16**3 + weights
-    assert found.host_bytes == kept + on_the_way + 1_100_000_000
+    assert found.host_bytes == kept + on_the_way + 1_150_000_000
     whole = estimate(
         header((32, 32, 32)), [model], replace(settings, precision="float32")
     )
@@ -304,3 +306,98 @@ def test_an_estimate_needs_no_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# ---- Measured ----
+
+PEAK = """
+import json, resource, sys
+from pathlib import Path
+import numpy as np
+import psutil
+from kdseg_train.allocation import keep_freed_memory
+from napari_kdseg.inference.coarse_to_fine import predict_any_tiles
+from napari_kdseg.inference.settings import Settings
+from napari_kdseg.models.model import Model
+from napari_kdseg.volumes.opening import open_scan
+
+scan, settings, *folders = sys.argv[1:]
+models = [Model.open(Path(folder)) for folder in folders]
+if len(models) == 2:
+    models = [Model.paired(*models)]
+keep_freed_memory()  # as the commands do
+before = psutil.Process().memory_info().rss
+chosen = Settings(device="cpu", threads=1, **json.loads(settings))
+for tile in predict_any_tiles(open_scan(Path(scan)), models, chosen):
+    del tile
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+"""
+SLACK = 150_000_000
+"""What is foreseen for torch and the C library, whether they take it or not."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="counts memory as Linux does")
+@pytest.mark.parametrize(
+    ("tiling", "changes", "packed"),
+    [
+        (Tiling(tile_vox=(64, 64, 64), batch=2), {"uncertainty": None}, True),
+        (Tiling(tile_vox=(64, 64, 64), batch=4), {"uncertainty": "entropy"}, False),
+        (
+            Tiling(tile_vox=(64, 64, 64), batch=2),
+            {"uncertainty": "test-time-variance"},
+            False,
+        ),
+        (
+            Tiling(tile_vox=(96, 96), batch=32),
+            {"uncertainty": "entropy", "probabilities": True},
+            False,
+        ),
+    ],
+    ids=["labels", "entropy", "test-time-variance", "slices"],
+)
+def test_memory_is_about_that_which_a_prediction_takes(
+    make_model: Make,
+    tmp_path: Path,
+    tiling: Tiling,
+    changes: dict[str, Any],
+    packed: bool,
+) -> None:
+    model = make_model(tiling.tile_vox, tiling=tiling)
+    scan = _scan_of(tmp_path, packed)
+    measured = _measured(scan, changes, model)
+    settings = Settings("cpu", threads=1, **changes)
+    foreseen = estimate(inspect_volume(scan), [model], settings).host_bytes
+    assert measured <= foreseen <= 3 * measured + SLACK
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="counts memory as Linux does")
+def test_memory_of_a_composite_is_about_that_which_it_takes(
+    make_model: Make, tmp_path: Path
+) -> None:
+    pair = make_model((32, 32, 32), seed=1), make_model((64, 64, 64), seed=2)
+    scan = _scan_of(tmp_path, True)
+    changes = {"uncertainty": "entropy", "probabilities": True}
+    measured = _measured(scan, changes, *pair)
+    settings = Settings("cpu", threads=1, **changes)
+    both = Model.paired(*pair)
+    foreseen = estimate(inspect_volume(scan), [both], settings).host_bytes
+    assert measured <= foreseen <= 3 * measured + SLACK
+
+
+def _scan_of(folder: Path, packed: bool) -> Path:
+    shape = (96, 96, 96)
+    voxels = np.random.default_rng(0).integers(0, 1000, shape).astype(np.int16)
+    scan = folder / ("scan.nii.gz" if packed else "scan.nii")
+    write_volume(scan, voxels, Grid.from_affine(np.eye(4), shape))
+    return scan
+
+
+def _measured(scan: Path, settings: dict[str, Any], *models: Model) -> int:
+    """Peak memory of a prediction in a process of its own, beyond its imports."""
+    words = [str(scan), json.dumps(settings), *(str(one.folder) for one in models)]
+    ended = subprocess.run(
+        [sys.executable, "-c", PEAK, *words], check=True, capture_output=True, text=True
+    )
+    return int(ended.stdout)

@@ -18,8 +18,9 @@ from napari_kdseg.models.model import Model
 from napari_kdseg.volumes.preprocessing import Frame
 from napari_kdseg.volumes.volume import Grid
 
-_SET_UP_BYTES = 100_000_000
+_SET_UP_BYTES = 150_000_000  # measured, as the test of peak memory does
 _CUDA_SET_UP_BYTES = 1_000_000_000  # what its libraries take beside the card
+_KEPT_BYTES = 100_000_000
 _CLEANING_BYTES = 8  # of a voxel: numbers of components, and their mask
 
 
@@ -98,12 +99,15 @@ def estimate(
 
         stored                            voxels, where the scan is decoded whole
         + 4 K (carried + strip)           sums of overlapping windows
-        + P D F                           the slab of results at hand
+        + up to 48 MB                     probabilities made of them, a piece at a time
+        + 2 P D F                         the slab of results at hand, and that before
         + 4 K S (where resampled)         probabilities waiting to be interpolated
         + 4 I M + 16 max(N, M) (nnU-Net)  the scan prepared whole, in doubles on the way
         + 4 B T (I + C)                   windows and logits
         + weights + 4 B T (5 W + 2 C)     the networks and their layers
-        + 100 MB                          what torch sets up at its first convolution
+        + 4 B T C (1 + axes)              probabilities of flipped windows, compared
+        + 150 MB                          what torch sets up, and what the C library
+                                          keeps of layers for the next
 
     with z the axis that windows are gone through along (see `rolling`), and K the
     summed channels (all classes of all models, one for the weights unless
@@ -113,16 +117,19 @@ def estimate(
     last is a tile deep, none has less than 8 planes); P bytes of results a voxel; S
     the deepest slab of the model's frame; N, M all voxels of the scan and of the
     model's frame; B windows at once of T voxels; I channels of the image, C the
-    classes, W the channels of a network's finest stage. The last two lines
+    classes, W the channels of a network's finest stage. Pieces are made where
+    uncertainty, probabilities or resampling ask for them, flipped windows for
+    test-time variance alone. Layers and the last line
     are rough: five feature maps of full resolution are alive at once in a U-Net.
 
     On a graphics card lie the sums, what waits, windows, logits, networks and their
     layers (2 bytes a value unless float32 is asked for); the computer holds the rest,
     windows and weights on their way there, and 1 GB for CUDA, roughly.
 
-    A composite holds its results whole, twice, and numbers of components (8 N). It
-    takes the more of its coarse pass, with the scan resized for it (4 I M), and of its
-    fine one, which may come to see all of the scan.
+    A composite holds its results whole, twice, numbers of components (8 N), and 100 MB
+    that the C library keeps of its first pass. It takes the more of its coarse pass,
+    with the scan resized for it (4 I M), and of its fine one, which may come to see all
+    of the scan.
 
     Parameters
     ----------
@@ -221,7 +228,7 @@ class _Foreseen:
         )
         measured = 4 * prod(grid.shape) * (self.settings.uncertainty is not None)
         return [
-            Need(measured)
+            Need(measured + _KEPT_BYTES)
             + (Need(seen) + first).at_worst(Need(inside + measured) + second)
             for first, second in (
                 (coarse.need, fine.need),

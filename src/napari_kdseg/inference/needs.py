@@ -21,6 +21,7 @@ from napari_kdseg.models.parameters import (
 )
 from napari_kdseg.volumes.volume import Grid
 
+_PIECES_BYTES = 48_000_000  # temporary copies of a piece, softmax and logarithm
 _OTHER_WIDTH = 32  # a ResNet-18 encoder's layers, counted at full resolution
 
 
@@ -94,23 +95,33 @@ class Sweeps:
         deepest = _deepest_slab(lattice)
         depth = max(deepest, LEAST_PLANES)
         face = prod(frame.oriented.shape[1:])
-        slab = depth * face * result_bytes(cards, self.settings)
+        # One is made while the one before is written.
+        slab = 2 * depth * face * result_bytes(cards, self.settings)
         if frame.is_resampled:
             sums += channels * deepest * prod(frame.model.shape[1:])
         if sweep.preprocessing.scheme == "nnunet":
             whole, seen = prod(frame.oriented.shape), prod(frame.model.shape)
             slab += 4 * len(cards[0].channels) * seen + 16 * max(whole, seen)
+        if mean:
+            sums += min(_PIECES_BYTES, 3 * channels * prod(lattice.strip_shape))
         weights = sum(_weights_bytes(model.folder) for model in models)
         voxels = sweep.batch * prod(sweep.tile)
         images = 4 * voxels * len(cards[0].channels)
         layers = voxels * (
             4 * sum(card.classes.count for card in cards)
             + self._value_bytes * max(_layer_values(card) for card in cards)
+            + 4 * max(self._flipped_values(card) for card in cards)
         )
         computing = sums + images + layers + weights
         if self.on_card:  # windows are read and weights are loaded beside it
             return Need(slab + images + weights, computing)
         return Need(slab + computing)
+
+    def _flipped_values(self, card: ModelCard) -> int:
+        """Probabilities that wait to be compared, for each voxel of a window."""
+        if self.settings.uncertainty != "test-time-variance":
+            return 0
+        return (1 + card.dimensions) * card.classes.count
 
     @property
     def _value_bytes(self) -> int:
