@@ -1,6 +1,8 @@
+import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +10,14 @@ import numpy as np
 import pytest
 
 from napari_kdseg.errors import ModelError
-from napari_kdseg.inference.estimate import estimate
+from napari_kdseg.inference import compiled, speeds
+from napari_kdseg.inference.estimate import estimate, together
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.inference.speeds import record_seconds, seconds_per_window
-from napari_kdseg.models.model import Tiling
+from napari_kdseg.models.model import Model, Tiling
+from napari_kdseg.volumes.formats import inspect_volume, write_volume
 from napari_kdseg.volumes.formats.header import Header
-from napari_kdseg.volumes.volume import Volume
+from napari_kdseg.volumes.volume import Grid, Volume
 
 Make = Callable[..., Any]
 
@@ -23,7 +27,7 @@ PLAIN = Settings(device="cpu", uncertainty=None)
 
 def _header(volume: Volume) -> Header:
     kind = np.dtype(volume.data.dtype)
-    return Header(Path("scan.nii"), volume.grid, volume.channels, kind)
+    return Header(Path("scan.nii.gz"), volume.grid, volume.channels, kind, packed=True)
 
 
 @pytest.fixture
@@ -39,13 +43,13 @@ def test_memory_follows_the_formula(make_model: Make, header: Make) -> None:
     expected = (
         2 * 32**3  # stored, int16
         + 4 * 4 * (8 * 32 * 32 + 16 * 16 * 32)  # four classes
-        + 16 * 32 * 32  # the last slab of labels
+        + 2 * 16 * 32 * 32  # the last slab of labels, and that before
         + 4 * 2 * 16**3 * (1 + 4)  # two windows and their logits
         + 4 * 2 * 16**3 * (5 * 4 + 2 * 4)  # layers of width 4
         + weights
-        + 100_000_000  # what torch sets up
+        + 150_000_000  # what torch sets up
     )
-    assert estimate(header((32, 32, 32)), [model], PLAIN).memory_bytes == expected
+    assert estimate(header((32, 32, 32)), [model], PLAIN).host_bytes == expected
 
 
 def test_memory_beyond_the_scan_does_not_grow_with_its_length(
@@ -55,9 +59,85 @@ def test_memory_beyond_the_scan_does_not_grow_with_its_length(
     short, long = header((32, 32, 32)), header((320, 32, 32))
     for settings in (PLAIN, Settings("cpu"), Settings("cpu", probabilities=True)):
         assert (
-            estimate(short, [model], settings).memory_bytes - short.bytes
-            == estimate(long, [model], settings).memory_bytes - long.bytes
+            estimate(short, [model], settings).host_bytes - short.bytes
+            == estimate(long, [model], settings).host_bytes - long.bytes
         )
+
+
+def test_a_scan_counts_where_it_is_decoded_whole(
+    make_model: Make, header: Make
+) -> None:
+    packed = header((32, 32, 32))
+    large = replace(packed, grid=replace(packed.grid, shape=(2**14, 2**7, 2**7 + 1)))
+    pieces = replace(packed, packed=False)
+    model = make_model()
+    need = [estimate(scan, [model], PLAIN).host_bytes for scan in (packed, pieces)]
+    assert need[0] - need[1] == packed.decoded_bytes == packed.bytes
+    # Above half a gigabyte it is converted, and read by pieces then.
+    assert large.bytes > 2**29
+    assert large.decoded_bytes == pieces.decoded_bytes == 0
+
+
+def test_on_a_card_lies_what_is_computed_and_beside_it_what_is_kept(
+    make_model: Make, header: Make
+) -> None:
+    model = make_model((16, 16, 16), tiling=Tiling(tile_vox=(16, 16, 16), batch=2))
+    weights = (model.folder / "weights.safetensors").stat().st_size
+    settings = Settings("cuda", uncertainty=None)
+    found = estimate(header((32, 32, 32)), [model], settings)
+    assert found.place == "cuda"
+    sums = 4 * 4 * (8 * 32 * 32 + 16 * 16 * 32)
+    # A window, its logits, and layers of width 4 in halves.
+    window = 16**3 * (4 * (1 + 4) + 2 * (5 * 4 + 2 * 4))
+    assert found.device_bytes == sums + 2 * window + weights
+    assert found.window_bytes == sums + window + weights
+    assert found.least_bytes < found.window_bytes
+    kept = 2 * 32**3 + 2 * 16 * 32 * 32  # the scan, two slabs of labels
+    on_the_way = 4 * 2 * 16**3 + weights
+    assert found.host_bytes == kept + on_the_way + 1_150_000_000
+    whole = estimate(
+        header((32, 32, 32)), [model], replace(settings, precision="float32")
+    )
+    assert whole.device_bytes - found.device_bytes == 2 * 16**3 * 2 * (5 * 4 + 2 * 4)
+
+
+def test_a_processor_uses_no_card(make_model: Make, header: Make) -> None:
+    found = estimate(header((32, 32, 32)), [make_model()], PLAIN)
+    assert found.device_bytes == found.window_bytes == found.least_bytes == 0
+
+
+def test_a_composite_holds_its_results_whole(make_model: Make, header: Make) -> None:
+    coarse, fine = make_model((16, 16, 16), seed=1), make_model((16, 16, 16), seed=2)
+    both = Model.paired(coarse, fine)
+    small, large = header((32, 32, 32)), header((128, 128, 128))
+    found = estimate(small, [both], PLAIN)
+    alone = estimate(small, [fine], PLAIN)
+    assert found.host_bytes > alone.host_bytes
+    assert found.windows == 2 * alone.windows
+    assert found.seconds is None
+    assert "depends on what the coarse model finds" in found.in_words(10**9)
+    grown = [
+        estimate(large, [one], PLAIN).host_bytes
+        - estimate(small, [one], PLAIN).host_bytes
+        for one in (both, fine)
+    ]
+    # Of each voxel: labels twice, numbers of components, and the scan as the coarse
+    # model sees it, which has the same voxels here.
+    more = (128**3 - 32**3) * (2 * 1 + 8 + 4)
+    assert grown[0] - grown[1] == pytest.approx(more, rel=0.01)
+
+
+def test_what_follows_one_another_takes_the_most_of_them_and_the_time_of_all(
+    make_model: Make, header: Make
+) -> None:
+    model = make_model((16, 16, 16))
+    record_seconds(model.card, "cpu", (16, 16, 16), 0.5)
+    scans = (header((32, 32, 32)), header((64, 64, 64)))
+    small, large = (estimate(scan, [model], PLAIN) for scan in scans)
+    both = together([small, large])
+    assert both.host_bytes == large.host_bytes
+    assert both.seconds == (small.seconds or 0) + (large.seconds or 0)
+    assert together([small, replace(large, seconds=None)]).seconds is None
 
 
 def test_uncertainty_and_probabilities_cost_memory(
@@ -65,7 +145,7 @@ def test_uncertainty_and_probabilities_cost_memory(
 ) -> None:
     model, scan = make_model(), header((32, 32, 32))
     sizes = [
-        estimate(scan, [model], settings).memory_bytes
+        estimate(scan, [model], settings).host_bytes
         for settings in (PLAIN, Settings("cpu"), Settings("cpu", probabilities=True))
     ]
     assert sizes == sorted(set(sizes))
@@ -82,7 +162,7 @@ def test_without_a_measurement_there_are_no_seconds(
 ) -> None:
     found = estimate(header((32, 32, 32)), [make_model()], PLAIN)
     assert found.seconds is None
-    assert found.reason == "model: not measured on cpu yet"
+    assert found.reason == "time not known before a first run on cpu"
 
 
 def test_seconds_come_from_the_measurement_of_the_device(
@@ -125,6 +205,75 @@ def test_a_measurement_that_is_confirmed_stays(make_model: Make) -> None:
         assert seconds_per_window(card, "cpu", tile) == kept
 
 
+WAYS = {
+    "as it is": PLAIN,
+    "threads": replace(PLAIN, threads=1),
+    "precision": replace(PLAIN, precision="bfloat16"),
+    "backend": replace(PLAIN, backend="openvino"),
+    "flips": replace(PLAIN, uncertainty="test-time-variance"),
+}
+
+
+@pytest.mark.parametrize("measured", WAYS)
+def test_each_way_to_compute_has_a_measurement_of_its_own(
+    make_model: Make, header: Make, measured: str
+) -> None:
+    model, scan = make_model((16, 16, 16)), header((32, 32, 32))
+    record_seconds(model.card, "cpu", (16, 16, 16), 0.5, WAYS[measured])
+    known = {
+        name: estimate(scan, [model], settings).seconds
+        for name, settings in WAYS.items()
+    }
+    assert known.pop(measured) == pytest.approx(27 * 0.5)
+    assert set(known.values()) == {None}
+
+
+def test_a_mirrored_model_has_a_measurement_of_its_own(make_model: Make) -> None:
+    tile = (16, 16, 16)
+    mirrored = make_model(tile, tiling=Tiling(tile_vox=tile, mirror=(0, 1))).card
+    record_seconds(mirrored, "cpu", tile, 0.5)
+    plain = mirrored.model_copy(update={"tiling": Tiling(tile_vox=tile)})
+    assert seconds_per_window(plain, "cpu", tile) is None
+
+
+def test_what_changes_no_time_shares_a_measurement(make_model: Make) -> None:
+    card, tile = make_model((16, 16, 16)).card, (16, 16, 16)
+    record_seconds(card, "cuda:1", tile, 0.5, Settings(precision="float16", threads=2))
+    other = Settings(uncertainty="margin", probabilities=True, threads=8)
+    assert seconds_per_window(card, "cuda", tile, other) == 0.5
+
+
+@pytest.mark.parametrize("installed", [True, False])
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+@pytest.mark.parametrize("precision", ["auto", "float32", "float16"])
+@pytest.mark.parametrize("backend", ["torch", "auto"])
+def test_a_measurement_is_of_the_backend_that_is_picked(
+    monkeypatch: pytest.MonkeyPatch,
+    installed: bool,
+    device: str,
+    precision: str,
+    backend: str,
+) -> None:
+    for module in (compiled, speeds):
+        monkeypatch.setattr(
+            module, "find_spec", lambda name: object() if installed else None
+        )
+    settings = Settings(device, precision=precision, backend=backend)
+    by_torch = compiled.pick_backend(settings, device) is compiled._by_torch
+    told = speeds.backend_of(settings, device)
+    assert told == ("torch" if by_torch else "openvino")
+
+
+def test_where_windows_may_be_passed_over_the_time_is_the_most(
+    make_model: Make, header: Make
+) -> None:
+    model = make_model((16, 16, 16))
+    record_seconds(model.card, "cpu", (16, 16, 16), 0.5)
+    found = estimate(header((32, 32, 32)), [model], replace(PLAIN, roi="coarse"))
+    assert found.seconds == pytest.approx(27 * 0.5)
+    assert found.reason.endswith("less where windows are passed over")
+
+
 def test_a_measurement_leaves_the_model_folder_as_it_is(make_model: Make) -> None:
     model = make_model()
     before = {file: file.read_bytes() for file in model.folder.iterdir()}
@@ -157,3 +306,98 @@ def test_an_estimate_needs_no_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# ---- Measured ----
+
+PEAK = """
+import json, resource, sys
+from pathlib import Path
+import numpy as np
+import psutil
+from kdseg_train.allocation import keep_freed_memory
+from napari_kdseg.inference.coarse_to_fine import predict_any_tiles
+from napari_kdseg.inference.settings import Settings
+from napari_kdseg.models.model import Model
+from napari_kdseg.volumes.opening import open_scan
+
+scan, settings, *folders = sys.argv[1:]
+models = [Model.open(Path(folder)) for folder in folders]
+if len(models) == 2:
+    models = [Model.paired(*models)]
+keep_freed_memory()  # as the commands do
+before = psutil.Process().memory_info().rss
+chosen = Settings(device="cpu", threads=1, **json.loads(settings))
+for tile in predict_any_tiles(open_scan(Path(scan)), models, chosen):
+    del tile
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+"""
+SLACK = 150_000_000
+"""What is foreseen for torch and the C library, whether they take it or not."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="counts memory as Linux does")
+@pytest.mark.parametrize(
+    ("tiling", "changes", "packed"),
+    [
+        (Tiling(tile_vox=(64, 64, 64), batch=2), {"uncertainty": None}, True),
+        (Tiling(tile_vox=(64, 64, 64), batch=4), {"uncertainty": "entropy"}, False),
+        (
+            Tiling(tile_vox=(64, 64, 64), batch=2),
+            {"uncertainty": "test-time-variance"},
+            False,
+        ),
+        (
+            Tiling(tile_vox=(96, 96), batch=32),
+            {"uncertainty": "entropy", "probabilities": True},
+            False,
+        ),
+    ],
+    ids=["labels", "entropy", "test-time-variance", "slices"],
+)
+def test_memory_is_about_that_which_a_prediction_takes(
+    make_model: Make,
+    tmp_path: Path,
+    tiling: Tiling,
+    changes: dict[str, Any],
+    packed: bool,
+) -> None:
+    model = make_model(tiling.tile_vox, tiling=tiling)
+    scan = _scan_of(tmp_path, packed)
+    measured = _measured(scan, changes, model)
+    settings = Settings("cpu", threads=1, **changes)
+    foreseen = estimate(inspect_volume(scan), [model], settings).host_bytes
+    assert measured <= foreseen <= 3 * measured + SLACK
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="counts memory as Linux does")
+def test_memory_of_a_composite_is_about_that_which_it_takes(
+    make_model: Make, tmp_path: Path
+) -> None:
+    pair = make_model((32, 32, 32), seed=1), make_model((64, 64, 64), seed=2)
+    scan = _scan_of(tmp_path, True)
+    changes = {"uncertainty": "entropy", "probabilities": True}
+    measured = _measured(scan, changes, *pair)
+    settings = Settings("cpu", threads=1, **changes)
+    both = Model.paired(*pair)
+    foreseen = estimate(inspect_volume(scan), [both], settings).host_bytes
+    assert measured <= foreseen <= 3 * measured + SLACK
+
+
+def _scan_of(folder: Path, packed: bool) -> Path:
+    shape = (96, 96, 96)
+    voxels = np.random.default_rng(0).integers(0, 1000, shape).astype(np.int16)
+    scan = folder / ("scan.nii.gz" if packed else "scan.nii")
+    write_volume(scan, voxels, Grid.from_affine(np.eye(4), shape))
+    return scan
+
+
+def _measured(scan: Path, settings: dict[str, Any], *models: Model) -> int:
+    """Peak memory of a prediction in a process of its own, beyond its imports."""
+    words = [str(scan), json.dumps(settings), *(str(one.folder) for one in models)]
+    ended = subprocess.run(
+        [sys.executable, "-c", PEAK, *words], check=True, capture_output=True, text=True
+    )
+    return int(ended.stdout)

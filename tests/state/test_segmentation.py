@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,25 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from napari.layers import Image
 from psygnal import Signal
 
+from napari_kdseg.amounts import duration, size
 from napari_kdseg.errors import KdsegError, ModelError, StopRequested
+from napari_kdseg.inference.estimate import estimate
 from napari_kdseg.inference.speeds import record_seconds
 from napari_kdseg.models.card import Calibration
 from napari_kdseg.models.model import Model, ModelCard, NetworkSpec, Tiling, save_model
 from napari_kdseg.models.networks import build, build_classifier
 from napari_kdseg.runs.run import Run
-from napari_kdseg.state.estimates import duration, size
+from napari_kdseg.state import estimates
 from napari_kdseg.state.jobs import Job
-from napari_kdseg.state.layers import NAMESPACE, Source
+from napari_kdseg.state.layers import (
+    NAMESPACE,
+    Source,
+    image_layers,
+    source_of_layer,
+)
 from napari_kdseg.state.prediction import case_of
 from napari_kdseg.state.scratch import ScratchCopy
 from napari_kdseg.state.segmentation import Segmentation, Status
@@ -32,6 +41,7 @@ from napari_kdseg.volumes.formats import (
     write_volume,
 )
 from napari_kdseg.volumes.labels import LabelSet
+from napari_kdseg.volumes.opening import open_scan
 from napari_kdseg.volumes.preprocessing import Intensity, Preprocessing
 from napari_kdseg.volumes.volume import Grid
 
@@ -185,6 +195,71 @@ def test_the_time_is_foreseen_from_a_measurement(
     record_seconds(model.card, "cpu", (1, 16, 16), 2.5)
     assert state.seconds(model) == pytest.approx(10)  # 4 slices of one window each
     assert "10 s" in state.estimate_text
+
+
+@pytest.mark.parametrize(
+    ("built", "place"),
+    [
+        ("cuda: Optional[str] = '12.6'", "cuda"),
+        ("cuda: Optional[str] = None", "cpu"),
+        ("cuda = None", "cpu"),
+        ("debug = False", "cuda"),  # not told: the driver decides
+        (None, "cuda"),
+    ],
+)
+def test_auto_leads_to_a_card_where_torch_was_built_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built: str | None, place: str
+) -> None:
+    monkeypatch.setattr(estimates.shutil, "which", lambda name: f"/usr/bin/{name}")
+    spec = ModuleSpec("torch", None, origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(estimates, "find_spec", lambda name: spec)
+    if built is not None:
+        text = f"__version__ = '2.13.0'\n{built}\nhip: Optional[str] = None\n"
+        (tmp_path / "version.py").write_text(text)
+    assert estimates.place_of("auto") == place
+    monkeypatch.setattr(estimates.shutil, "which", lambda name: None)
+    assert estimates.place_of("auto") == "cpu"
+
+
+def test_what_torch_was_built_for_is_what_torch_says() -> None:
+    assert estimates.torch_is_for_cuda() == (torch.version.cuda is not None)
+
+
+def test_without_torch_there_is_no_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimates, "find_spec", lambda name: None)
+    assert not estimates.torch_is_for_cuda()
+
+
+def test_on_a_card_its_memory_is_told_and_that_of_the_computer_compared(
+    state: Segmentation,
+    scan: Source,
+    make_model: MakeModel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = make_model("ct")
+    state.set_source(scan)
+    state.set_device("cuda")
+    state.choose(state.add_model(model.folder))
+    found = estimate(scan, [model], state.settings)
+    monkeypatch.setattr(estimates, "free_bytes", lambda: found.host_bytes)
+    assert f"{size(found.device_bytes)} on the graphics card" in state.estimate_text
+    assert "may not fit" not in state.estimate_text
+    monkeypatch.setattr(estimates, "free_bytes", lambda: found.host_bytes - 1)
+    assert "may not fit" in state.estimate_text
+
+
+def test_a_scan_in_a_viewer_counts_where_it_will_be_decoded_whole(
+    tmp_path: Path,
+) -> None:
+    voxels = np.zeros(SHAPE, np.int16)
+    for name, decoded in (("a.nii.gz", voxels.nbytes), ("b.nii", 0)):
+        file = tmp_path / name
+        write_volume(file, voxels, GRID)
+        ((data, how, _),) = image_layers(open_scan(file))
+        layer = Image(data, **how)
+        assert source_of_layer(layer).decoded_bytes == decoded
+        assert inspect_volume(file).decoded_bytes == decoded
+    assert array_source(voxels).decoded_bytes == 0
 
 
 def test_a_model_that_does_not_fit_says_why(

@@ -8,12 +8,25 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import psutil
 import pytest
 import torch
 from distributed import Client, KilledWorker, LocalCluster
 
+from kdseg_train import bulk
 from kdseg_train.bulk_report import Report
-from kdseg_train.crew import Foreman, Job, Outcome, Slurm, Watch, slurm_cluster
+from kdseg_train.crew import (
+    Crew,
+    Foreman,
+    Job,
+    Outcome,
+    Slurm,
+    Watch,
+    slurm_cluster,
+)
+from kdseg_train.plan import PredictConfig, scan_of
+from napari_kdseg.inference.estimate import estimate
 from napari_kdseg.models.card import Calibration
 from napari_kdseg.models.model import (
     Model,
@@ -24,9 +37,10 @@ from napari_kdseg.models.model import (
 )
 from napari_kdseg.models.networks import build_classifier
 from napari_kdseg.runs.run import Run
-from napari_kdseg.volumes.formats import read_labels
+from napari_kdseg.volumes.formats import read_labels, write_volume
 from napari_kdseg.volumes.labels import LabelSet
 from napari_kdseg.volumes.preprocessing import Intensity, Preprocessing
+from napari_kdseg.volumes.volume import Grid
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -338,6 +352,40 @@ def test_a_volume_whose_workers_died_is_told_of_memory_and_of_the_time_limit(
     assert "died 2 times" in outcome.error
     assert "fewer workers" in outcome.error
     assert "walltime" in outcome.error
+
+
+# ---- How many ----
+
+
+def test_workers_are_no_more_than_the_memory_of_a_job_allows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bulk, "_cores", lambda: 64)
+    free = SimpleNamespace(available=500 * 10**9)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "32768")
+    # 0.8 of 34 GB, and each worker has 0.8 GB before its first volume of 2.4 GB.
+    count, gpus = bulk.team(Crew(), "cpu", lambda: 2_400_000_000)
+    assert 1 <= count <= 8
+    assert not gpus
+
+
+def test_a_volume_with_a_file_for_each_channel_takes_what_all_of_them_take(
+    model_folder: Any, tmp_path: Path
+) -> None:
+    grid = Grid.from_affine(np.eye(4), (64, 64, 64))
+    files = (tmp_path / "a_0000.nii.gz", tmp_path / "a_0001.nii.gz")
+    for file in files:
+        write_volume(file, np.zeros((64, 64, 64), np.int16), grid)
+    model = model_folder("two", channels=("t1", "t2"))
+    asked = PredictConfig(
+        inputs=files, models=(model.folder,), out=tmp_path / "out", device="cpu"
+    )
+    need = bulk._predict_bytes(asked, *bulk.check_prediction(asked))
+    scan = scan_of("a", files)
+    assert need == estimate(scan, [model], asked.settings).host_bytes
+    assert scan.decoded_bytes == 2 * 2 * 64**3
+    assert need != bulk.UNKNOWN_BYTES
 
 
 # ---- The report, and SLURM's script ----

@@ -174,16 +174,14 @@ def test_every_recipe_that_comes_along_knows_its_stages(path: Path) -> None:
         assert getattr(config, plan.setting).batch == plan.settings.batch
 
 
-def test_a_container_has_no_more_memory_than_it_may_take(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_processes_on_one_machine_share_what_is_free(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / "memory.max").write_text("3000000\n")
-    (tmp_path / "memory.current").write_text("1000000\n")
-    monkeypatch.setattr(estimate, "LIMIT", tmp_path)
+    monkeypatch.setattr(estimate, "free_bytes", lambda: 2_000_000)
     plan = Planned("training", recipe_of().training, ())
     assert foresee([plan], recipe_of()).free_bytes == 2_000_000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert foresee([plan], recipe_of()).free_bytes > 2_000_000
+    monkeypatch.setattr(estimate, "here", lambda: Ranks(1, 2, neighbours=2))
+    assert foresee([plan], recipe_of(batch=2)).free_bytes == 1_000_000
 
 
 # ---- commands ----

@@ -18,19 +18,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import psutil
 from pydantic import Field
 
 from kdseg_train import bulk_job
 from kdseg_train.bulk_report import Report
 from kdseg_train.config import Settings, parse
 from kdseg_train.crew import Crew, Foreman, Job, Outcome, Watch, at_work, gpus_for
-from kdseg_train.plan import PredictConfig, find_cases, open_models, refuse_doubles
+from kdseg_train.plan import (
+    PredictConfig,
+    find_cases,
+    open_models,
+    refuse_doubles,
+    scan_of,
+)
 from napari_kdseg.errors import KdsegError, RunError, StopRequested, UsageError
+from napari_kdseg.free_memory import free_bytes
 from napari_kdseg.inference.estimate import estimate
 from napari_kdseg.models.model import Model
 from napari_kdseg.runs.run import Run
-from napari_kdseg.volumes import formats
 
 FOLDER = ".bulk"
 _CASES = ".bulk-cases"
@@ -241,7 +246,7 @@ def team(
         return crew.workers, gpus
     if gpus:
         return len(gpus), gpus
-    free = psutil.virtual_memory().available * _MEMORY_SHARE
+    free = free_bytes() * _MEMORY_SHARE
     fitting = int(free // (need_bytes() + _WORKER_BYTES))
     return max(1, min(_cores(), fitting)), ()
 
@@ -268,16 +273,12 @@ def _predict_bytes(
 ) -> int:
     """What the largest volume takes; damaged ones are left out, they fail later."""
     largest = 0
-    for _, images in cases:
+    for name, images in cases:
         with contextlib.suppress(KdsegError, OSError):
-            header = formats.inspect_volume(images[0], _part(asked))
-            need = estimate(header, models, asked.settings).memory_bytes
+            scan = scan_of(name, images, asked.part)
+            need = estimate(scan, models, asked.settings).host_bytes
             largest = max(largest, need)
     return largest or UNKNOWN_BYTES
-
-
-def _part(asked: PredictConfig) -> str | None:
-    return asked.part if isinstance(asked.part, str) else None
 
 
 def _calls_itself(name: str, images: tuple[Path, ...]) -> bool:

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 import psutil
 
 from napari_kdseg.errors import KdsegError
+from napari_kdseg.free_memory import free_bytes
 from napari_kdseg.runs.environment import version
 from napari_kdseg.shipped import shipped_models
 
@@ -123,8 +124,8 @@ def _devices() -> Iterator[Finding]:
 
 
 def _memory() -> Finding:
-    memory = psutil.virtual_memory()
-    detail = f"{memory.total / _GIB:.1f} GiB, {memory.available / _GIB:.1f} GiB free"
+    total, free = psutil.virtual_memory().total, free_bytes()
+    detail = f"{total / _GIB:.1f} GiB, {free / _GIB:.1f} GiB free for this program"
     return Finding("memory", detail)
 
 

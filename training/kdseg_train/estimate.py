@@ -22,16 +22,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from math import prod
-from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
 
 from kdseg_train.config import Recipe, Training
 from kdseg_train.ranks import here
 from napari_kdseg.errors import RunError
+from napari_kdseg.free_memory import free_bytes
 from napari_kdseg.inference.forward import pick_device
 from napari_kdseg.models.networks import build
 from napari_kdseg.models.parameters import NetworkSpec, parameters_of
@@ -45,7 +44,6 @@ TRIAL_VOXELS = 1 << 15
 REPEATS = 2
 LONG_S = 2.0
 """A trial that took so long is not repeated."""
-LIMIT = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -329,17 +327,11 @@ def _having_room(device: torch.device) -> Iterator[None]:
 
 
 def _free_bytes(device: torch.device) -> int:
-    """Memory that is free, in a container no more than it may take."""
+    """Memory that this process may still take of the device."""
     if device.type == "cuda":
         torch.cuda.empty_cache()  # what the trial took
         return int(torch.cuda.mem_get_info(device)[0])
-    free = int(psutil.virtual_memory().available)
-    try:
-        limit = int((LIMIT / "memory.max").read_text())
-        free = min(free, limit - int((LIMIT / "memory.current").read_text()))
-    except (OSError, ValueError):  # no limit, or none that is told so
-        pass
-    return free // here().neighbours
+    return free_bytes() // here().neighbours
 
 
 def _size(count: float) -> str:

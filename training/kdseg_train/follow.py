@@ -172,7 +172,7 @@ class _Shown:
                 self._move(stage, step, total, str(event.get("pace") or ""))
             case {"event": "warning", "message": message}:
                 console.print(f"warning: {message}", style="yellow", markup=False)
-            case {"event": "note", "message": message}:
+            case {"event": "note" | "estimate", "message": message}:
                 console.print(str(message), style="dim", markup=False)
             case {"event": "prediction", "folder": folder}:
                 console.print(f"{folder}", markup=False)

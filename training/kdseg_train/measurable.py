@@ -16,7 +16,8 @@ from napari_kdseg.project_folder import is_project, read
 from napari_kdseg.review.predictions import finder, predictions_in
 from napari_kdseg.volumes import formats
 from napari_kdseg.volumes.channels import stacked
-from napari_kdseg.volumes.opening import LARGEST_DECODED_BYTES, open_scan
+from napari_kdseg.volumes.formats.header import LARGEST_DECODED_BYTES
+from napari_kdseg.volumes.opening import open_scan
 from napari_kdseg.volumes.volume import Grid, VoxelArray, check_same_grid
 
 Of = Literal["predictions", "labels"]

@@ -129,6 +129,16 @@ class Scan:
         return joined_names([header.channels for header in self.headers])
 
     @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """The smallest type that holds the voxels of all channels."""
+        return np.result_type(*(header.dtype for header in self.headers))
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Memory that the open scan takes; 0 where its voxels stay on the disk."""
+        return sum(header.decoded_bytes for header in self.headers)
+
+    @property
     def name(self) -> str:
         """What errors call it: its first file."""
         return str(self.images[0])
@@ -273,7 +283,7 @@ def find_scans(
             "for each input."
         )
     refuse_doubles(cases)
-    return tuple(_scan(name, images, part) for name, images in cases)
+    return tuple(scan_of(name, images, part) for name, images in cases)
 
 
 def find_cases(inputs: Sequence[Path]) -> list[tuple[str, tuple[Path, ...]]]:
@@ -343,7 +353,14 @@ def _common_values(models: Sequence[Model], teachers: Sequence[int]) -> dict[str
     return {c.name: c.value for c in LabelSet.from_names(names).classes}
 
 
-def _scan(name: str, images: tuple[Path, ...], part: Part) -> Scan:
+def scan_of(name: str, images: tuple[Path, ...], part: Part = None) -> Scan:
+    """Read the headers of one case.
+
+    Raises
+    ------
+    VolumeError
+        A header that cannot be trusted, or channels on different grids.
+    """
     parts = part if isinstance(part, tuple) else (part,) * len(images)
     headers = tuple(map(formats.inspect_volume, images, parts))
     first = headers[0]

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from kdseg_train.config import parse
+from kdseg_train.foreseen import foreseen, refuse_lack_of_memory, tell
 from kdseg_train.partial import Partial
 from kdseg_train.plan import Plan, PredictConfig, Scan, plan
 from kdseg_train.publish import publish, what_is_left
-from napari_kdseg.errors import UsageError, VolumeError
+from napari_kdseg.errors import VolumeError
 from napari_kdseg.inference.coarse_to_fine import predict_any_tiles
-from napari_kdseg.inference.estimate import estimate
 from napari_kdseg.inference.forward import pick_device
 from napari_kdseg.inference.pipeline import Behind
 from napari_kdseg.inference.predict import FinishedTile
@@ -25,8 +24,8 @@ from napari_kdseg.inference.presets import cost_in_words
 from napari_kdseg.inference.speeds import record_seconds
 from napari_kdseg.models.model import Model
 from napari_kdseg.runs.run import Run
-from napari_kdseg.volumes import formats
 from napari_kdseg.volumes.channels import stacked
+from napari_kdseg.volumes.nnunet import nonzero_box
 from napari_kdseg.volumes.opening import open_scan
 from napari_kdseg.volumes.volume import Box, Volume
 
@@ -55,6 +54,7 @@ def predict(run: Run) -> None:
     if config.preset != "exact":
         costs = "; ".join(cost_in_words(m, config.preset) for m in planned.models)
         run.event("note", message=f"The preset {config.preset}: {costs}.")
+    tell(run, [(own, scan) for scan in planned.scans if (own := left[scan.id])])
     failures: list[VolumeError] = []
     for number, scan in enumerate(planned.scans):
         job = _Job(run, left[scan.id] or planned, scan, number)
@@ -87,8 +87,8 @@ class _Job:
 
     def do(self) -> None:
         self._progress(0.0)
+        refuse_lack_of_memory(self.run, self.plan, self.scan)
         volume = read_scan(self.scan, self.plan.config.fill_nonfinite, self._converting)
-        self._refuse_lack_of_memory(volume)
         partial = Partial(self.run.partial / self.scan.id, self.plan, self.scan)
         started = time.monotonic()
         self._preview(volume, partial)
@@ -97,29 +97,6 @@ class _Job:
         publish(self.plan, self.scan, partial, seconds)
         self.tell_published()
         shutil.rmtree(partial.folder, ignore_errors=True)
-
-    def _refuse_lack_of_memory(self, volume: Volume) -> None:
-        """Say before it begins what would end it hours later."""
-        settings = self.plan.config.settings
-        if self._has_composite or pick_device(settings.device) != "cpu":
-            return  # what a graphics card lacks is met with smaller windows
-        foreseen = estimate(self._header(volume), self.plan.models, settings)
-        # The scan is in memory already, or stays on the disk.
-        needed = foreseen.memory_bytes - volume.data.dtype.itemsize * int(
-            np.prod(volume.data.shape)
-        )
-        free = psutil.virtual_memory().available
-        if needed > free:
-            raise UsageError(
-                f"{self.scan.name} takes about {needed / 1e9:.1f} GB of memory and "
-                f"{free / 1e9:.1f} GB are free. Take a smaller --tile, fewer models at "
-                "a time, or close other programs."
-            )
-
-    def _header(self, volume: Volume) -> formats.Header:
-        return formats.Header(
-            self.scan.images[0], volume.grid, volume.channels, volume.data.dtype
-        )
 
     def tell_published(self) -> None:
         self._progress(1.0)
@@ -168,8 +145,9 @@ class _Job:
         with Behind(keep) as behind:
             for tile in self._tiles(volume, box):
                 behind.put(tile)
-        if share == 1 and not self._has_composite:
-            self._remember(volume, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        if share == 1 and self._computes_all(volume):
+            self._remember(seconds)
 
     @property
     def _has_composite(self) -> bool:
@@ -185,15 +163,28 @@ class _Job:
             log=self._note,
         )
 
-    def _remember(self, volume: Volume, seconds: float) -> None:
+    def _computes_all(self, volume: Volume) -> bool:
+        """Whether no window is passed over: then the time of all tells that of one."""
+        cards = [model.card for model in self.plan.models]
+        if self._has_composite or self.plan.config.settings.roi != "all":
+            return False
+        if any(card.tiling.air_up_to is not None for card in cards):
+            return False
+        if all(card.preprocessing.scheme != "nnunet" for card in cards):
+            return True
+        whole = tuple(slice(0, size) for size in volume.grid.shape)
+        return nonzero_box(volume) == whole
+
+    def _remember(self, seconds: float) -> None:
         """Keep what a window took, for the estimates of later predictions."""
         settings, models = self.plan.config.settings, self.plan.models
-        windows = max(1, estimate(self._header(volume), models, settings).windows)
+        windows = max(1, foreseen(self.plan, self.scan).windows)
         for model in models:
             tile = settings.tile or model.card.tiling.tile_vox
             depth = (1,) if len(tile) == 2 else ()
             device = pick_device(settings.device)
-            record_seconds(model.card, device, (*depth, *tile), seconds / windows)
+            window = (*depth, *tile)
+            record_seconds(model.card, device, window, seconds / windows, settings)
 
     def _note(self, message: str) -> None:
         self.run.event("note", message=message)

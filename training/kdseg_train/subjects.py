@@ -15,8 +15,9 @@ from napari_kdseg.project_folder import is_project, read
 from napari_kdseg.review.predictions import RECORD, finder, predictions_in
 from napari_kdseg.volumes import formats
 from napari_kdseg.volumes.channels import joined_names, stacked
+from napari_kdseg.volumes.formats.header import LARGEST_DECODED_BYTES
 from napari_kdseg.volumes.labels import LabelSet, labels_hash
-from napari_kdseg.volumes.opening import LARGEST_DECODED_BYTES, open_scan
+from napari_kdseg.volumes.opening import open_scan
 from napari_kdseg.volumes.renumbered import Renumbered, label_set
 from napari_kdseg.volumes.volume import Volume, VoxelArray, check_same_grid
 

@@ -1,34 +1,27 @@
 """What a prediction will take, before it is begun. Needs no torch: docks ask it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from napari_kdseg.inference.plan import (
-    LEAST_PLANES,
-    Channels,
-    Pass,
-    plan_passes,
-)
-from napari_kdseg.inference.rolling import rolled, slow_axis, whole_lattice
+from napari_kdseg.amounts import duration, size
+from napari_kdseg.inference.foreground import as_it_is
+from napari_kdseg.inference.needs import Need, Sweeps, result_bytes
+from napari_kdseg.inference.plan import plan_passes
+from napari_kdseg.inference.rolling import slow_axis
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.inference.speeds import kind_of, seconds_per_window
-from napari_kdseg.inference.tiling import Lattice
-from napari_kdseg.models.card import ModelCard
-from napari_kdseg.models.model import WEIGHTS, Model
-from napari_kdseg.models.parameters import (
-    SEResUNetParameters,
-    UNetParameters,
-    parameters_of,
-)
+from napari_kdseg.models.model import Model
+from napari_kdseg.volumes.preprocessing import Frame
 from napari_kdseg.volumes.volume import Grid
 
-_SET_UP_BYTES = 100_000_000
-_OTHER_WIDTH = 32  # a ResNet-18 encoder's layers, counted at full resolution
+_SET_UP_BYTES = 150_000_000  # measured, as the test of peak memory does
+_CUDA_SET_UP_BYTES = 1_000_000_000  # what its libraries take beside the card
+_KEPT_BYTES = 100_000_000
+_CLEANING_BYTES = 8  # of a voxel: numbers of components, and their mask
 
 
 @runtime_checkable
@@ -50,23 +43,51 @@ class Scan(Protocol):
         """The type of the voxels once read."""
         ...
 
+    @property
+    def decoded_bytes(self) -> int:
+        """Memory that the open scan takes; 0 where its voxels stay on the disk."""
+        ...
+
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a prediction will take."""
+    """What a prediction will take; bytes are those beyond the idle program's."""
 
-    memory_bytes: int
-    """Most memory at once, beyond what the program takes anyhow."""
+    host_bytes: int
+    """Most of the computer's memory at once."""
+    device_bytes: int
+    """Most of the graphics card's memory at once; 0 where the processor computes."""
+    window_bytes: int
+    """The same of the card with a single window at a time."""
+    least_bytes: int
+    """The same with the smallest windows that are tried where the card is full."""
     windows: int
     """How many windows the networks look at, over all models."""
     seconds: float | None
     """Time, where every model was measured on the device; else None."""
     reason: str
     """Where the seconds come from, or why there are none."""
+    place: str
+    """``cpu`` or ``cuda``."""
+
+    def in_words(self, free_bytes: int) -> str:
+        """Memory and time in a line.
+
+        Parameters
+        ----------
+        free_bytes
+            Of the computer's memory.
+        """
+        memory = f"{size(self.host_bytes)} of memory ({size(free_bytes)} free)"
+        if self.device_bytes:
+            memory = f"{size(self.device_bytes)} on the graphics card, {memory}"
+        if self.seconds is None:
+            return f"About {memory}, {self.reason}."
+        return f"About {memory}, {duration(self.seconds)} ({self.reason})."
 
 
 def estimate(
-    header: Scan,
+    scan: Scan,
     models: Sequence[Model],
     settings: Settings | None = None,
     *,
@@ -76,14 +97,17 @@ def estimate(
 
     Bytes, added up over passes (models that share preprocessing and windows)::
 
-        stored                            voxels as stored, all channels
+        stored                            voxels, where the scan is decoded whole
         + 4 K (carried + strip)           sums of overlapping windows
-        + P D F                           the slab of results at hand
+        + up to 48 MB                     probabilities made of them, a piece at a time
+        + 2 P D F                         the slab of results at hand, and that before
         + 4 K S (where resampled)         probabilities waiting to be interpolated
         + 4 I M + 16 max(N, M) (nnU-Net)  the scan prepared whole, in doubles on the way
         + 4 B T (I + C)                   windows and logits
         + weights + 4 B T (5 W + 2 C)     the networks and their layers
-        + 100 MB                          what torch sets up at its first convolution
+        + 4 B T C (1 + axes)              probabilities of flipped windows, compared
+        + 150 MB                          what torch sets up, and what the C library
+                                          keeps of layers for the next
 
     with z the axis that windows are gone through along (see `rolling`), and K the
     summed channels (all classes of all models, one for the weights unless
@@ -93,104 +117,172 @@ def estimate(
     last is a tile deep, none has less than 8 planes); P bytes of results a voxel; S
     the deepest slab of the model's frame; N, M all voxels of the scan and of the
     model's frame; B windows at once of T voxels; I channels of the image, C the
-    classes, W the channels of a network's finest stage. The last two lines
+    classes, W the channels of a network's finest stage. Pieces are made where
+    uncertainty, probabilities or resampling ask for them, flipped windows for
+    test-time variance alone. Layers and the last line
     are rough: five feature maps of full resolution are alive at once in a U-Net.
+
+    On a graphics card lie the sums, what waits, windows, logits, networks and their
+    layers (2 bytes a value unless float32 is asked for); the computer holds the rest,
+    windows and weights on their way there, and 1 GB for CUDA, roughly.
+
+    A composite holds its results whole, twice, numbers of components (8 N), and 100 MB
+    that the C library keeps of its first pass. It takes the more of its coarse pass,
+    with the scan resized for it (4 I M), and of its fine one, which may come to see all
+    of the scan.
 
     Parameters
     ----------
-    header
+    scan
         The scan, or the header of its file.
     models, settings
-        As for `predict_tiles`.
+        As for `predict_any_tiles`.
     device
-        Where ``auto`` would go, to find the right measurement.
+        Where ``auto`` would go.
 
     Raises
     ------
     UsageError, ModelError
-        As `predict_tiles`.
+        As `predict_any_tiles`.
     """
     settings = settings or Settings()
     for model in models:
-        model.card.check_fits(header)
-    cards = [model.card for model in models]
-    passes = plan_passes(cards, settings)
-    axis = slow_axis(header.grid, cards, passes)
-    place = device if settings.device == "auto" else settings.device
-    stored = len(header.channels) * prod(header.grid.shape) * header.dtype.itemsize
-    memory, windows, seconds = stored + _SET_UP_BYTES, 0, 0.0
-    unmeasured: list[str] = []
-    for sweep in passes:
-        own = [models[member] for member in sweep.members]
-        frame, turned, _ = rolled(header.grid, sweep, axis)
-        count = whole_lattice(turned, frame).count
-        memory += _pass_bytes(sweep, own, settings, header.grid, axis)
-        windows += count * len(own)
-        for model in own:
-            one = seconds_per_window(model.card, place, sweep.tile)
-            if one is None:
-                unmeasured.append(model.card.name)
-            seconds += count * (one or 0.0)
-    if unmeasured:
-        reason = f"{', '.join(unmeasured)}: not measured on {kind_of(place)} yet"
-        return Estimate(memory, windows, None, reason)
-    reason = f"measured on {kind_of(place)} before"
-    return Estimate(memory, windows, seconds, reason)
-
-
-def _pass_bytes(
-    sweep: Pass, models: Sequence[Model], settings: Settings, grid: Grid, axis: int
-) -> int:
-    """Every line of the formula but the first."""
-    cards = [model.card for model in models]
-    frame, turned, _ = rolled(grid, sweep, axis)
-    lattice = whole_lattice(turned, frame)
-    asked = settings.uncertainty is not None or settings.probabilities
-    mean = asked or frame.is_resampled
-    channels = Channels.plan(cards, settings, mean=mean).count
-    buffers = 4 * channels * (prod(lattice.carried_shape) + prod(lattice.strip_shape))
-    deepest = _deepest_slab(lattice)
-    depth = max(deepest, LEAST_PLANES)
-    slab = depth * prod(frame.oriented.shape[1:]) * _result_bytes(cards, settings)
-    waiting = 4 * channels * deepest * prod(frame.model.shape[1:])
-    values = len(cards[0].channels) + sum(card.classes.count for card in cards)
-    batch = 4 * sweep.batch * prod(sweep.tile)
-    network = max(_layer_values(card) for card in cards)
-    weights = sum(_weights_bytes(model.folder) for model in models)
-    resampled = waiting if frame.is_resampled else 0
-    if sweep.preprocessing.scheme == "nnunet":
-        whole, seen = prod(frame.oriented.shape), prod(frame.model.shape)
-        resampled += 4 * len(cards[0].channels) * seen + 16 * max(whole, seen)
-    return buffers + slab + resampled + batch * (values + network) + weights
-
-
-def _deepest_slab(lattice: Lattice) -> int:
-    """Planes that the deepest level of windows finishes; the last finishes its tile."""
-    lows = [span.low for span in lattice.z[1:]]
-    ends = [*lows, lattice.z[-1].high]
-    return max(e - span.low for e, span in zip(ends, lattice.z, strict=True))
-
-
-def _result_bytes(cards: Sequence[ModelCard], settings: Settings) -> int:
-    """Bytes that the results of one voxel take, over some models."""
-    measured = 4 if settings.uncertainty is not None else 0
-    return sum(
-        card.classes.dtype.itemsize
-        + measured
-        + (4 * card.classes.count if settings.probabilities else 0)
-        for card in cards
+        for one in (model, *(model.parts or ())):
+            one.card.check_fits(scan)
+    place = kind_of(device if settings.device == "auto" else settings.device)
+    found = _Foreseen(scan, settings, place != "cpu")
+    plain = [model for model in models if model.parts is None]
+    composites = [model for model in models if model.parts is not None]
+    sweeps = found.sweeps(plain, settings, scan.grid) if plain or not models else None
+    groups = [found.of_composite(model) for model in composites]
+    if sweeps is not None:
+        groups.append([sweeps.need, sweeps.window, sweeps.least])
+    most, window, least = (
+        found.beside(composites, plain) + _worst(needs)
+        for needs in zip(*groups, strict=True)
+    )
+    seconds, reason = _time(sweeps, composites, settings, place)
+    return Estimate(
+        host_bytes=most.host,
+        device_bytes=most.device,
+        window_bytes=window.device,
+        least_bytes=least.device,
+        windows=_windows(sweeps) + sum(map(found.windows_of_composite, composites)),
+        seconds=seconds,
+        reason=reason,
+        place=place,
     )
 
 
-def _layer_values(card: ModelCard) -> int:
-    """Values alive at once in a network, for each voxel of its window."""
-    parameters = parameters_of(card.network)
-    width = _OTHER_WIDTH
-    if isinstance(parameters, UNetParameters | SEResUNetParameters):
-        width = parameters.widths[0]
-    return 5 * width + 2 * card.classes.count
+def together(estimates: Sequence[Estimate]) -> Estimate:
+    """What several predictions take that follow one another; one at least."""
+    seconds = [one.seconds for one in estimates if one.seconds is not None]
+    return replace(
+        estimates[0],
+        host_bytes=max(one.host_bytes for one in estimates),
+        device_bytes=max(one.device_bytes for one in estimates),
+        window_bytes=max(one.window_bytes for one in estimates),
+        least_bytes=max(one.least_bytes for one in estimates),
+        windows=sum(one.windows for one in estimates),
+        seconds=sum(seconds) if len(seconds) == len(estimates) else None,
+    )
 
 
-def _weights_bytes(folder: Path) -> int:
-    weights = folder / WEIGHTS
-    return weights.stat().st_size if weights.is_file() else 0
+@dataclass(frozen=True)
+class _Foreseen:
+    """What the parts of one prediction need."""
+
+    scan: Scan
+    settings: Settings
+    on_card: bool
+
+    def beside(self, composites: Sequence[Model], plain: Sequence[Model]) -> Need:
+        """What is there all the while, whichever models are at work."""
+        set_up = _SET_UP_BYTES + _CUDA_SET_UP_BYTES * self.on_card
+        whole = 0
+        if composites:
+            cards = [model.card for model in (*plain, *composites)]
+            whole = prod(self.scan.grid.shape) * result_bytes(cards, self.settings)
+        return Need(self.scan.decoded_bytes + set_up + whole)
+
+    def sweeps(self, models: Sequence[Model], settings: Settings, grid: Grid) -> Sweeps:
+        """Models that go over a volume together."""
+        cards = [model.card for model in models]
+        passes = plan_passes(cards, settings)
+        axis = slow_axis(grid, cards, passes)
+        return Sweeps(tuple(models), passes, settings, grid, axis, self.on_card)
+
+    def of_composite(self, model: Model) -> list[Need]:
+        """Windows as asked for, one at a time, and the smallest."""
+        coarse, fine = self._passes(model)
+        grid, frame = self.scan.grid, coarse.grid
+        count = len(self.scan.channels)
+        cards = [coarse.models[0].card]
+        seen = (4 * count + result_bytes(cards, coarse.settings) + _CLEANING_BYTES) * (
+            prod(frame.shape)
+        )
+        inside = prod(grid.shape) * (
+            count * self.scan.dtype.itemsize
+            + result_bytes([model.card], self.settings)
+            + _CLEANING_BYTES
+        )
+        measured = 4 * prod(grid.shape) * (self.settings.uncertainty is not None)
+        return [
+            Need(measured + _KEPT_BYTES)
+            + (Need(seen) + first).at_worst(Need(inside + measured) + second)
+            for first, second in (
+                (coarse.need, fine.need),
+                (coarse.window, fine.window),
+                (coarse.least, fine.least),
+            )
+        ]
+
+    def windows_of_composite(self, model: Model) -> int:
+        """At most: the fine model may come to see the whole scan."""
+        return sum(sum(one.windows) for one in self._passes(model))
+
+    def _passes(self, model: Model) -> tuple[Sweeps, Sweeps]:
+        """The coarse and the fine one, the latter over the whole scan."""
+        assert model.parts is not None
+        coarse, fine = model.parts
+        frame = Frame.of(self.scan.grid, coarse.card.preprocessing)
+        settings = replace(self.settings, roi="all")
+        first = replace(settings, probabilities=False, tile=None, overlap=None)
+        return (
+            self.sweeps([as_it_is(coarse)], first, frame.model),
+            self.sweeps([fine], settings, self.scan.grid),
+        )
+
+
+def _worst(needs: Sequence[Need]) -> Need:
+    found = Need()
+    for need in needs:
+        found = found.at_worst(need)
+    return found
+
+
+def _windows(sweeps: Sweeps | None) -> int:
+    if sweeps is None:
+        return 0
+    pairs = zip(sweeps.windows, sweeps.passes, strict=True)
+    return sum(count * len(sweep.members) for count, sweep in pairs)
+
+
+def _time(
+    sweeps: Sweeps | None, composites: Sequence[Model], settings: Settings, place: str
+) -> tuple[float | None, str]:
+    """Seconds, where they are known, and why."""
+    if composites or sweeps is None:
+        return None, "time not known: it depends on what the coarse model finds"
+    total, measured, skips = 0.0, True, settings.roi != "all"
+    for sweep, count in zip(sweeps.passes, sweeps.windows, strict=True):
+        for member in sweep.members:
+            card = sweeps.models[member].card
+            one = seconds_per_window(card, place, sweep.tile, settings)
+            measured = measured and one is not None
+            skips = skips or card.tiling.air_up_to is not None
+            total += count * (one or 0.0)
+    if not measured:
+        return None, f"time not known before a first run on {place}"
+    less = ", less where windows are passed over" if skips else ""
+    return total, f"measured on {place} before{less}"

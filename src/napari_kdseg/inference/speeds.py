@@ -1,11 +1,13 @@
 """How long a window takes on this computer, as measured: what estimates rest on.
 
 Kept in the user's cache and not beside the model, which may be shared with people who
-have other computers. Networks of one shape take one time, whatever they have learnt.
+have other computers. Networks of one shape, computed in one way, take one time,
+whatever they have learnt.
 """
 
 import hashlib
 import json
+from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from platformdirs import user_cache_path
 
 from napari_kdseg.atomic import write_text_atomic
 from napari_kdseg.inference.plan import Sizes
+from napari_kdseg.inference.settings import Settings
 from napari_kdseg.json_files import object_in
 from napari_kdseg.models.card import ModelCard
 
@@ -22,7 +25,9 @@ def kind_of(device: str) -> str:
     return device.partition(":")[0]
 
 
-def seconds_per_window(card: ModelCard, device: str, tile: Sizes) -> float | None:
+def seconds_per_window(
+    card: ModelCard, device: str, tile: Sizes, settings: Settings | None = None
+) -> float | None:
     """As measured before, in proportion to the voxels of the window.
 
     Parameters
@@ -33,8 +38,10 @@ def seconds_per_window(card: ModelCard, device: str, tile: Sizes) -> float | Non
         ``cpu``, ``cuda``, ``cuda:1``; known by kind.
     tile
         The window in voxels, z, y, x.
+    settings
+        How it is computed; None takes the defaults.
     """
-    found = object_in(_file(card)).get(kind_of(device), {})
+    found = object_in(_file(card)).get(_way(card, device, settings or Settings()), {})
     try:
         measured_vox = prod([int(side) for side in found["tile_vox"]])
         return float(found["seconds_per_window"]) * prod(tile) / measured_vox
@@ -42,7 +49,13 @@ def seconds_per_window(card: ModelCard, device: str, tile: Sizes) -> float | Non
         return None  # never measured, or written by hand and wrong: no estimate
 
 
-def record_seconds(card: ModelCard, device: str, tile: Sizes, seconds: float) -> None:
+def record_seconds(
+    card: ModelCard,
+    device: str,
+    tile: Sizes,
+    seconds: float,
+    settings: Settings | None = None,
+) -> None:
     """Keep how long a window took, for later estimates; the labels do not depend on it.
 
     A measurement that this one confirms, to a factor of two, stays as it is. Nothing
@@ -50,17 +63,18 @@ def record_seconds(card: ModelCard, device: str, tile: Sizes, seconds: float) ->
 
     Parameters
     ----------
-    card, device, tile
+    card, device, tile, settings
         As `seconds_per_window` takes them.
     seconds
-        Of one window on its way from the source to the sums, on average.
+        Of one window on its way from the source to the sums, on average; of windows
+        that were computed, not passed over.
     """
-    known = seconds_per_window(card, device, tile)
+    known = seconds_per_window(card, device, tile, settings)
     if known is not None and known / 2 <= seconds <= known * 2:
         return
     file = _file(card)
     found = object_in(file)
-    found[kind_of(device)] = {
+    found[_way(card, device, settings or Settings())] = {
         "tile_vox": list(tile),
         "seconds_per_window": round(seconds, 6),
     }
@@ -69,6 +83,30 @@ def record_seconds(card: ModelCard, device: str, tile: Sizes, seconds: float) ->
         write_text_atomic(file, json.dumps(found, indent=2) + "\n")
     except OSError:
         return
+
+
+def backend_of(settings: Settings, device: str) -> str:
+    """What computes, ``torch`` or ``openvino``, told without loading either."""
+    if settings.backend != "auto":
+        return settings.backend
+    able = kind_of(device) == "cpu" and settings.precision != "float16"
+    return "openvino" if able and find_spec("openvino") is not None else "torch"
+
+
+def _way(card: ModelCard, device: str, settings: Settings) -> str:
+    """All that a window's time depends on, but for the network and the computer."""
+    place = kind_of(device)
+    precision = settings.precision
+    if precision == "auto":
+        precision = "float16" if place == "cuda" else "float32"
+    words = [place, backend_of(settings, device), precision]
+    if place == "cpu":
+        words.append(f"threads {settings.threads or 'all'}")
+    if card.tiling.mirror:
+        words.append(f"mirrored {len(card.tiling.mirror)}")
+    if settings.uncertainty == "test-time-variance":
+        words.append("flipped")
+    return ", ".join(words)
 
 
 def _file(card: ModelCard) -> Path:

@@ -1,11 +1,13 @@
 """Memory and time of a prediction in words, before Run."""
 
+import re
 import shutil
 from collections.abc import Sequence
-
-import psutil
+from importlib.util import find_spec
+from pathlib import Path
 
 from napari_kdseg.errors import KdsegError
+from napari_kdseg.free_memory import free_bytes
 from napari_kdseg.inference.estimate import estimate
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.models.model import Model
@@ -13,9 +15,25 @@ from napari_kdseg.state.layers import Source
 
 
 def devices() -> tuple[str, ...]:
-    """What a prediction can be asked to run on; told without loading torch."""
-    cuda = ("cuda",) if shutil.which("nvidia-smi") else ()
-    return ("auto", "cpu", *cuda)
+    """What a prediction can be asked to run on; told without loading torch.
+
+    A graphics card takes its driver, and a torch that was built for it.
+    """
+    there = shutil.which("nvidia-smi") is not None and torch_is_for_cuda()
+    return ("auto", "cpu", "cuda") if there else ("auto", "cpu")
+
+
+def torch_is_for_cuda() -> bool:
+    """Whether the installed torch was built for CUDA: what its ``version.py`` says."""
+    found = find_spec("torch")
+    if found is None or found.origin is None:
+        return False
+    try:
+        text = (Path(found.origin).parent / "version.py").read_text(encoding="utf-8")
+    except OSError:
+        return True  # not told; the driver alone decides
+    built = re.search(r"^cuda\b[^=\n]*=\s*(.+)$", text, re.MULTILINE)
+    return built is None or built[1].strip() != "None"
 
 
 def place_of(device: str) -> str:
@@ -43,34 +61,10 @@ def in_words(source: Source, models: Sequence[Model], settings: Settings) -> str
     UsageError, ModelError
         Where the models do not fit the scan, or the settings the models.
     """
-    place = place_of(settings.device)
-    found = estimate(source, models, settings, device=place)
-    free = psutil.virtual_memory().available
-    memory = f"About {size(found.memory_bytes)} of memory ({size(free)} free)"
-    if found.seconds is None:
-        time = f"time not known before a first run on {place}"
-    else:
-        time = f"{duration(found.seconds)} ({found.reason})"
-    text = f"{memory}, {time}."
-    if found.memory_bytes > free and place == "cpu":
+    device = place_of(settings.device)
+    found = estimate(source, models, settings, device=device)
+    free = free_bytes()
+    text = found.in_words(free)
+    if found.host_bytes > free:
         text += " This may not fit: close other programs, or choose fewer models."
     return text
-
-
-def size(count: float) -> str:
-    """Bytes as people say them."""
-    for unit, least in (("GB", 1e9), ("MB", 1e6)):
-        if count >= least:
-            return f"{count / least:.3g} {unit}"
-    return f"{count / 1e3:.0f} kB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them, not more exact than they are known."""
-    if seconds < 1:
-        return "< 1 s"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -70,6 +70,8 @@ class Source:
     """The files of all channels, where they have one each."""
     parts: tuple[str | None, ...] = ()
     """Which volume of each of these."""
+    decoded_bytes: int = 0
+    """Memory that the scan takes where it is predicted; 0: it is read by pieces."""
 
     @property
     def header(self) -> Header:
@@ -184,6 +186,10 @@ def source_of_layer(layer: Any) -> Source:
             part=record.get("part"),
             files=tuple(Path(file) for file in record.get("files", ())),
             parts=tuple(record.get("parts", ())),
+            # What was decoded whole to be shown is decoded whole to be predicted.
+            decoded_bytes=len(channels) * data.nbytes
+            if isinstance(data, np.ndarray)
+            else 0,
         )
     return Source(layer.name, grid, (layer.name,), dtype, data=data)
 

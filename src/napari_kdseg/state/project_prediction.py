@@ -13,6 +13,7 @@ from typing import Any
 
 from psygnal import Signal
 
+from napari_kdseg.amounts import duration
 from napari_kdseg.errors import KdsegError
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.models.model import Model
@@ -20,7 +21,6 @@ from napari_kdseg.project_folder import last_changes, read
 from napari_kdseg.runs.lock import is_held
 from napari_kdseg.runs.run import Run
 from napari_kdseg.state.detached import Detached
-from napari_kdseg.state.estimates import duration
 from napari_kdseg.state.jobs import Job
 from napari_kdseg.state.prediction import Wish, config_of, threads_beside_viewer
 from napari_kdseg.state.training_runs import Pace

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from napari_kdseg.state.estimates import size
+from napari_kdseg.amounts import size
 from napari_kdseg.volumes.scan import Scan
 from napari_kdseg.volumes.scan_files import ScanState
 from napari_kdseg.volumes.volume import default_channels

@@ -10,6 +10,7 @@ from typing import Literal
 from platformdirs import user_cache_path
 from psygnal import Signal
 
+from napari_kdseg.amounts import duration
 from napari_kdseg.errors import KdsegError, VolumeError
 from napari_kdseg.inference.presets import cost_in_words, with_preset
 from napari_kdseg.inference.settings import Settings
@@ -17,7 +18,7 @@ from napari_kdseg.models.model import Model
 from napari_kdseg.review.known_models import models_of_project
 from napari_kdseg.runs.run import Run
 from napari_kdseg.shipped import shipped_models
-from napari_kdseg.state.estimates import duration, in_words, seconds_of
+from napari_kdseg.state.estimates import in_words, seconds_of
 from napari_kdseg.state.jobs import Job, Worker, command_line
 from napari_kdseg.state.layers import LayerData, Source
 from napari_kdseg.state.prediction import Wish, case_of, prepared

@@ -8,12 +8,12 @@ from typing import Any
 
 from psygnal import Signal
 
+from napari_kdseg.amounts import duration
 from napari_kdseg.errors import KdsegError, RunError
 from napari_kdseg.runs.curves import Curves
 from napari_kdseg.runs.run import Run
 from napari_kdseg.state.asking import COMMAND, Question
 from napari_kdseg.state.detached import Detached
-from napari_kdseg.state.estimates import duration
 from napari_kdseg.state.jobs import Job
 from napari_kdseg.state.training_runs import (
     KnownRuns,

@@ -9,11 +9,11 @@ from pathlib import Path
 from platformdirs import user_cache_path
 from psygnal import Signal
 
+from napari_kdseg.amounts import size
 from napari_kdseg.errors import KdsegError, ProjectError
 from napari_kdseg.project import Project
 from napari_kdseg.state.adding import Adding, Status
 from napari_kdseg.state.classes import adding_and_learning
-from napari_kdseg.state.estimates import size
 from napari_kdseg.state.intake import Found, Intake, look_at
 from napari_kdseg.state.jobs import Job, Worker, something_runs
 from napari_kdseg.state.opening import Opening

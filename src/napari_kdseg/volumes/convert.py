@@ -25,6 +25,7 @@ from napari_kdseg.volumes.formats import (
     write_labels,
     write_volume,
 )
+from napari_kdseg.volumes.formats.header import LARGEST_DECODED_BYTES
 from napari_kdseg.volumes.formats.ome_metadata import Kind
 from napari_kdseg.volumes.formats.voxels import Block, slabs
 from napari_kdseg.volumes.labels import (
@@ -34,7 +35,6 @@ from napari_kdseg.volumes.labels import (
     smallest_dtype,
     values_in,
 )
-from napari_kdseg.volumes.opening import LARGEST_DECODED_BYTES
 from napari_kdseg.volumes.pyramid import Progress, write_pyramid
 from napari_kdseg.volumes.volume import Grid, Volume, VoxelArray, default_channels
 

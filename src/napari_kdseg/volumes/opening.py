@@ -15,11 +15,9 @@ from napari_kdseg.volumes.formats import (
     read_labels,
     read_volume,
 )
+from napari_kdseg.volumes.formats.header import LARGEST_DECODED_BYTES
 from napari_kdseg.volumes.labels import smallest_dtype, values_in
 from napari_kdseg.volumes.volume import Grid, Volume, VoxelArray
-
-LARGEST_DECODED_BYTES = 2**29
-"""Scans above this size that cannot be read by pieces are converted first."""
 
 
 def open_scan(

@@ -19,11 +19,12 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_kdseg.amounts import duration
 from napari_kdseg.errors import KdsegError
 from napari_kdseg.inference.presets import PRESETS
 from napari_kdseg.inference.settings import UNCERTAINTIES
 from napari_kdseg.models.model import Model
-from napari_kdseg.state.estimates import devices, duration
+from napari_kdseg.state.estimates import devices
 from napari_kdseg.state.layers import LayerData, source_of_layer
 from napari_kdseg.state.project_prediction import ProjectPrediction
 from napari_kdseg.state.segmentation import Segmentation, Status

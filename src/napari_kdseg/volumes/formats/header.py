@@ -7,6 +7,9 @@ import numpy as np
 
 from napari_kdseg.volumes.volume import Grid
 
+LARGEST_DECODED_BYTES = 2**29
+"""Scans above this size that cannot be read by pieces are converted first."""
+
 
 @dataclass(frozen=True)
 class Header:
@@ -37,3 +40,9 @@ class Header:
         depth, height, width = self.grid.shape
         voxels = len(self.channels) * depth * height * width
         return voxels * self.dtype.itemsize
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Memory that the open scan takes; 0 where its voxels stay on the disk."""
+        whole = self.packed and self.bytes <= LARGEST_DECODED_BYTES
+        return self.bytes if whole else 0

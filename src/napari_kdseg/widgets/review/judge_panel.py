@@ -5,8 +5,8 @@ from html import escape
 from qtpy.QtCore import QTimer, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QGridLayout, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
+from napari_kdseg.amounts import duration
 from napari_kdseg.review.verdicts import Word
-from napari_kdseg.state.estimates import duration
 from napari_kdseg.state.review.review import Review
 from napari_kdseg.widgets._form import heading, one_line, wrapped_label
 from napari_kdseg.widgets.review.judging import Judging
