@@ -2,20 +2,24 @@
 
 from collections.abc import Callable
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from napari_kdseg.errors import ModelError
+from napari_kdseg.errors import ModelError, StopRequested
 from napari_kdseg.inference.coarse_to_fine import (
+    Found,
     box_around,
     box_in_source,
     central_box,
+    look,
     predict_any_tiles,
     predict_any_volume,
     predict_coarse_to_fine,
+    predict_composite_tiles,
 )
 from napari_kdseg.inference.predict import Settings, predict_volume
 from napari_kdseg.models.model import (
@@ -250,8 +254,21 @@ def test_outside_the_box_the_coarse_model_s_uncertainty_stands(
     assert np.array_equal(np.asarray(found.labels[0]), prob.argmax(axis=0))
 
 
+@pytest.mark.parametrize(
+    "fine",
+    [
+        Preprocessing(intensity=(Intensity(kind="none"),)),
+        Preprocessing(intensity=(Intensity(kind="zscore"),)),
+        Preprocessing(intensity=(Intensity(kind="percentile"),)),
+        Preprocessing(
+            intensity=(Intensity(kind="window_zscore", low=0, high=2, nonzero=True),)
+        ),
+        Preprocessing(spacing_mm=(1.3, 1.2, 1.1)),
+    ],
+    ids=["as it is", "zscore", "percentile", "nonzero", "resampled"],
+)
 def test_a_lazy_volume_gives_the_labels_of_one_in_memory(
-    pair: Make, make_volume: Make
+    pair: Make, make_volume: Make, fine: Preprocessing
 ) -> None:
     import zarr
 
@@ -259,9 +276,44 @@ def test_a_lazy_volume_gives_the_labels_of_one_in_memory(
     stored = zarr.array(grey, chunks=(1, 8, 8, 8))
     volume = make_volume(data=grey)
     lazy = Volume(stored, volume.grid, volume.channels)
-    expected = predict_coarse_to_fine(volume, pair(), CPU).labels[0]
-    found = predict_coarse_to_fine(lazy, pair(), CPU).labels[0]
+    model = pair(preprocessing=fine)
+    expected = predict_coarse_to_fine(volume, model, CPU).labels[0]
+    found = predict_coarse_to_fine(lazy, model, CPU).labels[0]
     assert np.array_equal(found, expected)
+
+
+def test_a_stop_is_heard_beside_the_box_too(pair: Make, make_volume: Make) -> None:
+    grey = blocks((64, 32, 32), a=np.s_[4:10, 4:12, 4:12])
+    volume, both = make_volume(data=grey), pair()
+    found = look(volume, both, CPU)
+    given = list(predict_composite_tiles(volume, both, CPU, found=found))
+    seen: list[Any] = []
+
+    def beside() -> bool:
+        return len(seen) > 3 and not seen[-1].labels[0].any()
+
+    tiles = predict_composite_tiles(volume, both, CPU, found=found, should_stop=beside)
+    with pytest.raises(StopRequested, match="beside the box"):
+        seen.extend(iter(tiles))
+    assert 3 < len(seen) < len(given)
+
+
+def test_what_the_coarse_model_found_is_kept_for_those_who_go_on(
+    pair: Make, make_volume: Make, tmp_path: Path
+) -> None:
+    grey = blocks((32, 32, 32), a=np.s_[8:16, 8:16, 8:16])
+    volume, both = make_volume(data=grey), pair()
+    settings = Settings(device="cpu", uncertainty="entropy")
+    found = look(volume, both, settings)
+    assert Found.read(tmp_path / "found.npz", volume.grid, both) is None
+    found.write(tmp_path / "found.npz")
+    again = Found.read(tmp_path / "found.npz", volume.grid, both)
+    assert again is not None
+    assert (again.box, again.is_fallback) == (found.box, found.is_fallback)
+    assert again.frame == found.frame
+    assert np.array_equal(again.uncertainty, found.uncertainty)
+    (tmp_path / "found.npz").write_bytes(b"PK cut off")
+    assert Found.read(tmp_path / "found.npz", volume.grid, both) is None
 
 
 # ---- composites as models ----

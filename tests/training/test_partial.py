@@ -99,6 +99,17 @@ def test_where_a_resumed_volume_begins_anew_tiles_of_before_stay(
     assert {1, 2} == {*np.unique(labels)}
 
 
+def test_a_tile_apart_from_all_others_makes_them_count_no_more(
+    planned: Plan, tmp_path: Path
+) -> None:
+    partial = Partial(tmp_path / "partial", planned, planned.scans[0])
+    partial.add(tile(8, 12))
+    partial.add(tile(16, 20))
+    assert partial.finished == 0.2
+    assert remaining(partial) == (0, 16)
+    assert remaining(Partial(partial.folder, planned, planned.scans[0])) == (0, 16)
+
+
 def test_a_torn_last_line_is_a_tile_to_compute(planned: Plan, tmp_path: Path) -> None:
     partial = Partial(tmp_path / "partial", planned, planned.scans[0])
     partial.add(tile(0, 8))

@@ -10,7 +10,6 @@ from napari_kdseg.volumes.resampling import (
     interpolate_linear,
     linear_taps,
     nearest_taps,
-    resample_nearest,
     resampled_grid,
     resampled_shape,
     source_box,
@@ -43,13 +42,6 @@ def test_four_voxels_become_two_by_the_mean_of_pairs() -> None:
 def test_each_new_label_is_that_of_the_cell_its_centre_lies_in() -> None:
     # Five to three: centres at 0.83, 2.5 and 4.17 voxel edges, so cells 0, 2, 4.
     assert nearest_taps(5, 3, slice(None)).tolist() == [0, 2, 4]
-
-
-def test_resized_labels_hold_no_new_values() -> None:
-    labels = np.array([[[0, 7]]], dtype=np.uint8)
-    resized = resample_nearest(labels, (1, 1, 5))
-    assert resized.tolist() == [[[0, 0, 7, 7, 7]]]
-    assert resized.dtype == np.uint8
 
 
 def test_the_number_of_voxels_comes_nearest_to_the_wanted_size() -> None:

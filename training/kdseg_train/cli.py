@@ -336,7 +336,8 @@ def script() -> None:
     try:
         main()
     except SystemExit as end:
-        status.append(end.code if isinstance(end.code, int) else 0)
+        said = end.code is not None  # words are an error, as Python sees it
+        status.append(end.code if isinstance(end.code, int) else int(said))
         raise
 
 

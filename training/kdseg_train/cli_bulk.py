@@ -185,7 +185,7 @@ def slurm_settings(wanted: bool, settings: list[str] | None) -> dict[str, Any]:
     for override in settings or ():
         apply_override(asked, override)
         key, _, text = override.partition("=")
-        if not isinstance(asked.get(key), list):  # 12:00:00 is a number in YAML
+        if isinstance(asked.get(key), int | float):  # as 12:00:00 is in YAML
             asked[key] = text
     return {"slurm": asked} if wanted else {}
 

@@ -241,7 +241,8 @@ class Foreman:
                 self._stop()
             self._hand_out()
             ended = [(one, *self._running.pop(one)) for one in self._finished()]
-            self._hand_out()  # nobody waits while results are fetched and written down
+            if not self._watch.should_stop():
+                self._hand_out()  # nobody waits while results are fetched and written
             for future, job, attempt in ended:
                 outcome = self._ended(future, job, attempt)
                 future.release()

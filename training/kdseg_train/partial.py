@@ -88,6 +88,14 @@ class Partial:
         return (whole[0], whole[1], whole[2])
 
     @property
+    def finished(self) -> float:
+        """The part of the scan that is finished, 0 to 1."""
+        if self._done is None:
+            return 0.0
+        planes: int = self._done.stop - self._done.start
+        return planes / self._grid.shape[self._axis]
+
+    @property
     def untouched(self) -> bool:
         """Whether nothing is finished yet."""
         return self._done is None
@@ -124,6 +132,9 @@ class Partial:
         if _joined(self._done, span) is None:
             # Memory ran out, and what this execution had to do began anew.
             self._forget_from(span)
+            if _joined(self._done, span) is None:  # it lies apart from all of them
+                self._entries, self._done = [], None
+                self._write_ledger()
         self._done = _joined(self._done, span)
         entry = {
             "index": [[part.start, part.stop] for part in tile.index],

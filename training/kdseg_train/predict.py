@@ -15,8 +15,8 @@ from kdseg_train.foreseen import foreseen, refuse_lack_of_memory, tell
 from kdseg_train.partial import Partial
 from kdseg_train.plan import Plan, PredictConfig, Scan, plan
 from kdseg_train.publish import publish, what_is_left
-from napari_kdseg.errors import VolumeError
-from napari_kdseg.inference.coarse_to_fine import predict_any_tiles
+from napari_kdseg.errors import RunError, VolumeError
+from napari_kdseg.inference.coarse_to_fine import Found, look, predict_any_tiles
 from napari_kdseg.inference.forward import pick_device
 from napari_kdseg.inference.pipeline import Behind
 from napari_kdseg.inference.predict import FinishedTile
@@ -125,25 +125,55 @@ class _Job:
         self.run.event("preview", case=self.scan.id, axis=axis, index=index)
 
     def _compute(self, volume: Volume, partial: Partial) -> None:
+        found = None
         while (box := partial.remaining) is not None:
-            self._compute_box(volume, partial, box)
+            if found is None:
+                found = self._looked(volume, partial)
+            before = partial.finished
+            self._compute_box(volume, partial, box, found)
+            if partial.finished <= before:
+                raise RunError(
+                    f"{self.scan.name}: what was computed does not go with what was "
+                    f"finished before. Remove {partial.folder} and begin anew."
+                )
 
-    def _compute_box(self, volume: Volume, partial: Partial, box: Box) -> None:
+    def _looked(self, volume: Volume, partial: Partial) -> Found | None:
+        """What a composite's coarse model found; every execution goes by the first."""
+        models = self.plan.models
+        if len(models) != 1 or models[0].parts is None:
+            return None
+        file = partial.folder / "coarse.npz"
+        found = Found.read(file, volume.grid, models[0])
+        if found is None:
+            found = look(
+                volume,
+                models[0],
+                self.plan.config.settings,
+                should_stop=self.run.stop_requested,
+                log=self._note,
+            )
+            found.write(file)
+        return found
+
+    def _compute_box(
+        self, volume: Volume, partial: Partial, box: Box, found: Found | None
+    ) -> None:
         left = np.prod([part.stop - part.start for part in box])
         share = float(left / np.prod(self.scan.grid.shape))
-        if share < 1:  # whoever foresees the end counts from here
-            self._progress(1 - share)
+        before = partial.finished
+        if before > 0:  # whoever foresees the end counts from here
+            self._progress(before)
         started = time.monotonic()
 
         def keep(tile: FinishedTile) -> None:
             partial.add(tile)
             self._progress(
-                1 - share * (1 - tile.fraction),
+                before + share * tile.fraction,
                 box=[[part.start, part.stop] for part in tile.index],
             )
 
         with Behind(keep) as behind:
-            for tile in self._tiles(volume, box):
+            for tile in self._tiles(volume, box, found):
                 behind.put(tile)
         seconds = time.monotonic() - started
         if share == 1 and self._computes_all(volume):
@@ -153,12 +183,13 @@ class _Job:
     def _has_composite(self) -> bool:
         return any(model.parts is not None for model in self.plan.models)
 
-    def _tiles(self, volume: Volume, box: Box) -> Any:
+    def _tiles(self, volume: Volume, box: Box, found: Found | None = None) -> Any:
         return predict_any_tiles(
             volume,
             self.plan.models,
             self.plan.config.settings,
             box=box,
+            found=found,
             should_stop=self.run.stop_requested,
             log=self._note,
         )

@@ -4,18 +4,22 @@ FLARE22's inference (arXiv 2211.05942; steps and numbers from the authors' code,
 ``predict_s_s.sh``): the coarse model sees the whole volume resized, the largest
 component of each class stays, the box around all of them is enlarged by a tenth, and
 the fine model sees what is in it, resized again. Nothing is written in between, and
-only the coarse model's small volume is ever there as a whole.
+results leave slab by slab: what is there as a whole is the coarse model's small volume,
+and the box where the fine model asks for that.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_kdseg.errors import ModelError
+from napari_kdseg.atomic import temporary_beside
+from napari_kdseg.errors import ModelError, StopRequested
 from napari_kdseg.inference.foreground import as_it_is
 from napari_kdseg.inference.plan import plan_passes
 from napari_kdseg.inference.predict import (
@@ -29,9 +33,15 @@ from napari_kdseg.inference.predict import (
     shared_box,
     tile_of,
 )
+from napari_kdseg.inference.reduce import Maps
 from napari_kdseg.inference.rolling import slow_axis
 from napari_kdseg.inference.settings import Settings
-from napari_kdseg.inference.surroundings import Surroundings, beside, cropped
+from napari_kdseg.inference.surroundings import (
+    Surroundings,
+    beside,
+    cropped,
+    in_pieces,
+)
 from napari_kdseg.models.card import CoarseToFine, ModelCard, Postprocessing
 from napari_kdseg.models.model import Model
 from napari_kdseg.volumes.preprocessing import Frame, prepare
@@ -43,6 +53,7 @@ __all__ = [
     "central_box",
     "final_card",
     "find_box",
+    "look",
     "predict_any_tiles",
     "predict_any_volume",
     "predict_coarse_to_fine",
@@ -53,6 +64,9 @@ Fractions = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
 """Low and high face of a box along z, y, x, as parts of the volume: 0 to 1."""
 
 _LEAST_VOXELS = 2  # along each axis: a 3D network needs a stack
+_NO_COMPOSITE = (
+    "{} is one model; from coarse to fine takes two. Pair a coarse and a fine one."
+)
 _DIGITS = 9  # of a place in voxels; so 0.7 * 10 is 7 and not the next voxel
 
 
@@ -68,6 +82,33 @@ class Found:
     """What the coarse model saw."""
     uncertainty: NDArray[np.float32] | None
     """0 (sure) to 1, z, y, x of the coarse model's voxels, where it was asked for."""
+
+    def write(self, path: Path) -> None:
+        """Keep it in a file, for an execution that goes on."""
+        arrays: dict[str, NDArray[Any]] = {
+            "box": np.array([[span.start, span.stop] for span in self.box]),
+            "is_fallback": np.array(self.is_fallback),
+        }
+        if self.uncertainty is not None:
+            arrays["uncertainty"] = self.uncertainty
+        temporary = temporary_beside(path)
+        with temporary.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        temporary.replace(path)
+
+    @classmethod
+    def read(cls, path: Path, grid: Grid, model: Model) -> "Found | None":
+        """What `write` kept of a composite's look at a grid; None where nothing is."""
+        if model.parts is None:
+            return None
+        frame = Frame.of(grid, model.parts[0].card.preprocessing)
+        try:
+            with np.load(path) as kept:
+                z, y, x = (slice(int(a), int(b)) for a, b in kept["box"])
+                unsure = kept.get("uncertainty")
+                return cls((z, y, x), bool(kept["is_fallback"]), frame, unsure)
+        except (OSError, ValueError, KeyError, BadZipFile):
+            return None
 
 
 def _never() -> bool:
@@ -108,23 +149,21 @@ def predict_coarse_to_fine(
     StopRequested
         Where ``should_stop`` said so.
     """
-    if model.parts is None or model.card.coarse_to_fine is None:
-        raise ModelError(
-            f"{model.card.name} is one model; from coarse to fine takes two. Pair a "
-            "coarse and a fine one."
-        )
+    if model.parts is None:
+        raise ModelError(_NO_COMPOSITE.format(model.card.name))
     tiles = predict_composite_tiles(
         volume, model, settings, should_stop=should_stop, log=log
     )
     return gathered(tiles, volume.grid, [final_card(model)])
 
 
-def predict_composite_tiles(
+def predict_composite_tiles(  # noqa: PLR0913 - each may be left out
     volume: Volume,
     model: Model,
     settings: Settings | None = None,
     *,
     box: Box | None = None,
+    found: Found | None = None,
     should_stop: Callable[[], bool] = _never,
     log: Callable[[str], None] = _silent,
 ) -> Iterator[FinishedTile]:
@@ -134,28 +173,34 @@ def predict_composite_tiles(
     that was there before. Labels are as they are before any clean-up; that of
     `final_card` belongs to them.
 
-    Parameters and exceptions are those of `predict_coarse_to_fine` and `predict_tiles`.
+    Parameters
+    ----------
+    volume, model, settings, box, should_stop, log
+        As for `predict_coarse_to_fine` and `predict_tiles`.
+    found
+        What the coarse model found, where it has looked; None: it looks. Whoever goes
+        on with a volume gives what it found the first time.
+
+    Raises
+    ------
+    ModelError, StopRequested, UsageError
+        As these.
     """
-    if model.parts is None or model.card.coarse_to_fine is None:
-        raise ModelError(
-            f"{model.card.name} is one model; from coarse to fine takes two. Pair a "
-            "coarse and a fine one."
-        )
+    if model.parts is None:
+        raise ModelError(_NO_COMPOSITE.format(model.card.name))
     # Where the fine model looks is found by the coarse one; once is enough.
     settings = replace(settings or Settings(), roi="all")
-    coarse, fine = model.parts
+    fine = model.parts[1]
     fine.card.check_fits(volume)
     wanted = box_of(volume, box)
-    way = model.card.coarse_to_fine
-    found = find_box(volume, coarse, way, settings, should_stop=should_stop)
-    log(f"{volume.name}: {_told(found, coarse, volume.grid)}")
+    if found is None:
+        found = look(volume, model, settings, should_stop=should_stop, log=log)
     axis = slow_axis(volume.grid, [fine.card], plan_passes([fine.card], settings))
     outside = Surroundings(found.frame, found.uncertainty, fine.card.classes, settings)
-    planes = wanted[axis].stop - wanted[axis].start
+    size = wanted[axis].stop - wanted[axis].start
     inner, own = shared_box(wanted, found.box)
-    seen = all(span.stop > span.start for span in inner)
-    share = (inner[axis].stop - inner[axis].start) / planes if seen else 0.0
-    if seen:
+    reached, done = slice(0, 0), 0
+    if all(span.stop > span.start for span in inner):
         for tile in predict_tiles(
             cropped(volume, found.box),
             [fine],
@@ -166,14 +211,44 @@ def predict_composite_tiles(
             log=log,
         ):
             place = _moved(tile.index, found.box)
-            index = _with(wanted, axis, place[axis])
-            maps = outside.around(maps_of(tile), place, index)
-            yield tile_of(index, maps, share * tile.fraction)
-    left = inner[axis] if seen else slice(0, 0)
-    for span in beside(wanted[axis], left, volume.grid.shape[axis]):
-        share += (span.stop - span.start) / planes
+            planes = inner[axis].stop - inner[axis].start
+            done = round(tile.fraction * planes) - place[axis].stop + place[axis].start
+            downwards = place[axis].stop == reached.start
+            for span in in_pieces(place[axis], downwards=downwards):
+                done += span.stop - span.start
+                index = _with(wanted, axis, span)
+                part = _part(tile, axis, span.start - place[axis].start, span)
+                maps = outside.around(part, _with(place, axis, span), index)
+                yield tile_of(index, maps, done / size)
+            reached = place[axis]
+        reached, done = inner[axis], inner[axis].stop - inner[axis].start
+    for span in beside(wanted[axis], reached, volume.grid.shape[axis]):
+        if should_stop():
+            raise StopRequested(f"{volume.name}: stopped as asked, beside the box.")
+        done += span.stop - span.start
         index = _with(wanted, axis, span)
-        yield tile_of(index, outside.at(index), min(share, 1.0))
+        yield tile_of(index, outside.at(index), done / size)
+
+
+def look(
+    volume: Volume,
+    model: Model,
+    settings: Settings | None = None,
+    *,
+    should_stop: Callable[[], bool] = _never,
+    log: Callable[[str], None] = _silent,
+) -> Found:
+    """Let the coarse model of a composite find the box, and tell the log.
+
+    Parameters and exceptions are those of `predict_coarse_to_fine`.
+    """
+    if model.parts is None or model.card.coarse_to_fine is None:
+        raise ModelError(_NO_COMPOSITE.format(model.card.name))
+    coarse, way = model.parts[0], model.card.coarse_to_fine
+    settings = replace(settings or Settings(), roi="all")
+    found = find_box(volume, coarse, way, settings, should_stop=should_stop, log=log)
+    log(f"{volume.name}: {_told(found, coarse, volume.grid)}")
+    return found
 
 
 def find_box(
@@ -183,6 +258,7 @@ def find_box(
     settings: Settings,
     *,
     should_stop: Callable[[], bool] = _never,
+    log: Callable[[str], None] = _silent,
 ) -> Found:
     """Let the coarse model look at the whole volume, and box what it found.
 
@@ -201,6 +277,7 @@ def find_box(
         [as_it_is(_cleaning(coarse, way))],
         replace(settings, probabilities=False, tile=None, overlap=None),
         should_stop=should_stop,
+        log=log,
     )
     fractions = box_around(prediction.labels[0] > 0, way.margin)
     box = (
@@ -317,19 +394,20 @@ def predict_any_volume(
     )
 
 
-def predict_any_tiles(
+def predict_any_tiles(  # noqa: PLR0913 - each may be left out
     volume: Volume,
     models: Sequence[Model],
     settings: Settings | None = None,
     *,
     box: Box | None = None,
+    found: Found | None = None,
     should_stop: Callable[[], bool] = _never,
     log: Callable[[str], None] = _silent,
 ) -> Iterator[FinishedTile]:
     """`predict_tiles`, where some of the models may be composites.
 
-    A composite alone comes in slabs as well, see `predict_composite_tiles`; beside
-    other models the whole box comes as one tile.
+    A composite alone comes in slabs as well, see `predict_composite_tiles`, also for
+    ``found``; beside other models the whole box comes as one tile.
     """
     if all(model.parts is None for model in models):
         yield from predict_tiles(
@@ -338,7 +416,13 @@ def predict_any_tiles(
         return
     if len(models) == 1:
         yield from predict_composite_tiles(
-            volume, models[0], settings, box=box, should_stop=should_stop, log=log
+            volume,
+            models[0],
+            settings,
+            box=box,
+            found=found,
+            should_stop=should_stop,
+            log=log,
         )
         return
     whole = predict_any_volume(
@@ -395,6 +479,14 @@ def _kept(card: ModelCard, way: CoarseToFine) -> dict[str, int]:
     kept = {name: way.keep_largest.get(name, 1) for name in card.classes.names}
     own: Postprocessing = card.postprocessing
     return kept | own.keep_largest
+
+
+def _part(tile: FinishedTile, axis: int, first: int, span: slice) -> Maps:
+    """Some planes of a tile, from the first one on."""
+    where = _with(
+        (slice(None),) * 3, axis, slice(first, first + span.stop - span.start)
+    )
+    return maps_of(tile).change(lambda array: array[(..., *where)])
 
 
 def _moved(box: Box, corner: Box) -> Box:

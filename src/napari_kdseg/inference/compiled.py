@@ -31,6 +31,9 @@ COMPILED_KEPT = 16
 LARGEST_DIFFERENCE = 0.01
 """Between logits of OpenVINO and of torch, both float32, of the largest of them."""
 _IR = "network.xml"
+_CHECKED = 1  # part of the key: what was kept before networks were compared is left
+_refused: dict[Path, str] = {}
+"""Why networks of this process could not be converted, by where they would lie."""
 
 Make = Callable[[Model, Pass, str], Network]
 
@@ -124,8 +127,14 @@ def _converted(model: Model, sweep: Pass, device: str) -> Path:
     side = sweep.tile[3 - card.dimensions :]
     shape = (sweep.batch, len(card.channels), *side)
     folder = user_cache_path("napari-kdseg") / "openvino" / _key(model, shape)
+    if folder in _refused:
+        raise _ConversionError(_refused[folder])
     if not (folder / _IR).is_file():
-        _convert(model.network(device), shape, folder)
+        try:
+            _convert(model.network(device), shape, folder)
+        except _ConversionError as refused:
+            _refused[folder] = str(refused)
+            raise
     return folder / _IR
 
 
@@ -134,6 +143,7 @@ def _key(model: Model, shape: tuple[int, ...]) -> str:
     with (model.folder / WEIGHTS).open("rb") as file:
         weights = hashlib.file_digest(file, "sha256").hexdigest()
     parts = [
+        _CHECKED,
         weights,
         model.card.network.model_dump(mode="json"),
         list(shape),
@@ -166,10 +176,12 @@ def _convert(network: Any, shape: tuple[int, ...], folder: Path) -> None:
             converted = openvino.convert_model(
                 network, example_input=torch.zeros(shape), input=[shape]
             )
+            apart = _apart(network, converted, shape)
         except Exception as error:  # OpenVINO's errors have no class of their own
-            reason = str(error).strip().splitlines()[0]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise _ConversionError(reason) from error
-    _compare(network, converted, shape)
+    if not apart <= LARGEST_DIFFERENCE:
+        raise _ConversionError(f"its logits differ by {apart:.2g} of the largest")
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(folder)
     temporary.mkdir()
@@ -180,19 +192,15 @@ def _convert(network: Any, shape: tuple[int, ...], folder: Path) -> None:
         return  # another process converted it meanwhile
 
 
-def _compare(network: Any, converted: Any, shape: tuple[int, ...]) -> None:
-    """Refuse what gives other logits: a trace holds for good what it saw once."""
+def _apart(network: Any, converted: Any, shape: tuple[int, ...]) -> float:
+    """How far logits lie apart, of the largest: a trace holds for good what it saw."""
     import openvino
 
     image = torch.from_numpy(np.random.default_rng(0).normal(size=shape)).float()
     exact = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(converted, "CPU", exact)
-    found = compiled([image.numpy()])[0]
-    with torch.inference_mode():
-        expected = network(image).numpy()
-    apart = float(np.abs(found - expected).max())
-    if not apart <= LARGEST_DIFFERENCE * float(np.abs(expected).max()):
-        raise _ConversionError(f"its logits differ by {apart:.2g}")
+    found = openvino.Core().compile_model(converted, "CPU", exact)([image.numpy()])[0]
+    expected = network(image).numpy()
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
 @lru_cache(maxsize=COMPILED_KEPT)

@@ -126,10 +126,10 @@ def estimate(
     layers (2 bytes a value unless float32 is asked for); the computer holds the rest,
     windows and weights on their way there, and 1 GB for CUDA, roughly.
 
-    A composite holds its results whole, twice, numbers of components (8 N), and 100 MB
-    that the C library keeps of its first pass. It takes the more of its coarse pass,
-    with the scan resized for it (4 I M), and of its fine one, which may come to see all
-    of the scan.
+    A composite takes the more of its coarse pass, with the scan resized for it (4 I M),
+    and of its fine one, which may come to see all of the scan, and 100 MB that the C
+    library keeps of the first. Beside other models it holds its results whole, twice,
+    and numbers of components (8 N).
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def estimate(
     plain = [model for model in models if model.parts is None]
     composites = [model for model in models if model.parts is not None]
     sweeps = found.sweeps(plain, settings, scan.grid) if plain or not models else None
-    groups = [found.of_composite(model) for model in composites]
+    groups = [found.of_composite(model, len(models)) for model in composites]
     if sweeps is not None:
         groups.append([sweeps.need, sweeps.window, sweeps.least])
     most, window, least = (
@@ -200,7 +200,7 @@ class _Foreseen:
         """What is there all the while, whichever models are at work."""
         set_up = _SET_UP_BYTES + _CUDA_SET_UP_BYTES * self.on_card
         whole = 0
-        if composites:
+        if composites and len(composites) + len(plain) > 1:
             cards = [model.card for model in (*plain, *composites)]
             whole = prod(self.scan.grid.shape) * result_bytes(cards, self.settings)
         return Need(self.scan.decoded_bytes + set_up + whole)
@@ -212,8 +212,15 @@ class _Foreseen:
         axis = slow_axis(grid, cards, passes)
         return Sweeps(tuple(models), passes, settings, grid, axis, self.on_card)
 
-    def of_composite(self, model: Model) -> list[Need]:
-        """Windows as asked for, one at a time, and the smallest."""
+    def of_composite(self, model: Model, models: int) -> list[Need]:
+        """Windows as asked for, one at a time, and the smallest.
+
+        Parameters
+        ----------
+        model, models
+            The composite, and how many models there are in all: one alone comes slab
+            by slab.
+        """
         coarse, fine = self._passes(model)
         grid, frame = self.scan.grid, coarse.grid
         count = len(self.scan.channels)
@@ -221,12 +228,11 @@ class _Foreseen:
         seen = (4 * count + result_bytes(cards, coarse.settings) + _CLEANING_BYTES) * (
             prod(frame.shape)
         )
-        inside = prod(grid.shape) * (
-            count * self.scan.dtype.itemsize
-            + result_bytes([model.card], self.settings)
-            + _CLEANING_BYTES
-        )
-        measured = 4 * prod(grid.shape) * (self.settings.uncertainty is not None)
+        inside = 0
+        if models > 1:
+            results = result_bytes([model.card], self.settings)
+            inside = prod(grid.shape) * (results + _CLEANING_BYTES)
+        measured = 4 * prod(frame.shape) * (self.settings.uncertainty is not None)
         return [
             Need(measured + _KEPT_BYTES)
             + (Need(seen) + first).at_worst(Need(inside + measured) + second)

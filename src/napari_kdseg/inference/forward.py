@@ -189,8 +189,9 @@ def pick_precision(asked: str, device: str) -> torch.dtype:
         return torch.float16 if device.startswith("cuda") else torch.float32
     if asked == "bfloat16" and device == "cpu" and not has_bfloat16():
         raise UsageError(
-            "This processor has neither avx512_bf16 nor amx, and bfloat16 would be "
-            "slower than float32 and less exact. Leave the precision at auto."
+            "This processor is not known to multiply in bfloat16 (avx512_bf16, amx, or "
+            "Arm's bf16 on Linux), and would be slower with it than in float32 and "
+            "less exact. Leave the precision at auto."
         )
     return _TYPES[asked]
 

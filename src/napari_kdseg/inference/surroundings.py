@@ -62,6 +62,8 @@ class Surroundings:
 def beside(wanted: slice, inner: slice, size: int) -> Iterator[slice]:
     """What is left of the wanted planes, each slab beside what was there before.
 
+    Slabs end where chunks of results do, so that none is written twice.
+
     Parameters
     ----------
     wanted, inner
@@ -75,13 +77,20 @@ def beside(wanted: slice, inner: slice, size: int) -> Iterator[slice]:
     if low == high:
         low = high = wanted.stop if wanted.stop < size else wanted.start
     while low > wanted.start:
-        start = max(low - LEAST_PLANES, wanted.start)
+        start = max((low - 1) // LEAST_PLANES * LEAST_PLANES, wanted.start)
         yield slice(start, low)
         low = start
     while high < wanted.stop:
-        stop = min(high + LEAST_PLANES, wanted.stop)
+        stop = min((high // LEAST_PLANES + 1) * LEAST_PLANES, wanted.stop)
         yield slice(high, stop)
         high = stop
+
+
+def in_pieces(planes: slice, *, downwards: bool) -> list[slice]:
+    """Planes in thin slabs that follow one another, up or down."""
+    start = slice(planes.start, planes.start)
+    upwards = list(beside(planes, start, planes.stop))
+    return upwards[::-1] if downwards else upwards
 
 
 def cropped(volume: Volume, box: Box) -> Volume:
@@ -106,10 +115,23 @@ class _CroppedVoxels:
     def dtype(self) -> Any:
         return self.data.dtype
 
+    @property
+    def chunks(self) -> tuple[int, ...] | None:
+        """How the voxels lie on the disk, for those who read them in order."""
+        found: tuple[int, ...] | None = getattr(self.data, "chunks", None)
+        return found
+
     def __getitem__(self, index: Any, /) -> Any:
-        channels, *spans = index
-        own = []
-        for span, whole in zip(spans, self.box, strict=True):
-            start, stop, _ = span.indices(whole.stop - whole.start)
-            own.append(slice(whole.start + start, whole.start + stop))
+        given = [*index] if isinstance(index, tuple) else [index]
+        channels, *spans = given + [slice(None)] * (4 - len(given))
+        own = [_moved(one, span) for one, span in zip(spans, self.box, strict=True)]
         return self.data[(channels, *own)]
+
+
+def _moved(index: Any, whole: slice) -> Any:
+    """An index into a part of an axis, as one into all of it."""
+    size = whole.stop - whole.start
+    if isinstance(index, slice):
+        start, stop, step = index.indices(size)
+        return slice(whole.start + start, whole.start + stop, step)
+    return whole.start + range(size)[index]

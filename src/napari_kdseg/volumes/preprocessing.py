@@ -279,6 +279,9 @@ class Frame:
         for axis, (new, span) in enumerate(
             zip(self.oriented.shape, spans, strict=True), start=labels.ndim - 3
         ):
+            if labels.shape[axis] == new:
+                labels = labels[(*[slice(None)] * axis, span)]
+                continue
             taps = nearest_taps(labels.shape[axis], new, span)
             labels = labels.take(taps, axis=axis)
         return np.ascontiguousarray(self.orientation.to_source(labels))

@@ -149,13 +149,3 @@ def _thick(before_mm: Sequence[float], after_mm: Sequence[float]) -> int | None:
             axes = [i for i, size in enumerate(spacing) if size == max(spacing)]
             return axes[0] if len(axes) == 1 else None
     return None
-
-
-def resample_nearest(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Resample labels (last three axes) to another shape; no new values arise."""
-    for axis, size in enumerate(shape):
-        along = array.ndim - 3 + axis
-        if array.shape[along] != size:
-            taps = nearest_taps(array.shape[along], size, slice(None))
-            array = array.take(taps, axis=along)
-    return array

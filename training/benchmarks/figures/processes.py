@@ -81,10 +81,12 @@ def cut_off(place: Path, name: str) -> None:
         if process.poll() is not None or time.monotonic() > until:
             raise PeerError("the training that was to be killed does not get on")
         time.sleep(0.01)
-    for worker in psutil.Process(process.pid).children():
-        if worker.environ().get("RANK") == "1":
-            worker.kill()
-    process.wait(PATIENCE_S)
+    workers = psutil.Process(process.pid).children()
+    killed = [one for one in workers if one.environ().get("RANK") == "1"]
+    for worker in killed:
+        worker.kill()
+    if len(killed) != 1 or process.wait(PATIENCE_S) == 0:
+        raise PeerError("the second of two processes was not killed in its training")
 
 
 def epochs(run: Path) -> list[dict[str, Any]]:
@@ -104,6 +106,9 @@ def hashes(run: Path) -> list[str]:
 
 def rows(place: Path) -> list[Row]:
     """Hashes, and how far two processes are from one."""
+    told = [one["event"] for one in Run.open(place / "killed").events()[0]]
+    if "resumed" not in told:
+        raise PeerError("the training that was killed began anew")
     whole, resumed = hashes(place / "two"), hashes(place / "killed")
     alone, shared = (
         [one["loss"] for one in epochs(place / name)] for name in ("one", "two")
