@@ -162,6 +162,13 @@ def test_links_lead_to_files_of_the_repository(page: str) -> None:
             assert ((ROOT / page).parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", [*PAGES, "training/benchmarks/README.md"])
+def test_programs_of_the_repository_exist(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for program in re.findall(r"(?<![\w/])(?:training|docs)/[\w/]+\.py", text):
+        assert (ROOT / program).is_file(), program
+
+
 def is_made(page: Path, target: str) -> bool:
     """Whether a link leads to a page that is written while the site is built."""
     place = (page.parent / target).resolve()

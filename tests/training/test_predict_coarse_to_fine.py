@@ -101,37 +101,42 @@ def test_two_models_are_needed(
 
 
 @pytest.mark.parametrize("directions", [(1, 1, 1), (-1, -1, -1)])
-@pytest.mark.parametrize("finished", [1, 3])
+@pytest.mark.parametrize("overlap", [0.0, 0.5])
 def test_a_composite_goes_on_from_its_last_slab(
     pair: tuple[Model, Model],
     write_scan: Callable[..., Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     directions: tuple[int, int, int],
-    finished: int,
+    overlap: float,
 ) -> None:
     middle = ((0.2, 0.8), (0.1, 0.7), (0.3, 0.8))
     monkeypatch.setattr(coarse_to_fine, "box_around", lambda *_: middle)
     both = save_composite(tmp_path / "both", *pair)
     scan = write_scan(directions=directions)
     config = PredictConfig(
-        inputs=(scan,), models=(both.folder,), out=tmp_path / "out", device="cpu"
+        inputs=(scan,),
+        models=(both.folder,),
+        out=tmp_path / "out",
+        device="cpu",
+        overlap=overlap,
     )
     planned, volume = plan(config, resume=False), read_volume(scan)
-    settings = planned.config.settings
-    folder = tmp_path / "partial"
+    settings, name = planned.config.settings, f"{both.card.name}/labels"
     tiles = list(predict_any_tiles(volume, planned.models, settings))
-    assert len(tiles) > finished
-    partial = Partial(folder, planned, planned.scans[0])
-    for tile in tiles[:finished]:
-        partial.add(tile)
-    resumed = Partial(folder, planned, planned.scans[0])
-    while (box := resumed.remaining) is not None:
-        for tile in predict_any_tiles(volume, planned.models, settings, box=box):
-            resumed.add(tile)
     whole = np.zeros(volume.grid.shape, np.uint8)
     for tile in tiles:
         whole[tile.index] = tile.labels[0]
     assert 0 < whole.any(axis=(1, 2)).sum() < len(whole)
-    name = f"{both.card.name}/labels"
-    assert np.array_equal(resumed.array(name)[:], whole)
+    for finished in range(1, len(tiles)):
+        folder = tmp_path / f"partial-{finished}"
+        partial = Partial(folder, planned, planned.scans[0])
+        for tile in tiles[:finished]:
+            partial.add(tile)
+        resumed = Partial(folder, planned, planned.scans[0])
+        while (box := resumed.remaining) is not None:
+            for tile in predict_any_tiles(volume, planned.models, settings, box=box):
+                before = resumed.finished
+                resumed.add(tile)
+                assert resumed.finished > before
+        assert np.array_equal(resumed.array(name)[:], whole)

@@ -199,7 +199,7 @@ def predict_composite_tiles(  # noqa: PLR0913 - each may be left out
     outside = Surroundings(found.frame, found.uncertainty, fine.card.classes, settings)
     size = wanted[axis].stop - wanted[axis].start
     inner, own = shared_box(wanted, found.box)
-    reached, done = slice(0, 0), 0
+    reached, done = None, 0
     if all(span.stop > span.start for span in inner):
         for tile in predict_tiles(
             cropped(volume, found.box),
@@ -213,7 +213,7 @@ def predict_composite_tiles(  # noqa: PLR0913 - each may be left out
             place = _moved(tile.index, found.box)
             planes = inner[axis].stop - inner[axis].start
             done = round(tile.fraction * planes) - place[axis].stop + place[axis].start
-            downwards = place[axis].stop == reached.start
+            downwards = _is_downwards(place[axis], reached, inner[axis], wanted[axis])
             for span in in_pieces(place[axis], downwards=downwards):
                 done += span.stop - span.start
                 index = _with(wanted, axis, span)
@@ -222,7 +222,7 @@ def predict_composite_tiles(  # noqa: PLR0913 - each may be left out
                 yield tile_of(index, maps, done / size)
             reached = place[axis]
         reached, done = inner[axis], inner[axis].stop - inner[axis].start
-    for span in beside(wanted[axis], reached, volume.grid.shape[axis]):
+    for span in beside(wanted[axis], reached or slice(0, 0), volume.grid.shape[axis]):
         if should_stop():
             raise StopRequested(f"{volume.name}: stopped as asked, beside the box.")
         done += span.stop - span.start
@@ -479,6 +479,25 @@ def _kept(card: ModelCard, way: CoarseToFine) -> dict[str, int]:
     kept = {name: way.keep_largest.get(name, 1) for name in card.classes.names}
     own: Postprocessing = card.postprocessing
     return kept | own.keep_largest
+
+
+def _is_downwards(
+    planes: slice, reached: slice | None, inner: slice, wanted: slice
+) -> bool:
+    """Whether the pieces of a tile go down, to begin beside what was there before.
+
+    Parameters
+    ----------
+    planes, reached
+        Of the tile and of that before; None: it is the first, and lies beside what an
+        earlier execution finished, if any.
+    inner, wanted
+        What the fine model sees, and all that is wanted.
+    """
+    if reached is not None:
+        return planes.stop == reached.start
+    above = wanted.start > 0 and planes.start == wanted.start
+    return planes.stop == inner.stop and not above
 
 
 def _part(tile: FinishedTile, axis: int, first: int, span: slice) -> Maps:
