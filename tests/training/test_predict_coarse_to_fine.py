@@ -16,7 +16,7 @@ from napari_kdseg.inference.coarse_to_fine import (
     predict_coarse_to_fine,
 )
 from napari_kdseg.inference.settings import Settings
-from napari_kdseg.models.model import Model, save_composite
+from napari_kdseg.models.model import Model, NetworkSpec, Tiling, save_composite
 from napari_kdseg.volumes.formats import read_labels, read_volume
 from napari_kdseg.volumes.preprocessing import Intensity, Preprocessing
 
@@ -104,6 +104,7 @@ def test_two_models_are_needed(
 @pytest.mark.parametrize("overlap", [0.0, 0.5])
 def test_a_composite_goes_on_from_its_last_slab(
     pair: tuple[Model, Model],
+    model_folder: Callable[..., Model],
     write_scan: Callable[..., Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -112,8 +113,13 @@ def test_a_composite_goes_on_from_its_last_slab(
 ) -> None:
     middle = ((0.2, 0.8), (0.1, 0.7), (0.3, 0.8))
     monkeypatch.setattr(coarse_to_fine, "box_around", lambda *_: middle)
-    both = save_composite(tmp_path / "both", *pair)
-    scan = write_scan(directions=directions)
+    deep = NetworkSpec(
+        name="unet", parameters={"dimensions": 3, "width": 4, "stages": 2}
+    )
+    tiling = Tiling(tile_vox=(16, 16, 16), overlap=0.5)
+    fine = model_folder("deep", network=deep, tiling=tiling)
+    both = save_composite(tmp_path / "both", pair[0], fine)
+    scan = write_scan(shape=(60, 20, 24), directions=directions)
     config = PredictConfig(
         inputs=(scan,),
         models=(both.folder,),
