@@ -22,7 +22,7 @@ from napari_kdseg.runs.run import Run
 
 COMMANDS = (
     *("sample", "new", "fit", "predict", "evaluate"),
-    *("run", "work", "describe", "doctor"),
+    *("run", "work", "describe", "doctor", "presets"),
 )
 
 

@@ -246,6 +246,7 @@ def evaluate(
 
 for measuring in (cli_measure.measure, cli_measure.atlas, cli_measure.report):
     app.command()(measuring)
+app.command()(cli_presets.presets)
 for handling in (cli_volumes.convert, cli_volumes.inspect, cli_volumes.cache):
     app.command()(handling)
 app.command("import")(cli_interop.import_model)

@@ -1,12 +1,47 @@
-"""What the presets cost, for the help: read from what was measured."""
+"""What the presets cost: measured by a command, and read from there for the help."""
 
 import json
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
+import typer
+
+from kdseg_train.options import Device
 from napari_kdseg.errors import KdsegError
 from napari_kdseg.shipped import shipped_models
 
 SHOWN = ("fast", "draft")
+
+
+def presets(
+    model: Annotated[str, typer.Option(help="Model folder or shipped model.")],
+    data: Annotated[Path, typer.Option(help="Data set with labels; see `fit`.")],
+    cases: Annotated[
+        int | None, typer.Option(min=1, help="Scans at most; all by default.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Measure what the presets cost with a model, and keep it beside the model."""
+    from kdseg_train.follow import counting, print_table
+    from kdseg_train.preset_costs import measure_presets
+    from napari_kdseg.models.model import Model
+    from napari_kdseg.shipped import find_model
+
+    opened = Model.open(find_model(model))
+    with counting("predictions") as count:
+        found = measure_presets(
+            opened, data, most=cases, device=device, on_progress=count
+        )
+    rows: list[dict[str, str | float]] = [
+        {
+            "preset": one.preset,
+            "dice": one.dice,
+            "lost": one.lost,
+            "time_of_exact": one.time_ratio,
+        }
+        for one in found
+    ]
+    print_table(rows, f"Kept in {opened.folder / 'measurements.json'}.")
 
 
 def costs() -> str:

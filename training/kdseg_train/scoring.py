@@ -31,6 +31,7 @@ __all__ = [
     "Row",
     "as_csv",
     "only_channels",
+    "predicted",
     "read_csv",
     "scored",
     "write_scores",
@@ -115,8 +116,9 @@ def _of_case(
     volume = read_case(case)
     truth = read_case_labels(case, cases.classes, volume)
     rows = []
-    predicted = _predicted(volume, models, cases.channels, device)
-    for model, labels in zip(models, predicted, strict=True):
+    settings = Settings(uncertainty=None, device=device)
+    found_labels = predicted(volume, models, cases.channels, settings)
+    for model, labels in zip(models, found_labels, strict=True):
         own = model.card.classes
         lookup = [0] + [
             own.by_name(name).value if name in own.names else 0
@@ -144,10 +146,16 @@ def _of_case(
     return rows
 
 
-def _predicted(
-    volume: Volume, models: Sequence[Model], channels: Sequence[str], device: str
+def predicted(
+    volume: Volume,
+    models: Sequence[Model],
+    channels: Sequence[str],
+    settings: Settings,
 ) -> list[np.ndarray]:
-    """Labels of each model; those that see the same channels share the reading."""
+    """Labels of each model; those that see the same channels share the reading.
+
+    A model whose card names some of the volume's channels is given these alone.
+    """
     groups: dict[tuple[int, ...], list[int]] = {}
     for place, model in enumerate(models):
         groups.setdefault(_seen_by(model, channels), []).append(place)
@@ -156,7 +164,7 @@ def _predicted(
         prediction = predict_any_volume(
             only_channels(volume, picks),
             [models[place] for place in places],
-            Settings(uncertainty=None, device=device),
+            settings,
         )
         found.update(zip(places, prediction.labels, strict=True))
     return [found[place] for place in range(len(models))]

@@ -495,9 +495,9 @@ def _is_downwards(
         What the fine model sees, and all that is wanted.
     """
     if reached is not None:
-        return planes.stop == reached.start
+        return bool(planes.stop == reached.start)
     above = wanted.start > 0 and planes.start == wanted.start
-    return planes.stop == inner.stop and not above
+    return bool(planes.stop == inner.stop) and not above
 
 
 def _part(tile: FinishedTile, axis: int, first: int, span: slice) -> Maps:
