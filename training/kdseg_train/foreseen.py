@@ -1,7 +1,10 @@
 """What a prediction will take, said before it begins; what cannot fit, refused."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
+import numpy as np
 import torch
 
 from kdseg_train.plan import Plan, Scan
@@ -10,7 +13,12 @@ from napari_kdseg.errors import UsageError
 from napari_kdseg.free_memory import free_bytes
 from napari_kdseg.inference.estimate import Estimate, estimate, together
 from napari_kdseg.inference.forward import pick_device
+from napari_kdseg.inference.settings import Settings
+from napari_kdseg.models.model import Model
 from napari_kdseg.runs.run import Run
+from napari_kdseg.volumes.volume import Grid
+
+_KEPT = 128  # estimates, each asked for thrice while a scan is predicted
 
 
 def tell(run: Run, work: Sequence[tuple[Plan, Scan]]) -> None:
@@ -33,7 +41,26 @@ def tell(run: Run, work: Sequence[tuple[Plan, Scan]]) -> None:
 def foreseen(plan: Plan, scan: Scan) -> Estimate:
     """What a scan will take, on the device that the plan asks for."""
     settings = plan.config.settings
-    return estimate(scan, plan.models, settings, device=pick_device(settings.device))
+    grid = replace(scan.grid, origin_mm=(0.0, 0.0, 0.0))  # where it lies takes nothing
+    alike = _Alike(grid, scan.channels, scan.dtype, scan.decoded_bytes)
+    return _foreseen(alike, plan.models, settings, pick_device(settings.device))
+
+
+@dataclass(frozen=True)
+class _Alike:
+    """All that an estimate asks of a scan."""
+
+    grid: Grid
+    channels: tuple[str, ...]
+    dtype: np.dtype[np.generic]
+    decoded_bytes: int
+
+
+@lru_cache(maxsize=_KEPT)
+def _foreseen(
+    scan: _Alike, models: tuple[Model, ...], settings: Settings, device: str
+) -> Estimate:
+    return estimate(scan, models, settings, device=device)
 
 
 def refuse_lack_of_memory(run: Run, plan: Plan, scan: Scan) -> None:

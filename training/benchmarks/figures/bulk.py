@@ -28,7 +28,7 @@ from napari_kdseg.runs.lock import read_holder
 MODEL = "abdomen-liver"
 VOLUMES = 100
 MADE = 10  # each of them under several names
-SIZE = 144  # voxels along x: a volume takes about a second
+SIZE = 176  # voxels along x: a volume takes about two seconds
 KILLS = 8
 ROUNDS = 2
 PAUSE_S = (2.0, 6.0)  # between two kills

@@ -52,9 +52,9 @@ Works = dict[str, Callable[[], Any]]
 
 def measure(*, quick: bool) -> list[Row]:
     """All lines of the figure."""
-    size, repeats = (128, 1) if quick else (160, 2)
+    size, repeats = (128, 1) if quick else (160, 4)
     rows = _of(whole, size=size, repeats=repeats)
-    return rows + _of(trained, repeats=repeats + 1) + _of(rounded)
+    return rows + _of(trained, repeats=repeats) + _of(rounded)
 
 
 def _of(part: Callable[..., Any], **given: Any) -> list[Row]:
