@@ -165,7 +165,7 @@ def test_links_lead_to_files_of_the_repository(page: str) -> None:
 @pytest.mark.parametrize("page", [*PAGES, "training/benchmarks/README.md"])
 def test_programs_of_the_repository_exist(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
-    for program in re.findall(r"(?<![\w/])(?:training|docs)/[\w/]+\.py", text):
+    for program in re.findall(r"python ((?:training|docs)/[\w/]+\.py)", text):
         assert (ROOT / program).is_file(), program
 
 
