@@ -184,15 +184,20 @@ def test_run_without_a_model_does_nothing(
     assert state.status == Status()
 
 
-def test_the_time_is_foreseen_from_a_measurement(
-    state: Segmentation, scan: Source, make_model: MakeModel, own_cache: Path
+def test_the_time_is_foreseen_from_a_run_of_the_dock(
+    state: Segmentation,
+    scan: Source,
+    make_model: MakeModel,
+    worker: WorkerAtHand,
+    own_cache: Path,
 ) -> None:
     model = make_model("ct")
-    state.set_source(scan)
     state.set_device("cpu")
-    state.choose(state.add_model(model.folder))
+    started(state, scan, model)
     assert "time not known before a first run on cpu" in state.estimate_text
-    record_seconds(model.card, "cpu", (1, 16, 16), 2.5)
+    threads = worker.jobs[0].run.config["threads"]
+    done = replace(state.settings, threads=threads)
+    record_seconds(model.card, "cpu", (1, 16, 16), 2.5, done)
     assert state.seconds(model) == pytest.approx(10)  # 4 slices of one window each
     assert "10 s" in state.estimate_text
 

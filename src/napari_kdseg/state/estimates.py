@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from napari_kdseg.inference.estimate import estimate
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.models.model import Model
 from napari_kdseg.state.layers import Source
+from napari_kdseg.state.prediction import threads_beside_viewer
 
 
 def devices() -> tuple[str, ...]:
@@ -45,7 +47,7 @@ def place_of(device: str) -> str:
 
 def seconds_of(source: Source, model: Model, device: str) -> float | None:
     """Foreseen time of one model alone; None where it does not fit or is unmeasured."""
-    settings = Settings(device=device, uncertainty=None)
+    settings = _as_run(Settings(device=device, uncertainty=None))
     try:
         found = estimate(source, [model], settings, device=place_of(device))
     except KdsegError:
@@ -62,9 +64,14 @@ def in_words(source: Source, models: Sequence[Model], settings: Settings) -> str
         Where the models do not fit the scan, or the settings the models.
     """
     device = place_of(settings.device)
-    found = estimate(source, models, settings, device=device)
+    found = estimate(source, models, _as_run(settings), device=device)
     free = free_bytes()
     text = found.in_words(free)
     if found.host_bytes > free:
         text += " This may not fit: close other programs, or choose fewer models."
     return text
+
+
+def _as_run(settings: Settings) -> Settings:
+    """The settings with the threads that a run of a dock gets: times depend on them."""
+    return replace(settings, threads=threads_beside_viewer())
