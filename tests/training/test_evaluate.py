@@ -305,6 +305,14 @@ def test_a_table_puts_every_value_under_its_own_heading(
     assert last.split() == ["mean", "4", "0.250", "10"]
 
 
+def test_a_path_that_is_wider_than_the_window_stays_in_one_piece(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = "/data/" + "deep/" * 40 + "measurements.json"
+    print_table([{"class": "liver", "dice": 0.5}], f"Kept in {path}")
+    assert path in capsys.readouterr().out.splitlines()
+
+
 def test_each_model_has_a_table_under_its_name(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

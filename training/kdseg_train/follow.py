@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from types import FrameType
 from typing import Any, Literal
 
@@ -171,11 +172,11 @@ class _Shown:
                 stage = str(event.get("stage") or "progress")
                 self._move(stage, step, total, str(event.get("pace") or ""))
             case {"event": "warning", "message": message}:
-                console.print(f"warning: {message}", style="yellow", markup=False)
+                _say(console, f"warning: {message}", style="yellow")
             case {"event": "note" | "estimate", "message": message}:
-                console.print(str(message), style="dim", markup=False)
+                _say(console, str(message), style="dim")
             case {"event": "prediction", "folder": folder}:
-                console.print(f"{folder}", markup=False)
+                console.print(str(folder), markup=False, soft_wrap=True)
 
     def _move(self, stage: str, step: float, total: float, pace: str) -> None:
         if stage not in self._bars:
@@ -206,7 +207,17 @@ def print_table(rows: Sequence[Mapping[str, str | float]], caption: str) -> None
         for row in own:
             table.add_row(*(Text(_cell(key, row[key])) for key in keys))
         console.print(table, "")
-    console.print(caption, markup=False, highlight=False)
+    _say(console, caption)
+
+
+def _say(console: Console, text: str, style: str | None = None) -> None:
+    """Print a text in lines between words; a path broken in two cannot be copied."""
+    lines = (
+        fill(line, console.width, break_long_words=False, break_on_hyphens=False)
+        for line in text.splitlines()
+    )
+    for line in lines:
+        console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def _cell(key: str, value: str | float) -> str:
