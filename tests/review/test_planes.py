@@ -87,18 +87,10 @@ def test_uncertainty_is_not_read_unless_it_is_asked_for(tmp_path: Path) -> None:
 def test_uncertainty_kept_as_bytes_is_shown_as_bytes(tmp_path: Path) -> None:
     folder = tmp_path / "out" / "fish" / "student"
     found = prediction(tmp_path)
-    stored = ome_zarr.create_array(
-        folder / "uncertainty.ome.zarr",
-        SHAPE,
-        np.uint8,
-        grid_of(SHAPE),
-        kind="image",
-        channels=("uncertainty",),
-        value_scale=1 / 255,
-    )
     values = RNG.integers(0, 256, SHAPE).astype(np.uint8)
-    stored[:] = values
-    ome_zarr.finish(folder / "uncertainty.ome.zarr")
+    path = folder / "uncertainty.ome.zarr"
+    channels = ("uncertainty",)
+    ome_zarr.write(path, values[None], grid_of(SHAPE), channels, value_scale=1 / 255)
     (found,) = predictions_in(tmp_path / "out")
     plane = one(found, 2, 7, View(uncertainty=True))
     assert plane.uncertainty is not None

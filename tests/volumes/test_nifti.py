@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its usual name
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from made_volumes import DTYPES, affines, lps_affine, voxels
 
@@ -76,7 +76,10 @@ def test_what_nibabel_writes_we_read(
     header = kind.header_class(endianness=order)
     header.set_data_dtype(np.dtype(dtype).newbyteorder(order))
     image = kind(data.T, None, header)
-    getattr(image, f"set_{form}")(affine, code=1)
+    try:
+        getattr(image, f"set_{form}")(affine, code=1)
+    except ValueError:  # half a turn, whose quaternion nibabel finds a trifle too long
+        reject()
     with TemporaryDirectory() as folder:
         path = Path(folder) / "a.nii.gz"
         nibabel.save(image, path)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from napari_kdseg.errors import VolumeError
 from napari_kdseg.volumes.formats import (
     inspect_volume,
+    ome_zarr,
     parts_of,
     read_label_set,
     read_labels,
@@ -151,9 +152,8 @@ def test_measuring_decodes_each_chunk_once(tmp_path: Path) -> None:
 
 def test_stored_values_are_scaled_where_the_file_says_so(tmp_path: Path) -> None:
     path = tmp_path / "a.ome.zarr"
-    array = create_array(path, SHAPE, "uint8", GRID, kind="image", value_scale=1 / 255)
-    array[:] = 51  # a fifth of 255
-    finish(path)
+    fifth = np.full((1, *SHAPE), 51, np.uint8)
+    ome_zarr.write(path, fifth, GRID, ("likely",), value_scale=1 / 255)
     found = read_volume(path)
     assert found.data.dtype == np.float32
     assert found.data == pytest.approx(0.2)
@@ -494,7 +494,7 @@ def test_chunks_read_without_zarr_are_those_that_zarr_reads(seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.ome.zarr"
         grid = Grid.from_affine(np.eye(4), shape)
-        array = create_array(path, shape, dtype, grid, chunks=chunks, fill=3)
+        array = create_array(path, shape, dtype, grid, chunks=chunks)
         array[:] = rng.integers(0, 99, shape)
         (path / "0" / "c" / "0" / "0" / "0").unlink()
         fast = fastest(array, path / "0")

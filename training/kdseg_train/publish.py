@@ -273,19 +273,9 @@ def _write_unit(case: _Case, name: str, folder: Path) -> None:
     """Write numbers from 0 to 1 that are kept as 0 to 255."""
     array, path = case.partial.array(name), folder / f"uncertainty{case.image_ending}"
     if case.image_ending == ".ome.zarr":
-        target = ome_zarr.create_array(
-            path,
-            array.shape,
-            array.dtype,
-            case.grid,
-            kind="image",
-            channels=("uncertainty",),
-            value_scale=1 / 255,
-        )
-        depth = target.chunks[0]
-        for start in range(0, array.shape[0], depth):
-            target[start : start + depth] = array[start : start + depth]
-        ome_zarr.finish(path)
+        stored = LazyVoxels(array, (None, 0, 1, 2), str(path))
+        channels = ("uncertainty",)
+        ome_zarr.write(path, stored, case.grid, channels, value_scale=1 / 255)
         return
     unit = LazyVoxels(array, (None, 0, 1, 2), str(path), scale=1 / 255)
     write_volume(path, unit, case.grid, channels=("uncertainty",))

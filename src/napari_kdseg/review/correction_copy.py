@@ -22,10 +22,8 @@ from napari_kdseg.review.correction_files import (
     block_file,
     chunk_layer,
     chunk_row,
-    copy_chunks,
     edge_for,
     edge_of,
-    is_encoded_alike,
     merge_again,
     name_of_copy,
     opened,
@@ -344,12 +342,9 @@ class Copy:
                 labels=self.classes,
                 chunks=(min(edge, z), min(edge, y), min(edge, x)),
             )
-            alike = is_encoded_alike(self.prediction.labels, array)
             layers = -(-z // edge)
             for layer in range(layers):
-                if alike:
-                    copy_chunks(self.prediction.labels, temporary, layer)
-                for box in rows_of_blocks(painting, layer, every=not alike):
+                for box in rows_of_blocks(painting, layer):
                     array[box] = painting[box]
                     yield layer / layers
                 sync_tree(chunk_layer(temporary, layer))

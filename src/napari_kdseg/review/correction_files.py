@@ -19,11 +19,9 @@ import numpy as np
 import zarr
 
 from napari_kdseg.atomic import sync_tree, write_bytes_atomic
-from napari_kdseg.errors import VolumeError
 from napari_kdseg.review.painting import Key, Painting
 from napari_kdseg.review.predictions import Prediction
 from napari_kdseg.volumes.formats import ome_zarr, read_labels, read_volume, suffix_of
-from napari_kdseg.volumes.formats.ome_chunks import open_zarr
 from napari_kdseg.volumes.formats.ome_complete import FULL_SIZE
 from napari_kdseg.volumes.labels import smallest_dtype, values_in
 from napari_kdseg.volumes.volume import Grid, VoxelArray, chunks_of
@@ -166,34 +164,10 @@ def chunk_row(path: Path, key: Key) -> Path:
     return chunk_layer(path, key[0]) / str(key[1])
 
 
-def is_encoded_alike(path: Path, array: zarr.Array[Any]) -> bool:
-    """Whether labels are OME-Zarr whose chunks are those of another array of ours."""
-    if not suffix_of(path).endswith("zarr"):
-        return False
-    try:
-        theirs = open_zarr(path, FULL_SIZE).metadata.to_dict()
-    except VolumeError:
-        return False
-    told = ("zarr_format", "shape", "data_type", "chunk_grid", "fill_value", "codecs")
-    ours = array.metadata.to_dict()
-    return all(
-        theirs.get(name) == ours.get(name) for name in (*told, "chunk_key_encoding")
-    )
-
-
-def copy_chunks(path: Path, other: Path, layer: int) -> None:
-    """Copy the chunks that share a number along z to another array, as they are."""
-    shutil.copytree(
-        chunk_layer(path, layer),
-        chunk_layer(other, layer),
-        copy_function=shutil.copyfile,
-    )
-
-
 def rows_of_blocks(
-    painting: Painting, layer: int, *, every: bool
+    painting: Painting, layer: int
 ) -> Iterator[tuple[slice, slice, slice]]:
-    """Walk over the blocks that share a number along z.
+    """Walk over the blocks that share a number along z, a row along x at a time.
 
     Parameters
     ----------
@@ -201,17 +175,12 @@ def rows_of_blocks(
         Whose blocks.
     layer
         Their number.
-    every
-        All of them, a row along x at a time; else one by one those painted on.
 
     Yields
     ------
     tuple of slice
         A box of whole blocks.
     """
-    if not every:
-        yield from (painting.box(key) for key in painting.blocks if key[0] == layer)
-        return
     for row in range(-(-painting.shape[1] // painting.edge)):
         z, y, _ = painting.box((layer, row, 0))
         yield z, y, slice(None)

@@ -26,6 +26,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, WrapperStore
 
 from napari_kdseg.errors import VolumeError
+from napari_kdseg.volumes.formats.ome_shards import Shards, codecs_inside
 from napari_kdseg.volumes.volume import VoxelArray
 
 SAFE_CODECS = {
@@ -151,16 +152,23 @@ def fastest(
         Whether every chunk must be there, so that one that is not is an error.
     """
     about = array.metadata.to_dict()
+    outer = _codecs(about)
+    inner = codecs_inside(outer) or outer
     if (
         array.metadata.zarr_format != 3
-        or [codec["name"] for codec in _codecs(about)] != _OWN_CODECS
+        or [codec["name"] for codec in inner] != _OWN_CODECS
         or about["chunk_key_encoding"] != _KEYS
         or array.dtype.kind not in "uif"
         or sys.byteorder != "little"
-        or _codecs(about)[0].get("configuration", {}).get("endian") == "big"
+        or inner[0].get("configuration", {}).get("endian") == "big"
     ):
         return _checked(array, folder)
-    return Chunks(array, folder / "c", complete)
+    each = [
+        shard // edge
+        for shard, edge in zip(array.shards or array.chunks, array.chunks, strict=True)
+    ]
+    shards = Shards(folder / "c", (*each,), complete) if array.shards else None
+    return Chunks(array, folder / "c", complete, shards)
 
 
 def _checked(array: zarr.Array[Any], folder: Path) -> zarr.Array[Any]:
@@ -214,6 +222,8 @@ class Chunks:
     """Where its chunks lie."""
     complete: bool = False
     """Whether all chunks were there when it was opened."""
+    shards: Shards | None = None
+    """The files, where each holds many chunks."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -263,9 +273,8 @@ class Chunks:
             for axis, size in enumerate(self.shape)
         ]
         for place in self._places([(span[0], span[1]) for span in spans]):
-            file = self.folder.joinpath(*map(str, place))
-            if not file.exists():
-                raise ValueError(f"the chunk {file} is missing")
+            if not self._file(place).exists():
+                raise ValueError(f"the chunk {self._file(place)} is missing")
 
     def _read_all(
         self,
@@ -293,17 +302,30 @@ class Chunks:
             first, last = max(start, number * edge), min(stop, (number + 1) * edge)
             taken.append(slice(first - number * edge, last - number * edge))
             target.append(slice(first - start, last - start))
-        chunk = self._decoded(self.folder.joinpath(*map(str, place)))
+        chunk = self._decoded(place)
         fill = self.array.fill_value
         box[tuple(target)] = fill if chunk is None else chunk[tuple(taken)]
 
-    def _decoded(self, file: Path) -> np.ndarray | None:
+    def _file(self, place: tuple[int, ...]) -> Path:
+        if self.shards is not None:
+            return self.shards.file_of(place)
+        return self.folder.joinpath(*map(str, place))
+
+    def _stored(self, place: tuple[int, ...]) -> bytes | None:
         try:
-            stored = file.read_bytes()
-        except FileNotFoundError as error:
-            if self.complete:
-                raise ValueError(f"the chunk {file} is missing") from error
+            if self.shards is not None:
+                return self.shards.read(place)
+            return self._file(place).read_bytes()
+        except FileNotFoundError:
             return None
+
+    def _decoded(self, place: tuple[int, ...]) -> np.ndarray | None:
+        stored = self._stored(place)
+        if stored is None and self.complete:
+            raise ValueError(f"the chunk {place} of {self.folder} is missing")
+        if stored is None:
+            return None
+        file = self._file(place)
         # A chunk of one value is small, and is the same as many others: of labels most
         # are, and such a slice takes a third of the time.
         key = (stored, self.chunks, self.dtype.str)

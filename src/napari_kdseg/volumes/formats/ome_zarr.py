@@ -41,6 +41,7 @@ from napari_kdseg.volumes.formats.ome_metadata import (
     labels_of,
     metadata,
 )
+from napari_kdseg.volumes.formats.ome_shards import shards_of
 from napari_kdseg.volumes.labels import LabelSet
 from napari_kdseg.volumes.volume import Grid, VoxelArray, default_channels
 
@@ -87,10 +88,8 @@ def create_array(  # noqa: PLR0913 - independent options, named by the caller
     *,
     kind: Kind = "labels",
     chunks: tuple[int, ...] | None = None,
-    fill: float = 0,
     labels: LabelSet | None = None,
     channels: tuple[str, ...] = (),
-    value_scale: float | None = None,
 ) -> zarr.Array[Any]:
     """Begin a result on disk that can be looked at while it is written.
 
@@ -108,26 +107,21 @@ def create_array(  # noqa: PLR0913 - independent options, named by the caller
         Whether the values are labels or an image.
     chunks
         Voxels of a chunk along each axis; None takes cubes of 64, or 32 planes of 128
-        by 128 in large volumes. One process writes a chunk at a time, never two.
-    fill
-        What a chunk that nobody has written reads as.
+        by 128 in large volumes. One process writes a chunk at a time, never two. One
+        that nobody has written reads as 0.
     labels
         The classes, kept with their names and colours.
     channels
         What each channel shows.
-    value_scale
-        What stored values are multiplied by when the volume is read, such as 1/255
-        for uncertainty in uint8; None leaves them as they are.
 
     Returns
     -------
     zarr.Array
         Open for reading and writing. `finish` makes it a result.
     """
-    meaning = Meaning(kind, labels, channels, value_scale)
-    group = _group(path, metadata(grid, len(shape), meaning))
+    group = _group(path, metadata(grid, len(shape), Meaning(kind, labels, channels)))
     chunks = chunks or _chunks(shape)
-    return _add_array(group, FULL_SIZE, shape, chunks, fill=fill, dtype=np.dtype(dtype))
+    return _add_array(group, FULL_SIZE, shape, chunks, dtype=np.dtype(dtype))
 
 
 def create_levels(
@@ -138,6 +132,8 @@ def create_levels(
     meaning: Meaning,
 ) -> tuple[zarr.Array[Any], ...]:
     """Begin an image at several sizes that can be looked at while it is written.
+
+    A layer of chunks along z goes into few files, and so has to be written at once.
 
     Parameters
     ----------
@@ -159,7 +155,8 @@ def create_levels(
     """
     factors = tuple(level.factor for level in levels)
     group = _group(path, metadata(grid, len(levels[0].shape), meaning, factors))
-    fast = meaning.kind == "image"
+    # Numbers from 0 to 1, kept as bytes, are as alike as labels.
+    fast = meaning.kind == "image" and meaning.value_scale is None
     return tuple(
         _add_array(
             group,
@@ -168,6 +165,7 @@ def create_levels(
             level.chunks,
             dtype=np.dtype(dtype),
             fast=fast,
+            shards=shards_of(level.shape, level.chunks),
         )
         for number, level in enumerate(levels)
     )
@@ -241,9 +239,21 @@ def read_label_set(path: Path, part: str | None = None) -> LabelSet | None:
     return labels_of(attributes_of(folder), str(folder))
 
 
-def write(path: Path, data: VoxelArray, grid: Grid, channels: tuple[str, ...]) -> None:
-    """Write voxels (channel, z, y, x) to a new folder, complete or not at all."""
-    _write(path, data, grid, Meaning("image", channels=channels))
+def write(
+    path: Path,
+    data: VoxelArray,
+    grid: Grid,
+    channels: tuple[str, ...],
+    *,
+    value_scale: float | None = None,
+) -> None:
+    """Write voxels (channel, z, y, x) to a new folder, complete or not at all.
+
+    Where there is a `value_scale`, stored values are multiplied by it when the volume
+    is read, such as 1/255 for uncertainty in uint8.
+    """
+    meaning = Meaning("image", channels=channels, value_scale=value_scale)
+    _write(path, data, grid, meaning)
 
 
 def write_labels(
@@ -297,8 +307,8 @@ def _add_array(  # noqa: PLR0913 - independent options, private
     chunks: tuple[int, ...],
     *,
     dtype: np.dtype[Any],
-    fill: float = 0,
     fast: bool = False,
+    shards: tuple[int, ...] | None = None,
 ) -> zarr.Array[Any]:
     blosc = (
         BloscCodec(cname="lz4", clevel=1, shuffle="bitshuffle")
@@ -310,7 +320,8 @@ def _add_array(  # noqa: PLR0913 - independent options, private
         shape=shape,
         dtype=dtype,
         chunks=chunks,
-        fill_value=fill,
+        shards=shards,
+        fill_value=0,
         # The checksum makes a flipped bit an error instead of another organ.
         compressors=[blosc, Crc32cCodec()],
         dimension_names=["c", "z", "y", "x"][-len(shape) :],
