@@ -160,6 +160,38 @@ def test_a_process_that_ends_at_once_still_says_all_and_tidies_up(
     assert done.stdout == "all of ittidied up\n"
 
 
+STILL_READING = """
+import time
+from kdseg_train import cli
+
+def read():
+    print("reading", flush=True)
+    time.sleep(60)
+
+cli.main = read
+cli.script()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_machine_that_is_taken_back_before_a_run_begins_ends_it_with_75(
+    name: str,
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", STILL_READING],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "reading\n"
+    process.send_signal(getattr(signal, name))
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 75
+    assert "stopped to make way" in said
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 @pytest.mark.parametrize(
     ("name", "status"), [("SIGINT", 3), ("SIGTERM", 75), ("SIGUSR1", 75)]

@@ -9,9 +9,11 @@ import atexit
 import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -37,7 +39,7 @@ from kdseg_train.options import (
     Regions,
     Resume,
 )
-from napari_kdseg.errors import KdsegError, UsageError
+from napari_kdseg.errors import KdsegError, RequeueRequested, UsageError
 
 # Whatever else a command needs is imported inside it: --help must answer at once.
 
@@ -332,6 +334,9 @@ def script() -> None:
     Python's own end takes torch apart, object by object: most of a second, in which a
     person who pressed Cancel waits for the memory. The system takes it back at once.
     """
+    for name in ("SIGTERM", "SIGUSR1"):  # until a run takes them in good order
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _make_way)
     status: list[int] = []
     atexit.register(_leave, status)  # the first to be registered is the last to be run
     try:
@@ -340,6 +345,12 @@ def script() -> None:
         said = end.code is not None  # words are an error, as Python sees it
         status.append(end.code if isinstance(end.code, int) else int(said))
         raise
+
+
+def _make_way(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    os.write(2, b"kdseg-train: stopped to make way; start it again.\n")
+    os._exit(RequeueRequested.exit_code)
 
 
 def _leave(status: list[int]) -> None:
