@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from napari_kdseg.errors import UsageError
-from napari_kdseg.inference import compiled
+from napari_kdseg.inference import backends, compiled
+from napari_kdseg.inference.backends import windows_at_once
 from napari_kdseg.inference.compiled import pick_backend
+from napari_kdseg.inference.plan import plan_passes
 from napari_kdseg.inference.predict import Settings, predict_volume
 
 Make = Callable[..., Any]
@@ -38,6 +40,38 @@ def test_labels_are_those_of_torch(
     assert (own == other).mean() >= 0.9995
 
 
+def test_what_a_window_gives_does_not_depend_on_those_beside_it(
+    make_model: Make, tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino")
+    model = make_model((16, 16, 16))
+    (sweep,) = plan_passes([model.card], OPENVINO, at_once=2)
+    network = pick_backend(replace(OPENVINO, threads=2), "cpu")(model, sweep, "cpu")
+    images = torch.randn(3, 1, 16, 16, 16)
+    found = network(images)
+    assert found.shape == (3, model.card.classes.count, 16, 16, 16)
+    for image, logits in zip(images, found, strict=True):
+        assert torch.equal(network(image[None])[0], logits)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (TORCH, 1),
+        (OPENVINO, 2),
+        (replace(OPENVINO, threads=1), 1),
+        (replace(OPENVINO, batch=1), 1),
+        (replace(OPENVINO, batch=5), 5),
+    ],
+)
+def test_two_windows_keep_the_threads_of_openvino_busy(
+    make_model: Make, settings: Settings, expected: int
+) -> None:
+    at_once = windows_at_once(settings, "cpu")
+    (sweep,) = plan_passes([make_model().card], settings, at_once)
+    assert sweep.batch == expected
+
+
 def test_a_network_is_converted_once(
     make_model: Make,
     make_volume: Make,
@@ -61,14 +95,14 @@ def test_a_network_is_converted_once(
 def test_auto_is_torch_where_openvino_is_not_installed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(compiled, "find_spec", lambda _: None)
+    monkeypatch.setattr(backends, "find_spec", lambda _: None)
     assert pick_backend(replace(TORCH, backend="auto"), "cpu") is compiled._by_torch
     with pytest.raises(UsageError, match=r"napari-kdseg\[fast\]"):
         pick_backend(OPENVINO, "cpu")
 
 
 def test_auto_is_torch_on_a_graphics_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "find_spec", lambda _: object())
+    monkeypatch.setattr(backends, "find_spec", lambda _: object())
     assert pick_backend(replace(TORCH, backend="auto"), "cuda:0") is compiled._by_torch
     with pytest.raises(UsageError, match="on the processor"):
         pick_backend(OPENVINO, "cuda:0")
@@ -78,7 +112,7 @@ def test_bfloat16_is_refused_where_the_processor_imitates_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("napari_kdseg.inference.forward.has_bfloat16", lambda: False)
-    monkeypatch.setattr(compiled, "find_spec", lambda _: object())
+    monkeypatch.setattr(backends, "find_spec", lambda _: object())
     with pytest.raises(UsageError, match="not known to multiply in bfloat16"):
         pick_backend(replace(OPENVINO, precision="bfloat16"), "cpu")
 

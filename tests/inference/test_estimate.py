@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from napari_kdseg.errors import ModelError
-from napari_kdseg.inference import compiled, speeds
 from napari_kdseg.inference.estimate import estimate, together
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.inference.speeds import record_seconds, seconds_per_window
@@ -245,27 +244,6 @@ def test_what_changes_no_time_shares_a_measurement(make_model: Make) -> None:
     record_seconds(card, "cuda:1", tile, 0.5, Settings(precision="float16", threads=2))
     other = Settings(uncertainty="margin", probabilities=True, threads=8)
     assert seconds_per_window(card, "cuda", tile, other) == 0.5
-
-
-@pytest.mark.parametrize("installed", [True, False])
-@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
-@pytest.mark.parametrize("precision", ["auto", "float32", "float16"])
-@pytest.mark.parametrize("backend", ["torch", "auto"])
-def test_a_measurement_is_of_the_backend_that_is_picked(
-    monkeypatch: pytest.MonkeyPatch,
-    installed: bool,
-    device: str,
-    precision: str,
-    backend: str,
-) -> None:
-    for module in (compiled, speeds):
-        monkeypatch.setattr(
-            module, "find_spec", lambda name: object() if installed else None
-        )
-    settings = Settings(device, precision=precision, backend=backend)
-    by_torch = compiled.pick_backend(settings, device) is compiled._by_torch
-    told = speeds.backend_of(settings, device)
-    assert told == ("torch" if by_torch else "openvino")
 
 
 def test_where_windows_may_be_passed_over_the_time_is_the_most(

@@ -7,10 +7,9 @@ its parameters and its window; what is compiled stays for the life of the proces
 import hashlib
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,10 @@ import numpy as np
 import torch
 from platformdirs import user_cache_path
 from torch import Tensor
-from torch.nn import functional
 
 from napari_kdseg.atomic import publish_folder, temporary_beside
 from napari_kdseg.errors import UsageError
+from napari_kdseg.inference.backends import STREAMS, backend_of, is_installed
 from napari_kdseg.inference.forward import Network, memory_layout, pick_precision
 from napari_kdseg.inference.plan import Pass
 from napari_kdseg.inference.settings import Settings
@@ -52,21 +51,19 @@ def pick_backend(
         Where OpenVINO was asked for and is not installed, cannot use the device, or
         has no such precision.
     """
-    installed = find_spec("openvino") is not None
-    usable = device == "cpu" and settings.precision != "float16"
-    automatic = settings.backend == "auto"
-    if settings.backend == "torch" or (automatic and not (installed and usable)):
+    if backend_of(settings, device) == "torch":
         return _by_torch
-    if not installed:
+    if not is_installed():
         raise UsageError(
             "The backend openvino was asked for and is not installed. Get it with: pip "
             "install 'napari-kdseg[fast]'"
         )
-    if not usable:
+    if device != "cpu" or settings.precision == "float16":
         raise UsageError(
             f"The backend openvino computes on the processor, in float32 or bfloat16; "
             f"asked for were {device} and {settings.precision}. Take the backend torch."
         )
+    automatic = settings.backend == "auto"
     asked = pick_precision(settings.precision, device)
     precision = "bf16" if asked == torch.bfloat16 else "f32"
     threads = settings.threads or torch.get_num_threads()
@@ -81,35 +78,37 @@ def pick_backend(
                 raise UsageError(f"{reason}. Take the backend torch.") from refused
             log(f"{reason}; torch does.")
             return _by_torch(model, sweep, device)
-        return Compiled(_compiled(path, precision, threads), sweep.batch)
+        streams = min(sweep.batch, threads, STREAMS)
+        return Compiled(_compiled(path, precision, threads, streams))
 
     return make
 
 
 class Compiled:
-    """A network that OpenVINO compiled for windows of one size.
+    """A network that OpenVINO compiled for a window of one size.
 
     Parameters
     ----------
-    request
-        The compiled network, ready to be asked.
-    batch
-        How many windows it takes at once; fewer are filled up with zeros.
+    requests
+        The compiled network, ready to be asked for so many windows side by side.
     """
 
-    def __init__(self, request: Any, batch: int) -> None:
-        self._request, self._batch = request, batch
+    def __init__(self, requests: Sequence[Any]) -> None:
+        self._requests = requests
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits of some windows, at most as many as it was compiled for."""
-        count = len(images)
-        missing = self._batch - count
-        if missing:
-            pad = [0, 0] * (images.ndim - 1) + [0, missing]
-            images = functional.pad(images, pad)
-        found = self._request.infer([images.numpy()], share_inputs=True)[0]
-        # A copy: the request's own buffer is filled again by the next windows.
-        return torch.from_numpy(found[:count].copy())
+        """Logits of windows, each computed by itself."""
+        found: list[Tensor] = []
+        for some in images.split(len(self._requests)):
+            asked = list(zip(self._requests, some.split(1), strict=False))
+            for request, image in asked:
+                request.start_async([image.numpy()], share_inputs=True)
+            for request, _ in asked:
+                request.wait()
+                # A copy: the request's own buffer is filled again by the next windows.
+                logits = request.get_output_tensor(0).data.copy()
+                found.append(torch.from_numpy(logits))
+        return torch.cat(found)
 
 
 def _by_torch(model: Model, sweep: Pass, device: str) -> Network:
@@ -125,7 +124,7 @@ def _converted(model: Model, sweep: Pass, device: str) -> Path:
     """Where a model's network lies as converted for the windows of a pass."""
     card = model.card
     side = sweep.tile[3 - card.dimensions :]
-    shape = (sweep.batch, len(card.channels), *side)
+    shape = (1, len(card.channels), *side)
     folder = user_cache_path("napari-kdseg") / "openvino" / _key(model, shape)
     if folder in _refused:
         raise _ConversionError(_refused[folder])
@@ -204,13 +203,15 @@ def _apart(network: Any, converted: Any, shape: tuple[int, ...]) -> float:
 
 
 @lru_cache(maxsize=COMPILED_KEPT)
-def _compiled(path: Path, precision: str, threads: int) -> Any:
+def _compiled(path: Path, precision: str, threads: int, streams: int) -> list[Any]:
+    """What can be asked side by side, as many as there are streams."""
     import openvino
 
     settings = {
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": threads,
-        "PERFORMANCE_HINT": "LATENCY",
+        "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
+        "NUM_STREAMS": streams,
     }
-    core = openvino.Core()
-    return core.compile_model(path, "CPU", settings).create_infer_request()
+    compiled = openvino.Core().compile_model(path, "CPU", settings)
+    return [compiled.create_infer_request() for _ in range(streams)]

@@ -8,12 +8,13 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from napari_kdseg.amounts import duration, size
+from napari_kdseg.inference.backends import kind_of, windows_at_once
 from napari_kdseg.inference.foreground import as_it_is
 from napari_kdseg.inference.needs import Need, Sweeps, result_bytes
 from napari_kdseg.inference.plan import plan_passes
 from napari_kdseg.inference.rolling import slow_axis
 from napari_kdseg.inference.settings import Settings
-from napari_kdseg.inference.speeds import kind_of, seconds_per_window
+from napari_kdseg.inference.speeds import seconds_per_window
 from napari_kdseg.models.model import Model
 from napari_kdseg.volumes.preprocessing import Frame
 from napari_kdseg.volumes.volume import Grid
@@ -150,7 +151,7 @@ def estimate(
         for one in (model, *(model.parts or ())):
             one.card.check_fits(scan)
     place = kind_of(device if settings.device == "auto" else settings.device)
-    found = _Foreseen(scan, settings, place != "cpu")
+    found = _Foreseen(scan, settings, place)
     plain = [model for model in models if model.parts is None]
     composites = [model for model in models if model.parts is not None]
     sweeps = found.sweeps(plain, settings, scan.grid) if plain or not models else None
@@ -194,7 +195,11 @@ class _Foreseen:
 
     scan: Scan
     settings: Settings
-    on_card: bool
+    place: str
+
+    @property
+    def on_card(self) -> bool:
+        return self.place != "cpu"
 
     def beside(self, composites: Sequence[Model], plain: Sequence[Model]) -> Need:
         """What is there all the while, whichever models are at work."""
@@ -208,7 +213,7 @@ class _Foreseen:
     def sweeps(self, models: Sequence[Model], settings: Settings, grid: Grid) -> Sweeps:
         """Models that go over a volume together."""
         cards = [model.card for model in models]
-        passes = plan_passes(cards, settings)
+        passes = plan_passes(cards, settings, windows_at_once(settings, self.place))
         axis = slow_axis(grid, cards, passes)
         return Sweeps(tuple(models), passes, settings, grid, axis, self.on_card)
 

@@ -111,8 +111,18 @@ class Channels:
         return cls(logits, variances, count, count + 1)
 
 
-def plan_passes(cards: Sequence[ModelCard], settings: Settings) -> tuple[Pass, ...]:
+def plan_passes(
+    cards: Sequence[ModelCard], settings: Settings, at_once: int = 1
+) -> tuple[Pass, ...]:
     """Put models that share preprocessing and windows into one pass, in given order.
+
+    Parameters
+    ----------
+    cards, settings
+        The models, and what is asked for.
+    at_once
+        Windows that go through a network at once, at least, where the settings do not
+        say how many; see `backends.windows_at_once`.
 
     Raises
     ------
@@ -122,7 +132,7 @@ def plan_passes(cards: Sequence[ModelCard], settings: Settings) -> tuple[Pass, .
     """
     passes: list[Pass] = []
     for index, card in enumerate(cards):
-        alone = _alone(index, card, settings)
+        alone = _alone(index, card, settings, at_once)
         for place, other in enumerate(passes):
             if _alike(alone, other):
                 passes[place] = dataclasses.replace(
@@ -139,7 +149,7 @@ def plan_passes(cards: Sequence[ModelCard], settings: Settings) -> tuple[Pass, .
     return tuple(passes)
 
 
-def _alone(index: int, card: ModelCard, settings: Settings) -> Pass:
+def _alone(index: int, card: ModelCard, settings: Settings, at_once: int) -> Pass:
     tiling, divisors = card.tiling, parameters_of(card.network).divisors
     tile = settings.tile or tiling.tile_vox
     if len(tile) != card.dimensions:
@@ -164,7 +174,7 @@ def _alone(index: int, card: ModelCard, settings: Settings) -> Pass:
         overlap=tiling.overlap if settings.overlap is None else settings.overlap,
         blending=tiling.blending,
         placing=tiling.placing,
-        batch=settings.batch or tiling.batch,
+        batch=settings.batch or max(tiling.batch, at_once),
         divisors=(by_z, by_y, by_x),
         air_up_to=tiling.air_up_to,
     )

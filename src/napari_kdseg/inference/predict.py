@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from napari_kdseg.errors import ModelError, StopRequested, UsageError
+from napari_kdseg.inference.backends import windows_at_once
 from napari_kdseg.inference.compiled import pick_backend
 from napari_kdseg.inference.estimate import Estimate, estimate
 from napari_kdseg.inference.foreground import (
@@ -268,13 +269,14 @@ class _Job:
         for model in models:
             model.card.check_fits(volume)
         cards = [model.card for model in models]
-        passes = plan_passes(cards, settings)
+        device = pick_device(settings.device)
+        passes = plan_passes(cards, settings, windows_at_once(settings, device))
         return cls(
             volume,
             tuple(models),
             settings,
             passes,
-            pick_device(settings.device),
+            device,
             box_of(volume, box),
             slow_axis(volume.grid, cards, passes) if axis is None else axis,
         )

@@ -39,7 +39,8 @@ class Settings:
     probabilities: bool = False
     """Whether to hand on the probabilities of every class, float32."""
     batch: int | None = None
-    """Windows that go through a network at once; None: as the model's card says."""
+    """Windows that go through a network at once; None: as the model's card says, two at
+    least with OpenVINO."""
     tile: tuple[int, ...] | None = None
     """Window in voxels, (z,) y, x; None: as the card says. It changes the labels."""
     overlap: float | None = None

@@ -7,22 +7,17 @@ whatever they have learnt.
 
 import hashlib
 import json
-from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
 from napari_kdseg.atomic import write_text_atomic
+from napari_kdseg.inference.backends import backend_of, kind_of
 from napari_kdseg.inference.plan import Sizes
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.json_files import object_in
 from napari_kdseg.models.card import ModelCard
-
-
-def kind_of(device: str) -> str:
-    """``cuda`` for ``cuda:1``."""
-    return device.partition(":")[0]
 
 
 def seconds_per_window(
@@ -83,14 +78,6 @@ def record_seconds(
         write_text_atomic(file, json.dumps(found, indent=2) + "\n")
     except OSError:
         return
-
-
-def backend_of(settings: Settings, device: str) -> str:
-    """What computes, ``torch`` or ``openvino``, told without loading either."""
-    if settings.backend != "auto":
-        return settings.backend
-    able = kind_of(device) == "cpu" and settings.precision != "float16"
-    return "openvino" if able and find_spec("openvino") is not None else "torch"
 
 
 def _way(card: ModelCard, device: str, settings: Settings) -> str:

@@ -1,0 +1,37 @@
+"""What computes a network, and how many windows at a time; told without loading it."""
+
+from importlib.util import find_spec
+
+from napari_kdseg.inference.settings import Settings
+
+STREAMS = 2
+"""Windows that OpenVINO computes side by side, each with its share of the threads:
+faster than all threads at one window, where each layer waits for the slowest of them,
+and at the price of the memory of one window more."""
+
+
+def kind_of(device: str) -> str:
+    """``cuda`` for ``cuda:1``."""
+    return device.partition(":")[0]
+
+
+def is_installed() -> bool:
+    """Whether OpenVINO is."""
+    return find_spec("openvino") is not None
+
+
+def backend_of(settings: Settings, device: str) -> str:
+    """What computes on a device: ``torch`` or ``openvino``.
+
+    ``auto`` is OpenVINO on a processor where it is installed.
+    """
+    if settings.backend != "auto":
+        return settings.backend
+    able = kind_of(device) == "cpu" and settings.precision != "float16"
+    return "openvino" if able and is_installed() else "torch"
+
+
+def windows_at_once(settings: Settings, device: str) -> int:
+    """How many windows keep a device busy, whatever a model's card says."""
+    parallel = backend_of(settings, device) == "openvino" and settings.threads != 1
+    return STREAMS if parallel else 1
