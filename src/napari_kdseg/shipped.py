@@ -43,6 +43,14 @@ def find_model(name: str) -> Path:
     return shipped_models().get(name, folder.absolute())
 
 
+def is_shipped(folder: Path) -> bool:
+    """Whether a model folder is one of those that come along, which nobody changes."""
+    try:
+        return folder.resolve().is_relative_to(sample_folder().resolve())
+    except KdsegError:  # an installation without them
+        return False
+
+
 def shipped_volumes() -> dict[str, Path]:
     """Give the scans that come along, by name."""
     files = (sample_folder() / "volumes").glob(f"*{_VOLUME_SUFFIX}")

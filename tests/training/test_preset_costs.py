@@ -11,9 +11,10 @@ import pytest
 from kdseg_train import preset_costs
 from kdseg_train.preset_costs import measure_presets
 from kdseg_train.samples import write_sample
+from napari_kdseg import shipped
 from napari_kdseg.errors import UsageError
 from napari_kdseg.inference.presets import cost_in_words
-from napari_kdseg.models.model import Model
+from napari_kdseg.models.model import Model, Tiling
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -77,6 +78,28 @@ def test_the_command_tells_what_it_measured_and_predict_tells_it_later(
     assert all(name in out for name in ("exact", "fast", "draft", "measurements.json"))
     assert "not measured" not in cost_in_words(model, "fast")
     assert Model.open(model.folder).fingerprint == fingerprint
+
+
+def test_scans_that_fit_into_a_window_say_nothing_of_presets(
+    data: Path, model_folder: Any
+) -> None:
+    tiling = Tiling(tile_vox=(64, 64))
+    model = model_folder(classes=("liver",), tiling=tiling)
+    with pytest.raises(UsageError, match="fits into one window of organs"):
+        measure_presets(model, data)
+
+
+def test_the_costs_of_a_model_that_comes_along_stay_as_they_are(
+    data: Path, model_folder: Any, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_folder(classes=("liver", "spleen"))
+    monkeypatch.setattr(shipped, "sample_folder", lambda: model.folder.parent)
+    before = (model.folder / "measurements.json").read_bytes()
+    words = ("--model", model.folder, "--data", data, "--cases", 1, "--device", "cpu")
+    status, out, said = call("presets", *words)
+    assert status == 0, said
+    assert "Not kept: organs comes along" in out
+    assert (model.folder / "measurements.json").read_bytes() == before
 
 
 def test_a_data_set_without_labels_of_the_model_is_refused(

@@ -25,7 +25,7 @@ def presets(
     from kdseg_train.follow import counting, print_table
     from kdseg_train.preset_costs import measure_presets
     from napari_kdseg.models.model import Model
-    from napari_kdseg.shipped import find_model
+    from napari_kdseg.shipped import find_model, is_shipped
 
     opened = Model.open(find_model(model))
     with counting("predictions") as count:
@@ -41,7 +41,10 @@ def presets(
         }
         for one in found
     ]
-    print_table(rows, f"Kept in {opened.folder / 'measurements.json'}.")
+    kept = f"Kept in {opened.folder / 'measurements.json'}."
+    if is_shipped(opened.folder):
+        kept = f"Not kept: {opened.card.name} comes along and stays as it is."
+    print_table(rows, kept)
 
 
 def costs() -> str:

@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from kdseg_train.layouts import Case, read_data_set
-from kdseg_train.prepared import read_case, read_case_labels
+from kdseg_train.prepared import open_case, read_case, read_case_labels
 from kdseg_train.scoring import predicted
 from napari_kdseg.errors import UsageError
 from napari_kdseg.inference.presets import PRESETS, record_cost, with_preset
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.measure.metrics import overlap_counts, overlap_of
 from napari_kdseg.models.model import Model
+from napari_kdseg.shipped import is_shipped
+from napari_kdseg.volumes.preprocessing import Frame
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,11 @@ def measure_presets(
     Parameters
     ----------
     model
-        Its ``measurements.json`` is replaced; labels stay what they were.
+        Its ``measurements.json`` is replaced, unless the model comes with the package;
+        labels stay what they were.
     data
-        A data set in any layout; its test cases where it has some.
+        A data set in any layout; its test cases where it has some. Scans that fit into
+        one window are left out, since all presets give the same there.
     most
         How many scans at most; None: all.
     device
@@ -56,17 +60,11 @@ def measure_presets(
     Raises
     ------
     UsageError
-        Where no scan has labels of a class that the model knows.
+        Where no scan has labels of a class that the model knows, or none is larger
+        than a window.
     """
     found = read_data_set(data)
-    known = {*model.card.classes.names}
-    cases = [case for case in found.cases if case.label and known & {*case.annotated}]
-    cases = ([case for case in cases if case.held_out] or cases)[:most]
-    if not cases:
-        raise UsageError(
-            f"{data} has no scan with labels of {', '.join(sorted(known))}; give a "
-            "data set that the model's Dice can be measured on."
-        )
+    cases = _telling(found.cases, model, data)[:most]
     dice: dict[str, list[float]] = {name: [] for name in PRESETS}
     seconds = dict.fromkeys(PRESETS, 0.0)
     done, total = 0, len(cases) * len(PRESETS)
@@ -96,9 +94,35 @@ def measure_presets(
         for name in PRESETS
     ]
     for cost in costs:
-        if cost.preset != "exact":
+        if cost.preset != "exact" and not is_shipped(model.folder):
             record_cost(model, cost.preset, cost.lost, cost.time_ratio)
     return costs
+
+
+def _telling(cases: Sequence[Case], model: Model, data: Path) -> list[Case]:
+    """The cases on which presets differ; test cases where there are some."""
+    known = {*model.card.classes.names}
+    labelled = [case for case in cases if case.label and known & {*case.annotated}]
+    if not labelled:
+        raise UsageError(
+            f"{data} has no scan with labels of {', '.join(sorted(known))}; give a "
+            "data set that the model's Dice can be measured on."
+        )
+    cut = [case for case in labelled if _is_cut(case, model)]
+    if not cut:
+        raise UsageError(
+            f"Every scan of {data} fits into one window of {model.card.name}, where "
+            "all presets give the same labels. Give larger scans."
+        )
+    return [case for case in cut if case.held_out] or cut
+
+
+def _is_cut(case: Case, model: Model) -> bool:
+    """Whether a scan is larger than a window of the model."""
+    card = (model.parts or (model,))[-1].card
+    tile = card.tiling.tile_vox
+    seen = Frame.of(open_case(case).grid, card.preprocessing).model.shape
+    return any(size > side for size, side in zip(seen[-len(tile) :], tile, strict=True))
 
 
 def _dice(
