@@ -1,7 +1,6 @@
 """Many volumes on many workers: all done, nothing twice, each failure explained."""
 
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,9 +20,8 @@ from kdseg_train.crew import (
     Foreman,
     Job,
     Outcome,
-    Slurm,
+    Team,
     Watch,
-    slurm_cluster,
 )
 from kdseg_train.plan import PredictConfig, scan_of
 from napari_kdseg.inference.estimate import estimate
@@ -184,20 +182,18 @@ def test_results_of_other_settings_are_reported_not_replaced(
 
 @pytest.mark.parametrize(("asked", "ends"), [("stop", 3), ("requeue", 75)])
 def test_a_request_to_end_leaves_the_rest_for_later(
-    predict: Any, tmp_path: Path, asked: str, ends: int
+    predict: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, ends: int
 ) -> None:
     out = tmp_path / "out"
+    tell = bulk.tell
 
-    def stop_after_the_first() -> None:
-        deadline = time.monotonic() + 120
-        while not records(out) and time.monotonic() < deadline:
-            time.sleep(0.002)
+    def tell_and_stop(*words: Any) -> None:
+        tell(*words)
         (out / ".bulk" / asked).touch()
 
-    thread = threading.Thread(target=stop_after_the_first)
-    thread.start()
-    status, _, told = predict()
-    thread.join()
+    with monkeypatch.context() as patch:
+        patch.setattr(bulk, "tell", tell_and_stop)
+        status, _, told = predict()
     before = records(out)
     assert status == ends
     assert "Give the same command again" in told
@@ -317,6 +313,18 @@ def test_those_who_score_share_the_cores_like_those_who_predict(
     assert given_threads(many) == given_threads(out) != {None}
 
 
+def test_a_model_that_judges_nothing_is_refused_before_anybody_works(
+    predict: Any, call: Call, model: Model, tmp_path: Path
+) -> None:
+    predict()
+    words = ("--model", model.folder, "--labels", tmp_path / "out")
+    status, out, said = call("bulk", "score", *words, "--out", tmp_path / "many")
+    assert status == 1
+    assert "slices are judged by a quality-classifier" in said
+    assert not (tmp_path / "many").exists()
+    assert out == ""
+
+
 def test_a_prediction_whose_scan_is_gone_is_reported(
     predict: Any,
     call: Call,
@@ -346,7 +354,8 @@ def test_a_volume_whose_workers_died_is_told_of_memory_and_of_the_time_limit(
         raise KilledWorker(job.case, SimpleNamespace(address="tcp://gone:1"), 0)
 
     with Client(scheduler) as client:
-        foreman = Foreman(client, die, 1, Watch(), gpu=False)
+        team = Team(client, asked=1, counts_gpus=False)
+        foreman = Foreman(team, die, 1, Watch())
         (outcome,) = foreman.outcomes([Job("case_1", tmp_path / "case_1", {})])
     assert outcome.state == "failed"
     assert "died 2 times" in outcome.error
@@ -399,29 +408,3 @@ def test_rate_counts_what_was_computed_alone() -> None:
     assert found.per_hour == pytest.approx(2, rel=1e-3)
     assert found.seconds_left == pytest.approx(7200, rel=1e-2)
     assert found.summary == "2 done, 4 there already, 4 not begun"
-
-
-def test_a_slurm_job_asks_for_what_its_worker_needs(tmp_path: Path) -> None:
-    asked = Slurm(
-        cores=8,
-        memory="32GB",
-        walltime="02:00:00",
-        partition="long",
-        account="fish",
-        gpus=1,
-        directives=("--constraint=a100",),
-    )
-    with slurm_cluster(asked, tmp_path) as cluster:
-        script = cluster.job_script()
-    lines = script.splitlines()
-    for wanted in (
-        "#SBATCH -p long",
-        "#SBATCH -A fish",
-        "#SBATCH --cpus-per-task=8",
-        "#SBATCH -t 02:00:00",
-        "#SBATCH --gpus=1",
-        "#SBATCH --constraint=a100",
-    ):
-        assert wanted in lines
-    assert "--nthreads 1" in script
-    assert "--resources GPU=1" in script

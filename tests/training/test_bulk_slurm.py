@@ -2,12 +2,17 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from kdseg_train.slurm_jobs import Slurm, Submissions, slurm_cluster
 
 SBATCH = """#!/bin/bash
 # The script is gone once sbatch returns.
@@ -20,24 +25,49 @@ for job in "$@"; do kill -- "-$job" 2>/dev/null; done
 """
 
 
+REFUSES = """#!/bin/bash
+echo "sbatch: error: invalid partition specified: gpu" >&2
+echo "sbatch: error: Batch job submission failed: Invalid partition name" >&2
+exit 1
+"""
+NEVER_BEGINS = """#!/bin/bash
+echo "Submitted batch job 7"
+"""
+
+
+@pytest.fixture
+def with_sbatch(tmp_path: Path) -> Callable[..., dict[str, str]]:
+    """Environment in which SLURM's commands are these scripts."""
+
+    def make(sbatch: str, scancel: str = "#!/bin/bash\n") -> dict[str, str]:
+        fake = tmp_path / "bin"
+        fake.mkdir()
+        for name, text in (("sbatch", sbatch), ("scancel", scancel)):
+            (fake / name).write_text(text.format(folder=tmp_path))
+            (fake / name).chmod(0o755)
+        return os.environ | {"PATH": f"{fake}:{os.environ['PATH']}"}
+
+    return make
+
+
+def bulk_predict(scan: Path, model: Path, out: Path) -> list[str]:
+    words = ["bulk", "predict", str(scan), "--model", str(model), "--out", str(out)]
+    return [sys.executable, "-m", "kdseg_train", *words, "--slurm", "--workers", "2"]
+
+
 @pytest.mark.slow
 def test_slurm_jobs_work_through_the_volumes_and_are_cancelled(
-    tmp_path: Path, write_scan: Any, model_folder: Any
+    tmp_path: Path, write_scan: Any, model_folder: Any, with_sbatch: Any
 ) -> None:
-    fake = tmp_path / "bin"
-    fake.mkdir()
-    for name, text in (("sbatch", SBATCH), ("scancel", SCANCEL)):
-        (fake / name).write_text(text.format(folder=tmp_path))
-        (fake / name).chmod(0o755)
     scans, out = tmp_path / "scans", tmp_path / "out"
     for number in range(3):
         write_scan(f"case_{number}.nii.gz", folder=scans)
-    words = ["--model", str(model_folder().folder), "--out", str(out), "--slurm"]
-    words += ["--workers", "2", "--slurm-set", "cores=1", "--slurm-set", "memory=2GB"]
-    words += ["--slurm-set", "walltime=12:00:00"]
+    words = bulk_predict(scans, model_folder().folder, out)
+    for asked in ("cores=1", "memory=2GB", "walltime=12:00:00"):
+        words += ["--slurm-set", asked]
     done = subprocess.run(
-        [sys.executable, "-m", "kdseg_train", "bulk", "predict", str(scans), *words],
-        env=os.environ | {"PATH": f"{fake}:{os.environ['PATH']}"},
+        words,
+        env=with_sbatch(SBATCH, SCANCEL),
         capture_output=True,
         text=True,
         check=False,
@@ -51,6 +81,66 @@ def test_slurm_jobs_work_through_the_volumes_and_are_cancelled(
     assert len(scripts) == 2
     assert all("#SBATCH --cpus-per-task=1" in script for script in scripts)
     assert all("#SBATCH -t 12:00:00" in script for script in scripts)
+
+
+def test_jobs_that_slurm_refuses_end_the_command_with_slurm_s_words(
+    tmp_path: Path, write_scan: Any, model_folder: Any, with_sbatch: Any
+) -> None:
+    done = subprocess.run(
+        bulk_predict(write_scan(), model_folder().folder, tmp_path / "out"),
+        env=with_sbatch(REFUSES),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "SLURM takes no worker: invalid partition specified: gpu" in done.stderr
+    assert "--slurm-set partition=NAME" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_where_no_jobs_are_submitted_that_is_said(
+    call: Any,
+    write_scan: Any,
+    model_folder: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    words = ("--model", model_folder().folder, "--out", tmp_path / "out", "--slurm")
+    status, _, told = call("bulk", "predict", write_scan(), *words, "--workers", 1)
+    assert status == 2
+    assert "There is no sbatch on this machine" in told
+
+
+@pytest.mark.parametrize(
+    ("by", "status"), [(signal.SIGINT, 3), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)]
+)
+def test_who_waits_for_slurm_can_be_stopped(
+    tmp_path: Path,
+    write_scan: Any,
+    model_folder: Any,
+    with_sbatch: Any,
+    by: signal.Signals,
+    status: int,
+) -> None:
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        bulk_predict(write_scan(), model_folder().folder, out),
+        env=with_sbatch(NEVER_BEGINS),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    events = out / ".bulk" / "events.jsonl"
+    while not (events.exists() and "crew" in events.read_text()):
+        time.sleep(0.1)
+    time.sleep(2)  # until the workers are asked for
+    process.send_signal(by)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == status, said
+    assert "1 not begun" in said
+    assert "Traceback" not in said
 
 
 def test_slurm_needs_to_know_how_many_workers(
@@ -71,3 +161,32 @@ def test_what_slurm_is_asked_for_without_it_is_refused(
     )
     assert status == 2
     assert "add --slurm" in told
+
+
+def test_a_slurm_job_asks_for_what_its_worker_needs(
+    tmp_path: Path, with_sbatch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", with_sbatch(NEVER_BEGINS)["PATH"])
+    asked = Slurm(
+        cores=8,
+        memory="32GB",
+        walltime="02:00:00",
+        partition="long",
+        account="fish",
+        gpus=1,
+        directives=("--constraint=a100",),
+    )
+    with slurm_cluster(asked, tmp_path, Submissions()) as cluster:
+        script = cluster.job_script()
+    lines = script.splitlines()
+    for wanted in (
+        "#SBATCH -p long",
+        "#SBATCH -A fish",
+        "#SBATCH --cpus-per-task=8",
+        "#SBATCH -t 02:00:00",
+        "#SBATCH --gpus=1",
+        "#SBATCH --constraint=a100",
+    ):
+        assert wanted in lines
+    assert "--nthreads 1" in script
+    assert "--resources GPU=1" in script

@@ -163,10 +163,8 @@ def worked(
         return
     run.event("crew", workers=workers, gpus=len(gpus), volumes=len(jobs))
     logs = run.folder / "slurm"
-    with at_work(crew, workers, gpu=bool(gpus), logs=logs) as (client, counts_gpus):
-        foreman = Foreman(
-            client, bulk_job.do, crew.retries, _OfRun(run), gpu=counts_gpus
-        )
+    with at_work(crew, workers, gpu=bool(gpus), logs=logs) as hired:
+        foreman = Foreman(hired, bulk_job.do, crew.retries, _OfRun(run))
         yield from foreman.outcomes(jobs)
 
 
@@ -206,7 +204,7 @@ def tell(run: Run, report: Report, outcome: Outcome) -> None:
     if outcome.state == "failed":
         run.warning(f"{outcome.case}: {outcome.error}")
     run.progress(
-        len(report.outcomes),
+        report.settled,
         report.total,
         "volumes",
         per_hour=report.per_hour,

@@ -51,6 +51,11 @@ class Report:
         return [one for one in self.outcomes if one.state == "failed"]
 
     @property
+    def settled(self) -> int:
+        """How many need nothing more: stopped ones are to be gone on with."""
+        return sum(one.state != "stopped" for one in self.outcomes)
+
+    @property
     def good(self) -> set[str]:
         """Cases whose results are there."""
         return {one.case for one in self.outcomes if one.state in ("done", "there")}

@@ -14,7 +14,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +31,7 @@ from distributed import (
 from pydantic import Field, model_validator
 
 from kdseg_train.config import Settings
+from kdseg_train.slurm_jobs import Slurm, Submissions, slurm_cluster
 from napari_kdseg.errors import RunError, UsageError
 
 LOOK_S = 0.5
@@ -38,18 +39,6 @@ SAY_WAITING_S = 30.0
 CONNECT_S = 30.0
 
 State = Literal["done", "there", "failed", "stopped"]
-
-
-class Slurm(Settings):
-    """What one SLURM job, which is one worker, asks for."""
-
-    cores: int = Field(4, ge=1, description="processor cores of a worker")
-    memory: str = Field("16GB", description="memory of a worker")
-    walltime: str = Field("24:00:00", description="longest time of a worker")
-    partition: str | None = Field(None, description="where jobs go")
-    account: str | None = Field(None, description="who pays")
-    gpus: int = Field(0, ge=0, le=1, description="GPUs of a worker: none or one")
-    directives: tuple[str, ...] = Field((), description="further lines after #SBATCH")
 
 
 class Crew(Settings):
@@ -119,11 +108,22 @@ def gpus_for(device: str) -> tuple[str, ...]:
     return (device,) if device.startswith("cuda") else ()
 
 
+@dataclass(frozen=True)
+class Team:
+    """Workers, as they are reached."""
+
+    client: Client
+    asked: int
+    """How many were asked for, where they are started."""
+    counts_gpus: bool
+    """Whether a job can ask for the GPU of its worker."""
+    submissions: Submissions = field(default_factory=Submissions)
+    """What SLURM says to jobs that it is given."""
+
+
 @contextlib.contextmanager
-def at_work(
-    crew: Crew, workers: int, *, gpu: bool, logs: Path
-) -> Iterator["tuple[Client, bool]"]:
-    """Have workers while the block lasts; says whether they count their GPUs.
+def at_work(crew: Crew, workers: int, *, gpu: bool, logs: Path) -> Iterator[Team]:
+    """Have workers while the block lasts.
 
     Parameters
     ----------
@@ -147,13 +147,14 @@ def at_work(
         # A death counts at once; who is tried again is decided here, and said.
         "distributed.scheduler.allowed-failures": 0,
     }
+    submissions = Submissions()
     with dask.config.set(quiet), contextlib.ExitStack() as stack:
         if crew.scheduler is not None:
             client = _connected(crew.scheduler)
             workers_there = client.scheduler_info()["workers"].values()
             counts_gpus = any("GPU" in one["resources"] for one in workers_there)
         elif crew.slurm is not None:
-            cluster = stack.enter_context(slurm_cluster(crew.slurm, logs))
+            cluster = stack.enter_context(slurm_cluster(crew.slurm, logs, submissions))
             # Unlike scale, this replaces jobs whose time is over.
             cluster.adapt(minimum_jobs=workers, maximum_jobs=workers)
             client, counts_gpus = Client(cluster), crew.slurm.gpus > 0
@@ -170,7 +171,7 @@ def at_work(
             client, counts_gpus = Client(stack.enter_context(cluster)), gpu
         stack.enter_context(client)
         client.register_plugin(Manners())
-        yield client, counts_gpus
+        yield Team(client, workers, counts_gpus, submissions)
 
 
 class Manners(WorkerPlugin):
@@ -195,29 +196,27 @@ class Foreman:
 
     Parameters
     ----------
-    client
-        Of the workers.
+    team
+        Who works.
     task
         Does one job in a worker; what goes wrong with the volume it says in words.
     retries
         How often a job is handed out again when its worker died.
     watch
         Told of deaths; asked whether to stop.
-    gpu
-        Whether a job needs a worker's GPU.
     """
 
-    def __init__(
-        self, client: Client, task: Task, retries: int, watch: Watch, *, gpu: bool
-    ) -> None:
-        self._client = client
+    def __init__(self, team: Team, task: Task, retries: int, watch: Watch) -> None:
+        self._team = team
+        self._client = team.client
         self._task = task
         self._retries = retries
         self._watch = watch
-        self._resources = {"GPU": 1} if gpu else None
+        self._resources = {"GPU": 1} if team.counts_gpus else None
         self._waiting: deque[tuple[Job, int]] = deque()
         self._running: dict[Future[Any], tuple[Job, int]] = {}
         self._alone_since = time.monotonic()
+        self._refused = 0
 
     def outcomes(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Do all jobs; each outcome as it comes.
@@ -229,6 +228,8 @@ class Foreman:
         ------
         RunError
             Where the scheduler is gone.
+        UsageError
+            Where SLURM takes none of the jobs that would be workers.
         """
         self._waiting.extend((job, 1) for job in jobs)
         while self._waiting or self._running:
@@ -252,6 +253,7 @@ class Foreman:
     def _hand_out(self) -> None:
         """Give every worker without a job one: a death then costs a single job."""
         workers = len(self._client.nthreads())
+        self._tell_of_refusals(workers)
         self._tell_of_waiting(workers)
         while self._waiting and len(self._running) < workers:
             job, attempt = self._waiting.popleft()
@@ -304,6 +306,18 @@ class Foreman:
             elif job.folder.is_dir():
                 (job.folder / "stop").touch()
 
+    def _tell_of_refusals(self, workers: int) -> None:
+        refused = self._team.submissions.refused
+        if len(refused) == self._refused:
+            return
+        self._refused = len(refused)
+        if workers == 0 and self._refused >= self._team.asked:
+            raise UsageError(
+                f"SLURM takes no worker: {refused[-1]}. Ask for what it has, as with "
+                "--slurm-set partition=NAME or --slurm-set account=NAME."
+            )
+        self._watch.warn(f"SLURM does not take a worker: {refused[-1]}")
+
     def _tell_of_waiting(self, workers: int) -> None:
         now = time.monotonic()
         if workers:
@@ -321,34 +335,3 @@ def _connected(address: str) -> Client:
             f"The scheduler {address} does not answer ({error}). Start it with dask "
             f"scheduler, and its workers with dask worker {address} --nthreads 1."
         ) from error
-
-
-def slurm_cluster(asked: Slurm, logs: Path) -> Any:
-    """A scheduler here, whose workers are SLURM jobs.
-
-    Raises
-    ------
-    UsageError
-        Where the extra is not installed.
-    """
-    try:
-        from dask_jobqueue.slurm import SLURMCluster
-    except ImportError as error:
-        raise UsageError(
-            "SLURM needs dask-jobqueue: pip install 'napari-kdseg[cluster]'."
-        ) from error
-    gpus = [f"--gpus={asked.gpus}"] if asked.gpus else []
-    return SLURMCluster(
-        cores=1,
-        processes=1,
-        job_cpu=asked.cores,
-        memory=asked.memory,
-        walltime=asked.walltime,
-        queue=asked.partition,
-        account=asked.account,
-        job_extra_directives=[*gpus, *asked.directives],
-        worker_extra_args=["--resources", "GPU=1"] if asked.gpus else [],
-        log_directory=str(logs),
-        scheduler_options={"dashboard_address": None},
-        silence_logs="error",
-    )
