@@ -8,10 +8,12 @@ import pytest
 from dicom_files import image, save
 from pydicom.uid import generate_uid
 
+from kdseg_train import plan
 from kdseg_train.layouts import group_channels
 from kdseg_train.plan import PredictConfig, claimants, find_scans
 from kdseg_train.predict import read_scan
 from napari_kdseg.errors import GridError, UsageError
+from napari_kdseg.inference import backends
 from napari_kdseg.volumes.formats import files_of
 from napari_kdseg.volumes.labels import LabelClass, LabelSet
 
@@ -28,6 +30,46 @@ def valued(**values: int) -> LabelSet:
             for name, value in values.items()
         )
     )
+
+
+@pytest.mark.parametrize(
+    ("asked", "missing", "said"),
+    [
+        ({"backend": "openvino"}, "openvino", "openvino was asked for"),
+        ({"format": "dicom-seg"}, "highdicom", "needs highdicom"),
+    ],
+)
+def test_an_extra_that_is_missing_is_told_before_anything_begins(
+    model_folder: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: dict[str, Any],
+    missing: str,
+    said: str,
+) -> None:
+    def find(name: str) -> object | None:
+        return None if name == missing else object()
+
+    monkeypatch.setattr(backends, "find_spec", find)
+    monkeypatch.setattr(plan, "find_spec", find)
+    config = PredictConfig(
+        inputs=(tmp_path,), models=(model_folder().folder,), out=tmp_path, **asked
+    )
+    with pytest.raises(UsageError, match=said):
+        plan.open_models(config)
+
+
+def test_dicom_segmentations_are_refused_for_scans_that_are_no_dicom(
+    model_folder: Any, write_scan: Any, tmp_path: Path
+) -> None:
+    config = PredictConfig(
+        inputs=(write_scan(),),
+        models=(model_folder().folder,),
+        out=tmp_path / "out",
+        format="dicom-seg",
+    )
+    with pytest.raises(UsageError, match="is no DICOM series"):
+        plan.plan(config, resume=False)
 
 
 def test_binary_teachers_get_values_of_their_own(model_folder: Any) -> None:

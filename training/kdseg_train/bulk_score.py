@@ -24,7 +24,6 @@ from kdseg_train.bulk import (
 from kdseg_train.config import Settings, parse
 from kdseg_train.crew import Crew, Outcome
 from kdseg_train.scores import ScoreConfig, read_scores, to_judge, write_scores
-from napari_kdseg.models.model import Model
 from napari_kdseg.runs.run import Run
 
 _KEPT = ".bulk-scores"
@@ -54,7 +53,6 @@ def bulk_score(run: Run) -> None:
     """
     config = parse(BulkScoreConfig, run.config, str(run.folder / "config.yaml"))
     asked = config.score.model_copy(update={"scores": config.out / _KEPT})
-    Model.open(asked.model)
     subjects = to_judge(asked)
     count, gpus = team(config.crew, asked.device, lambda: UNKNOWN_BYTES)
     count = min(count, len(subjects))

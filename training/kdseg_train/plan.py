@@ -5,6 +5,7 @@ Needs no torch, so that the command line refuses at once.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from pydantic import Field
 from kdseg_train import config
 from kdseg_train.layouts import group_channels, read_data_set
 from napari_kdseg.errors import UsageError
+from napari_kdseg.inference.backends import check_backend
 from napari_kdseg.inference.plan import plan_passes
 from napari_kdseg.inference.presets import with_preset
 from napari_kdseg.inference.regions import MOST_TEACHERS, Claimant, claims
@@ -221,6 +223,7 @@ def plan(settings: PredictConfig, *, resume: bool) -> Plan:
     models = open_models(settings)
     scans = find_scans(settings.inputs, settings.part, settings.case)
     for scan in scans:
+        _check_format(settings.format, scan)
         for model in models:
             model.card.check_fits(scan)
     found = Plan(settings, scans, models, claimants(models))
@@ -248,7 +251,21 @@ def open_models(settings: PredictConfig) -> tuple[Model, ...]:
         models = (_paired(models),)
     _refuse_namesakes(models)
     plan_passes([model.card for model in models], settings.settings)
+    check_backend(settings.settings, settings.device)
+    if settings.format == "dicom-seg" and find_spec("highdicom") is None:
+        raise UsageError(
+            "The format dicom-seg needs highdicom, which is not installed. Get it "
+            "with: pip install 'napari-kdseg[dicom]'"
+        )
     return models
+
+
+def _check_format(name: FormatName, scan: Scan) -> None:
+    if name == "dicom-seg" and not formats.is_dicom_series(scan.images[0]):
+        raise UsageError(
+            f"{scan.images[0]} is no DICOM series, and a DICOM segmentation refers to "
+            "one. Leave --format out to take that of the scan, or choose another."
+        )
 
 
 def find_scans(

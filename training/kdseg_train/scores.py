@@ -15,7 +15,7 @@ from kdseg_train.subjects import Subject, subjects
 from napari_kdseg.atomic import write_text_atomic
 from napari_kdseg.errors import DataSetError
 from napari_kdseg.inference.forward import using_threads
-from napari_kdseg.inference.quality import QualityClassifier
+from napari_kdseg.inference.quality import QualityClassifier, calibration_of
 from napari_kdseg.models.model import Model
 from napari_kdseg.review import scores as kept_scores
 from napari_kdseg.runs.run import Run
@@ -185,9 +185,12 @@ def to_judge(config: ScoreConfig) -> list[Subject]:
 
     Raises
     ------
+    ModelError
+        Where the model judges no slices.
     DataSetError
         Where there are none, or one that was named is not there.
     """
+    calibration_of(Model.open(config.model).card)
     found = subjects(config.images, config.labels, config.predicted_by)
     if not found:
         raise DataSetError(

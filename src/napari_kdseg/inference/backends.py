@@ -2,6 +2,7 @@
 
 from importlib.util import find_spec
 
+from napari_kdseg.errors import UsageError
 from napari_kdseg.inference.settings import Settings
 
 STREAMS = 2
@@ -18,6 +19,35 @@ def kind_of(device: str) -> str:
 def is_installed() -> bool:
     """Whether OpenVINO is."""
     return find_spec("openvino") is not None
+
+
+def check_backend(settings: Settings, device: str) -> None:
+    """Refuse OpenVINO where it was asked for and cannot be had.
+
+    Parameters
+    ----------
+    settings
+        What is asked for.
+    device
+        Where it shall be computed; ``auto`` is not known yet, and left to later.
+
+    Raises
+    ------
+    UsageError
+        Where it is not installed, or has no such device or precision.
+    """
+    if settings.backend != "openvino":
+        return
+    if not is_installed():
+        raise UsageError(
+            "The backend openvino was asked for and is not installed. Get it with: pip "
+            "install 'napari-kdseg[fast]'"
+        )
+    if kind_of(device) not in ("cpu", "auto") or settings.precision == "float16":
+        raise UsageError(
+            f"The backend openvino computes on the processor, in float32 or bfloat16; "
+            f"asked for were {device} and {settings.precision}. Take the backend torch."
+        )
 
 
 def backend_of(settings: Settings, device: str) -> str:

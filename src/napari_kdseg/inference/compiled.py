@@ -20,7 +20,7 @@ from torch import Tensor
 
 from napari_kdseg.atomic import publish_folder, temporary_beside
 from napari_kdseg.errors import UsageError
-from napari_kdseg.inference.backends import STREAMS, backend_of, is_installed
+from napari_kdseg.inference.backends import STREAMS, backend_of, check_backend
 from napari_kdseg.inference.forward import Network, memory_layout, pick_precision
 from napari_kdseg.inference.plan import Pass
 from napari_kdseg.inference.settings import Settings
@@ -51,18 +51,9 @@ def pick_backend(
         Where OpenVINO was asked for and is not installed, cannot use the device, or
         has no such precision.
     """
+    check_backend(settings, device)
     if backend_of(settings, device) == "torch":
         return _by_torch
-    if not is_installed():
-        raise UsageError(
-            "The backend openvino was asked for and is not installed. Get it with: pip "
-            "install 'napari-kdseg[fast]'"
-        )
-    if device != "cpu" or settings.precision == "float16":
-        raise UsageError(
-            f"The backend openvino computes on the processor, in float32 or bfloat16; "
-            f"asked for were {device} and {settings.precision}. Take the backend torch."
-        )
     automatic = settings.backend == "auto"
     asked = pick_precision(settings.precision, device)
     precision = "bf16" if asked == torch.bfloat16 else "f32"

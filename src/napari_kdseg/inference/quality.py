@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from napari_kdseg.errors import GridError, ModelError, StopRequested
 from napari_kdseg.inference.forward import pick_device, pick_precision
-from napari_kdseg.models.card import ModelCard
+from napari_kdseg.models.card import Calibration, ModelCard
 from napari_kdseg.models.model import Model
 from napari_kdseg.volumes.intensity import fit_intensity
 from napari_kdseg.volumes.preprocessing import Frame, Preprocessing
@@ -59,6 +59,22 @@ def classifier_input(
     return torch.cat([image, masks.to(image.dtype)], dim=1)
 
 
+def calibration_of(card: ModelCard) -> Calibration:
+    """What makes P(good) of a classifier's answer.
+
+    Raises
+    ------
+    ModelError
+        Where the model is no quality-classifier.
+    """
+    if card.calibration is None:
+        raise ModelError(
+            f"{card.name} is a {card.role}; slices are judged by a quality-classifier. "
+            "Make one with kdseg-train quality fit."
+        )
+    return card.calibration
+
+
 class QualityClassifier:
     """A trained classifier, ready to judge.
 
@@ -88,13 +104,8 @@ class QualityClassifier:
         device: str,
         precision: str = "float32",
     ) -> None:
-        if card.calibration is None:
-            raise ModelError(
-                f"{card.name} is a {card.role}; slices are judged by a "
-                "quality-classifier. Make one with kdseg-train quality fit."
-            )
+        self.calibration = calibration_of(card)
         self.card = card
-        self.calibration = card.calibration
         self.size = card.tiling.tile_vox
         # Stored channels last, convolutions of a processor are a third faster.
         self._network: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs do not know it

@@ -55,6 +55,7 @@ __all__ = [
     "case_id",
     "files_of",
     "inspect_volume",
+    "is_dicom_series",
     "is_volume",
     "label_images_of",
     "parts_of",
@@ -364,6 +365,11 @@ def files_of(path: Path) -> tuple[Path, ...]:
 def is_volume(path: Path) -> bool:
     """Whether a path is, by its name or its first bytes, of a format we read."""
     return _module_of(path) is not None
+
+
+def is_dicom_series(path: Path) -> bool:
+    """Whether a path is DICOM, to which a DICOM segmentation can refer."""
+    return _module_of(path) == _DICOM
 
 
 def _format(path: Path) -> Format:
