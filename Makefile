@@ -26,7 +26,9 @@ install: $(VENV)/installed
 
 install-dev: $(VENV)/installed-dev
 
-# torch first: where there is no GPU, a build without CUDA spares gigabytes
+# torch first: where there is no GPU, a build without CUDA spares gigabytes. torch's own
+# index has it; where that is not reached, pip takes what its settings offer.
+CPU_TORCH := --index-url https://download.pytorch.org/whl/cpu --retries 0 --timeout 10
 $(VENV)/constraints.txt:
 	@$(PYTHON) -c "import ensurepip" 2>/dev/null || \
 		if [ "$$(id -u)" = 0 ]; then apt-get update -q && \
@@ -37,6 +39,8 @@ $(VENV)/constraints.txt:
 	$(BIN)/python -m pip install -q --upgrade "pip>=25.1"
 	if command -v nvidia-smi >/dev/null; then echo "torch>=2.10"; \
 		else echo "torch==2.13.0"; fi > $@
+	command -v nvidia-smi >/dev/null || \
+		$(BIN)/python -m pip install -q $(CPU_TORCH) -r $@ 2>/dev/null || true
 	$(BIN)/python -m pip install -q -r $@
 
 $(VENV)/installed: $(VENV)/constraints.txt pyproject.toml
@@ -94,6 +98,7 @@ $(BENCH_VENV)/installed: pyproject.toml training/benchmarks/constraints.txt \
 		training/benchmarks/requirements.txt training/benchmarks/peers.txt
 	test -d $(BENCH_VENV) || $(PYTHON) -m venv $(BENCH_VENV)
 	$(BENCH_VENV)/bin/python -m pip install -q --upgrade "pip>=25.1"
+	$(BENCH_PIP) $(CPU_TORCH) torch 2>/dev/null || true
 	$(BENCH_PIP) -e ".[fast,cluster]" -r training/benchmarks/requirements.txt
 	$(BENCH_PIP) --no-deps -r training/benchmarks/peers.txt
 	touch $@
