@@ -14,6 +14,7 @@ from typing import Any
 from psygnal import Signal
 
 from napari_kdseg.amounts import duration
+from napari_kdseg.cores import cores_beside_viewer
 from napari_kdseg.errors import KdsegError
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.models.model import Model
@@ -22,7 +23,7 @@ from napari_kdseg.runs.lock import is_held
 from napari_kdseg.runs.run import Run
 from napari_kdseg.state.detached import Detached
 from napari_kdseg.state.jobs import Job
-from napari_kdseg.state.prediction import Wish, config_of, threads_beside_viewer
+from napari_kdseg.state.prediction import Wish, config_of
 from napari_kdseg.state.training_runs import Pace
 from napari_kdseg.volumes.scan import Scan
 from napari_kdseg.volumes.volume import Grid
@@ -341,7 +342,7 @@ def _config(
         "case": one.case,
         "part": list(one.parts) if any(one.parts) else None,
         "out": str(wish.out),
-        "threads": threads_beside_viewer(),
+        "threads": cores_beside_viewer(),
     }
     # Regions of some of the teachers do not become those of all.
     return config | {"regions": config["regions"] and not there}
