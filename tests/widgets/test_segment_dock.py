@@ -229,7 +229,7 @@ def test_the_project_of_the_volumes_dock_has_models_and_a_place_for_results(
 
 
 @pytest.mark.slow
-def test_all_scans_of_the_project_are_segmented_without_one_being_open(
+def test_all_scans_of_the_project_are_segmented_and_the_open_one_shows_it(
     qtbot: QtBot, dock: SegmentDock, make_model: MakeModel, scan: Path, tmp_path: Path
 ) -> None:
     assert dock.project.isHidden()
@@ -239,6 +239,9 @@ def test_all_scans_of_the_project_are_segmented_without_one_being_open(
     state.create_project(tmp_path / "atlas", "atlas")
     assert state.project is not None
     state.project.add_scan(NewScan((VolumeFile(scan),)))
+    state.refresh()
+    state.open("case")
+    qtbot.waitUntil(lambda: dock.state.source is not None, timeout=PATIENCE_MS)
     qtbot.waitUntil(lambda: not dock.project.isHidden())
     assert not dock.all_button.isEnabled()
     tick(dock, make_model("organs"))
@@ -249,6 +252,12 @@ def test_all_scans_of_the_project_are_segmented_without_one_being_open(
     qtbot.waitUntil(lambda: not dock.whole.busy, timeout=PATIENCE_MS)
     assert "judge the predictions in Review" in dock.all_message.text()
     assert (tmp_path / "atlas/predictions/case/organs/labels.nii.gz").is_file()
+    # The open scan is shown its results, as after a single Run.
+    [labels] = labels_in(dock)
+    assert labels.name == "case organs"
+    assert labels.visible
+    assert dock.viewer.layers.selection.active is labels
+    assert "those of case are in the viewer" in dock.all_message.text()
 
 
 # ---- A person is at work in the canvas ----

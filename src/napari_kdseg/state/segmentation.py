@@ -22,12 +22,7 @@ from napari_kdseg.state.estimates import in_words, seconds_of
 from napari_kdseg.state.jobs import Job, Worker, command_line
 from napari_kdseg.state.layers import LayerData, Source
 from napari_kdseg.state.prediction import Wish, case_of, prepared
-from napari_kdseg.state.results import (
-    Kind,
-    Result,
-    labels_of,
-    uncertainty_of,
-)
+from napari_kdseg.state.results import Kind, Result, labels_of, published_layers
 from napari_kdseg.state.scratch import COPIES, ScratchCopy
 from napari_kdseg.state.training_runs import Pace
 from napari_kdseg.volumes.volume import Grid
@@ -469,7 +464,8 @@ class Segmentation:
         case = case_of(self._run)
         folder = Path(self._run.config["out"]) / case
         try:
-            layers = self._published(folder, case)
+            names = [model.card.name for model in self._running]
+            layers = published_layers(folder, case, names)
         except KdsegError as error:
             self._set_status(Status("failed", 1.0, str(error)))
             return
@@ -486,17 +482,6 @@ class Segmentation:
             labels_of(result, case, self._grid, model.card.classes)
             for result, model in zip(results, self._running, strict=True)
         ]
-
-    def _published(self, folder: Path, case: str) -> list[LayerData]:
-        """Labels of every model, and below them one hidden layer of uncertainty."""
-        labels = self._results("labels", folder)
-        layers = [labels_of(result, case) for result in labels]
-        whose = labels[0].model if len(labels) == 1 else ""
-        uncertainty = Result("uncertainty", folder, whose)
-        if uncertainty.path is None:
-            return layers
-        data, arguments, kind = uncertainty_of(uncertainty, case)
-        return [(data, {**arguments, "visible": False}, kind), *layers]
 
     def _results(self, kind: Kind, folder: Path) -> list[Result]:
         # The folders of a prediction have the names of its models.

@@ -230,6 +230,7 @@ class SegmentDock(Dock):
         self.stop_button.clicked.connect(self._on_stop_clicked)
         self._connections = (
             (self.whole.changed, self._show_project),
+            (self.whole.layers_published, self._show_predicted),
             (self.state.models_changed, self._show_models),
             (self.state.source_changed, self._show_source),
             (self.state.estimate_changed, self._show_estimate),
@@ -338,6 +339,7 @@ class SegmentDock(Dock):
         source = self.state.source
         self.badge.setText("" if source is None else source.badge)
         self.upright_button.setEnabled(source is not None)
+        self.whole.set_source(source)
         self._show_models()
 
     def _show_models(self) -> None:
@@ -414,6 +416,10 @@ class SegmentDock(Dock):
             if layer in self._held_back:
                 self._held_back.remove(layer)
                 layer.visible = True
+
+    def _show_predicted(self, layers: list[LayerData]) -> None:
+        self._show_layers(layers)
+        self._show_status(self.state.status)  # says where they are if not in view
 
     def _show_tiles(self) -> None:
         refresh_live(self.viewer.layers)
