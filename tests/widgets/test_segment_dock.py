@@ -22,7 +22,9 @@ from napari_kdseg.state.segmentation import Segmentation
 from napari_kdseg.state.teachers import Teachers
 from napari_kdseg.state.volumes import Volumes
 from napari_kdseg.volumes.cache import Cache
+from napari_kdseg.volumes.formats import write_volume
 from napari_kdseg.volumes.scan import NewScan, VolumeFile
+from napari_kdseg.volumes.volume import Grid
 from napari_kdseg.widgets.segment import SegmentDock
 from napari_kdseg.widgets.volumes import VolumesDock
 
@@ -337,3 +339,23 @@ def test_the_worker_ends_with_the_window(
     [process] = set(psutil.Process().children()) - before
     viewer.close()
     qtbot.waitUntil(lambda: not process.is_running())
+
+
+def test_a_scan_that_is_opened_is_the_one_to_segment_with_models_of_its_kind(
+    dock: SegmentDock, make_model: MakeModel, scan: Path, tmp_path: Path
+) -> None:
+    dock.viewer.open(str(scan), plugin="napari-kdseg")
+    tick(dock, make_model("organs"))
+    for name, edge_mm in (("alike", 0.7), ("fish", 0.02)):
+        grid = Grid.from_affine(np.diag([edge_mm] * 3 + [1.0]), (4, 32, 32))
+        write_volume(tmp_path / f"{name}.nii.gz", np.zeros(grid.shape, np.int16), grid)
+        dock.viewer.open(str(tmp_path / f"{name}.nii.gz"), plugin="napari-kdseg")
+        assert dock.layer_choice.currentText() == name
+        assert [box.isChecked() for box in dock.boxes] == [name == "alike"]
+    assert "Ticked for another kind of scan: organs." in dock.estimate.text()
+    assert not dock.run_button.isEnabled()
+    dock.layer_choice.setValue(dock.viewer.layers["case"])
+    assert dock.boxes[0].isChecked()
+    # What a person makes of a scan is no scan that was opened.
+    dock.viewer.add_image(np.zeros((4, 32, 32)), name="smoothed")
+    assert dock.layer_choice.currentText() == "case"

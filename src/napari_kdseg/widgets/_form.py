@@ -47,6 +47,9 @@ class LayerChoice(QComboBox):
         Whether a layer may be chosen.
     parent
         Qt's owner.
+    takes
+        Whether a new layer is chosen at once, in place of the one before; by default
+        none is.
     """
 
     layerChanged = Signal()
@@ -56,10 +59,12 @@ class LayerChoice(QComboBox):
         layers: Any,
         accepts: Callable[[Any], bool],
         parent: QWidget | None = None,
+        takes: Callable[[Any], bool] | None = None,
     ) -> None:
         super().__init__(parent)
         self._layers = layers
         self._accepts = accepts
+        self._takes = takes or _none_is
         self._chosen: Any = None
         self.setSizeAdjustPolicy(
             QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
@@ -97,9 +102,10 @@ class LayerChoice(QComboBox):
         # The newest layer stands first, as in the viewer's own list.
         return [layer for layer in reversed(self._layers) if self._accepts(layer)]
 
-    def _on_layers_changed(self, _event: Any = None) -> None:
+    def _on_layers_changed(self, event: Any = None) -> None:
         choices = self._choices()
-        chosen = self._chosen
+        new = event.value if event is not None and event.type == "inserted" else None
+        chosen = new if new in choices and self._takes(new) else self._chosen
         with QSignalBlocker(self):
             self.clear()
             self.addItems([layer.name for layer in choices])
@@ -113,6 +119,10 @@ class LayerChoice(QComboBox):
         if chosen is not self._chosen:
             self._chosen = chosen
             self.layerChanged.emit()
+
+
+def _none_is(_layer: Any) -> bool:
+    return False
 
 
 class TickBox(QCheckBox):

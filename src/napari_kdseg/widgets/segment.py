@@ -30,6 +30,7 @@ from napari_kdseg.state.project_prediction import ProjectPrediction
 from napari_kdseg.state.segmentation import Segmentation, Status
 from napari_kdseg.state.upright import upright
 from napari_kdseg.state.views import (
+    is_opened_scan,
     is_scan,
     refresh_live,
     show,
@@ -114,7 +115,9 @@ class SegmentDock(Dock):
     # ---- Building ----
 
     def _build_scan(self) -> None:
-        self.layer_choice = LayerChoice(self.viewer.layers, is_scan)
+        self.layer_choice = LayerChoice(
+            self.viewer.layers, is_scan, takes=is_opened_scan
+        )
         self.layer_choice.setToolTip("The scan to segment")
         self.badge = one_line()
         self.badge.setToolTip("Orientation and voxel size (x, y, z), as in the file")
