@@ -34,6 +34,8 @@ from superqt import QElidingLabel
 
 ROW_HEIGHT = 28
 _TITLE_PX = 30
+_WIDTH_PX = 430  # tabs of all six docks, and rows of four buttons
+_OF_PLUGIN = " (napari-kdseg)"  # napari adds it to the title of a dock
 
 
 class LayerChoice(QComboBox):
@@ -161,7 +163,7 @@ class Dock(QScrollArea):
 
     napari takes the parent away from a dock that is closed, and destroys one whose
     window is closed. Either calls ``close_dock`` once. Docks that would squeeze each
-    other become tabs of one place.
+    other become tabs of one place, whose titles leave out which plugin they are of.
     """
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -176,10 +178,14 @@ class Dock(QScrollArea):
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setMinimumWidth(360)
+        self.setMinimumWidth(_WIDTH_PX)
 
     def close_dock(self) -> None:
         """Disconnect everything; called once, when the dock is closed."""
+
+    def needed_height(self) -> int:
+        """Pixels in which all that matters is seen at once."""
+        return self.column.sizeHint().height()
 
     def event(self, a0: QEvent | None) -> bool:
         """Notice that napari took the dock out of its window, or first showed it."""
@@ -199,7 +205,10 @@ class Dock(QScrollArea):
         self._is_placed = True
         shell = _shell_of(self)
         window = None if shell is None else shell.parent()
-        if shell is None or not isinstance(window, QMainWindow) or shell.isFloating():
+        if shell is None or not isinstance(window, QMainWindow):
+            return
+        _shorten_title(shell)
+        if shell.isFloating():
             return
         beside = {
             dock: other
@@ -213,13 +222,22 @@ class Dock(QScrollArea):
         if not beside or set(beside.values()) & set(window.tabifiedDockWidgets(shell)):
             return
         shells = [shell, *beside.values()]
-        needed = [dock.column.sizeHint().height() for dock in (self, *beside)]
+        needed = [dock.needed_height() for dock in (self, *beside)]
         there = sum(one.height() for one in shells) - len(shells) * _TITLE_PX
         if sum(needed) > there:
             window.tabifyDockWidget(shells[-1], shell)
             shell.raise_()
         else:
             window.resizeDocks(shells, needed, Qt.Orientation.Vertical)
+
+
+def _shorten_title(shell: QDockWidget) -> None:
+    """Leave room for the tabs of all docks; menus keep the whole name."""
+    whole = shell.windowTitle()
+    shell.setWindowTitle(whole.removesuffix(_OF_PLUGIN))
+    action = shell.toggleViewAction()
+    if action is not None:
+        action.setText(whole)
 
 
 def _shell_of(widget: QWidget) -> QDockWidget | None:
@@ -304,8 +322,15 @@ def put_box(widget: QTableWidget, row: int, column: int, box: QWidget) -> None:
 
 def fit_height(widget: QTableWidget, most_rows: int) -> None:
     """Make a table as high as its rows, up to a number of them."""
-    rows = min(widget.rowCount(), most_rows)
-    widget.setFixedHeight(2 * widget.frameWidth() + ROW_HEIGHT * (rows + 1))
+    widget.setFixedHeight(height_of(widget, min(widget.rowCount(), most_rows)))
+
+
+def height_of(widget: QTableWidget, rows: int) -> int:
+    """Pixels of so many rows, with the titles and the bar that scrolls columns."""
+    height = 2 * widget.frameWidth() + ROW_HEIGHT * (rows + 1)
+    bar = widget.horizontalScrollBar()
+    never = widget.horizontalScrollBarPolicy() == Qt.ScrollBarPolicy.ScrollBarAlwaysOff
+    return height if bar is None or never else height + bar.sizeHint().height()
 
 
 def plain_button(text: str, tip: str) -> QPushButton:
