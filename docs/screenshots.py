@@ -44,7 +44,7 @@ from napari_kdseg.widgets.volumes import VolumesDock
 
 WINDOW = (1600, 1000)
 DOCK_WIDTH = 460
-PATIENCE_S = 300
+PATIENCE_S = 900  # a training from the dock has all cores but one
 
 
 def main() -> None:

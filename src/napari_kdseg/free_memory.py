@@ -7,9 +7,11 @@ no help: who takes more than his part is killed.
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import psutil
+
+from napari_kdseg.control_groups import Version, groups
 
 _MIB = 2**20
 
@@ -44,71 +46,37 @@ def free_bytes(
 
 
 @dataclass(frozen=True)
-class _Version:
+class _Names:
     """The names of one version's files."""
 
-    mounts: tuple[str, ...]
     limit: str
     held: str
     cache: str
     """The line of ``memory.stat`` with what is given back when memory is short."""
 
 
-_FIRST = _Version(
-    ("sys/fs/cgroup/memory",),
-    "memory.limit_in_bytes",
-    "memory.usage_in_bytes",
-    "total_inactive_file",
-)
-_SECOND = _Version(
-    ("sys/fs/cgroup", "sys/fs/cgroup/unified"),
-    "memory.max",
-    "memory.current",
-    "inactive_file",
-)
+_NAMES: dict[Version, _Names] = {
+    1: _Names("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: _Names("memory.max", "memory.current", "inactive_file"),
+}
 
 
 def _left_in_groups(root: Path) -> Iterator[int]:
     """What each group that this process is in leaves, and each above those."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return  # no Linux
-    for line in lines:
-        number, _, rest = line.partition(":")
-        controllers, _, place = rest.partition(":")
-        if number == "0" and not controllers:
-            version = _SECOND
-        elif "memory" in controllers.split(","):
-            version = _FIRST
-        else:
-            continue
-        for mount in version.mounts:
-            for folder in _upwards(root / mount, place):
-                left = _left_in(folder, version)
-                if left is not None:
-                    yield left
+    for version, folder in groups(root, "memory"):
+        left = _left_in(folder, _NAMES[version])
+        if left is not None:
+            yield left
 
 
-def _upwards(mount: Path, place: str) -> Iterator[Path]:
-    """The folder of a group and all above it.
-
-    Seen from a container the place may begin with ``..``, or be one that only the
-    computer around it has; the container's own group is then the mount itself.
-    """
-    parts = [part for part in PurePosixPath(place).parts if part not in ("/", "..")]
-    for count in range(len(parts), -1, -1):
-        yield mount.joinpath(*parts[:count])
-
-
-def _left_in(folder: Path, version: _Version) -> int | None:
+def _left_in(folder: Path, names: _Names) -> int | None:
     """None where the group sets no limit, or is not there."""
     try:
-        limit = int((folder / version.limit).read_text())
-        held = int((folder / version.held).read_text())
+        limit = int((folder / names.limit).read_text())
+        held = int((folder / names.held).read_text())
     except (OSError, ValueError):  # "max" is no number
         return None
-    return limit - max(0, held - _cached(folder / "memory.stat", version.cache))
+    return limit - max(0, held - _cached(folder / "memory.stat", names.cache))
 
 
 def _cached(file: Path, name: str) -> int:

@@ -1,5 +1,6 @@
 """All scans of a project are segmented by a process that outlives the viewer."""
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from napari_kdseg.models.networks import build
 from napari_kdseg.project import Project
 from napari_kdseg.runs.run import Run
 from napari_kdseg.state.detached import COMMAND, Detached
+from napari_kdseg.state.layers import Source
 from napari_kdseg.state.project_prediction import ProjectPrediction, is_predicting
 from napari_kdseg.volumes.formats import write_volume
 from napari_kdseg.volumes.labels import LabelSet
@@ -30,7 +32,14 @@ SHAPE = (6, 16, 16)
 FAKE = """
 import sys, time
 from pathlib import Path
+import numpy as np
 from napari_kdseg.runs.run import Run
+from napari_kdseg.volumes.formats import write_labels
+from napari_kdseg.volumes.labels import LabelSet
+from napari_kdseg.volumes.volume import Grid
+
+shape = (6, 16, 16)
+empty, grid = np.zeros(shape, np.uint8), Grid.from_affine(np.eye(4), shape)
 
 run = Run.open(Path(sys.argv[2]))
 listed = run.config["predictions"]
@@ -45,7 +54,10 @@ with run.executing():
             run.check_stop()
             time.sleep(0.01)
         for model in one["models"]:
-            (out / case / Path(model).name).mkdir(parents=True, exist_ok=True)
+            folder = out / case / Path(model).name
+            folder.mkdir(parents=True, exist_ok=True)
+            classes = LabelSet.from_names(["spleen"])
+            write_labels(folder / "labels.nii.gz", empty, grid, classes)
         run.event("prediction", case=case)
 """
 
@@ -172,6 +184,7 @@ def test_scans_without_a_prediction_are_segmented_and_no_others(
     assert predicted(project) == ["a", "b", "c"]
     assert state.text == (
         "Finished: judge the predictions in Review. "
+        f"Results lie in {project / 'predictions'}. "
         "No scan without predictions of these models, 3 with them."
     )
     assert not state.can_run
@@ -187,6 +200,7 @@ def test_it_tells_at_which_scan_it_is(
     waits_at_c(state)
     assert "Scan 3 of 3 (c), 83 % of all" in state.text
     assert "when napari is closed" in state.text
+    assert f"Results lie in {project / 'predictions'}." in state.text
 
 
 def test_it_goes_on_without_the_viewer_and_the_next_one_follows_it(
@@ -205,6 +219,80 @@ def test_it_goes_on_without_the_viewer_and_the_next_one_follows_it(
     (project / "predictions" / "go").touch()
     poll_until(second.poll, lambda: not second.busy)
     assert predicted(project) == ["a", "b", "c"]
+
+
+# ---- The scan that is open ----
+
+
+def opened_scan(project: Path, case: str, name: str = "") -> Source:
+    file = project.parent / f"{case}.nii.gz"
+    grid = Grid.from_affine(np.eye(4), SHAPE)
+    return Source(name or case, grid, ("image",), np.dtype(np.float32), path=file)
+
+
+@pytest.fixture
+def shown(make_state: MakeState) -> tuple[ProjectPrediction, list[str]]:
+    """A state, and the names of the layers that it wants shown."""
+    state, names = make_state(), list[str]()
+    state.layers_published.connect(
+        lambda layers: names.extend(how["name"] for _, how, _ in layers)
+    )
+    return state, names
+
+
+def test_results_of_the_open_scan_are_shown_when_they_are_done_and_no_others(
+    shown: tuple[ProjectPrediction, list[str]], project: Path, model: Model
+) -> None:
+    state, names = shown
+    state.look(project, [model])
+    state.set_source(opened_scan(project, "b", "as its file is called"))
+    state.run(Settings(), "exact")
+    waits_at_c(state)
+    assert names == ["b organs"]
+    assert "those of b are in the viewer" in state.text
+    (project / "predictions" / "go").touch()
+    poll_until(state.poll, lambda: not state.busy)
+    assert names == ["b organs"]
+
+
+def test_a_scan_that_is_opened_later_is_shown_its_results_once(
+    shown: tuple[ProjectPrediction, list[str]], project: Path, model: Model
+) -> None:
+    state, names = shown
+    state.look(project, [model])
+    state.set_source(opened_scan(project, "c"))
+    state.run(Settings(), "exact")
+    waits_at_c(state)
+    assert names == []
+    state.set_source(opened_scan(project, "a"))
+    state.set_source(None)
+    state.set_source(opened_scan(project, "a"))
+    assert names == ["a organs"]
+    stop(state)
+
+
+def test_a_scan_that_was_not_predicted_is_shown_nothing(
+    shown: tuple[ProjectPrediction, list[str]], project: Path, model: Model
+) -> None:
+    state, names = shown
+    (project / "predictions" / "go").touch()
+    state.look(project, [model])
+    state.set_source(opened_scan(project, "blurred", "a"))
+    run_to_end(state)
+    assert names == []
+    assert "in the viewer" not in state.text
+
+
+def test_results_that_were_taken_away_meanwhile_disturb_nobody(
+    shown: tuple[ProjectPrediction, list[str]], project: Path, model: Model
+) -> None:
+    state, names = shown
+    (project / "predictions" / "go").touch()
+    state.look(project, [model])
+    run_to_end(state)
+    shutil.rmtree(project / "predictions" / "a")
+    state.set_source(opened_scan(project, "a"))
+    assert names == []
 
 
 def test_a_stopped_run_goes_on_in_its_own_folder_and_others_get_new_ones(

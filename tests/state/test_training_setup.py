@@ -1,6 +1,7 @@
 """Setting a training up: data, starting points, checks before anything is written."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from napari_kdseg.cores import usable_cores
 from napari_kdseg.project import Project
 from napari_kdseg.state.training_schema import Methods
 from napari_kdseg.state.training_setup import FROM_DATA, OWN, Setup
@@ -50,6 +52,7 @@ def described() -> dict:
     settings = group(
         method={"type": "string", "default": "supervised"},
         split=group(**split),
+        threads={"anyOf": [{"type": "integer"}, {"type": "null"}], "default": None},
         training=group(**training),
     )
     return {
@@ -143,6 +146,20 @@ def test_recipes_of_the_method_are_offered_and_bring_their_settings(
     assert setup.form.value(("training", "epochs")) == 20
     recipe = yaml.safe_load(setup.recipe_text())
     assert recipe["data"] == [{"path": str(data)}]
+
+
+def test_a_training_leaves_one_core_to_the_viewer_unless_a_person_says_otherwise(
+    setup: Setup, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Bound to eight cores of a large computer.
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    setup.add(data)
+    rest(setup)
+    most = usable_cores() - 1
+    assert yaml.safe_load(setup.recipe_text())["threads"] == most
+    setup.edit(("threads",), 16)
+    assert yaml.safe_load(setup.recipe_text())["threads"] == 16
 
 
 def test_a_recipe_chosen_while_the_data_is_looked_at_stays(

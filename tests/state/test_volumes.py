@@ -759,6 +759,18 @@ def test_a_folder_that_may_not_be_read_is_left_out_with_a_word(
     assert "closed cannot be looked into (Permission denied)" in found.notes[0]
 
 
+def test_a_scan_with_one_channel_is_shown_with_the_name_that_the_project_gives_it(
+    state: Volumes, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "a.nii.gz")
+    state.add([NewScan((VolumeFile(file, channel="T1"),))])
+    settle(state)
+    opened: list[Any] = []
+    state.layers_opened.connect(opened.extend)
+    state.open("a")
+    assert opened[0][1]["metadata"][NAMESPACE]["channels"] == ("T1",)
+
+
 def test_a_scan_that_has_other_channels_now_says_so(
     state: Volumes, tmp_path: Path
 ) -> None:

@@ -369,7 +369,7 @@ def test_a_volume_whose_workers_died_is_told_of_memory_and_of_the_time_limit(
 def test_workers_are_no_more_than_the_memory_of_a_job_allows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bulk, "_cores", lambda: 64)
+    monkeypatch.setattr(bulk, "usable_cores", lambda: 64)
     free = SimpleNamespace(available=500 * 10**9)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
     monkeypatch.setenv("SLURM_MEM_PER_NODE", "32768")

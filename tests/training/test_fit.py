@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from kdseg_train.methods import fit, prepare
 from kdseg_train.samples import write_partial_sample
@@ -67,6 +68,29 @@ def test_a_class_that_no_training_case_shows_is_refused_before_training(
     with pytest.raises(DataSetError, match=sentence), run.executing():
         fit(run)
     assert not any(run.checkpoints.iterdir())
+
+
+class Counting(Run):
+    """Notes how many threads torch uses whenever it is told of progress."""
+
+    threads: set[int]
+
+    def progress(self, *args: Any, **fields: Any) -> None:
+        self.threads.add(torch.get_num_threads())
+        super().progress(*args, **fields)
+
+
+def test_a_training_uses_the_threads_that_its_recipe_gives_it(
+    samples: Path, tmp_path: Path
+) -> None:
+    short = {**SHORT, "epochs": 1, "iterations_per_epoch": 1}
+    values = recipe("supervised", training=short, test=[], threads=3)
+    run = Counting.create(tmp_path / "run", prepare(values, "recipe", samples))
+    run.threads, before = set(), torch.get_num_threads()
+    with run.executing():
+        fit(run)
+    assert run.threads == {3}
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.slow

@@ -22,7 +22,9 @@ from napari_kdseg.state.segmentation import Segmentation
 from napari_kdseg.state.teachers import Teachers
 from napari_kdseg.state.volumes import Volumes
 from napari_kdseg.volumes.cache import Cache
+from napari_kdseg.volumes.formats import write_volume
 from napari_kdseg.volumes.scan import NewScan, VolumeFile
+from napari_kdseg.volumes.volume import Grid
 from napari_kdseg.widgets.segment import SegmentDock
 from napari_kdseg.widgets.volumes import VolumesDock
 
@@ -229,7 +231,7 @@ def test_the_project_of_the_volumes_dock_has_models_and_a_place_for_results(
 
 
 @pytest.mark.slow
-def test_all_scans_of_the_project_are_segmented_without_one_being_open(
+def test_all_scans_of_the_project_are_segmented_and_the_open_one_shows_it(
     qtbot: QtBot, dock: SegmentDock, make_model: MakeModel, scan: Path, tmp_path: Path
 ) -> None:
     assert dock.project.isHidden()
@@ -239,6 +241,9 @@ def test_all_scans_of_the_project_are_segmented_without_one_being_open(
     state.create_project(tmp_path / "atlas", "atlas")
     assert state.project is not None
     state.project.add_scan(NewScan((VolumeFile(scan),)))
+    state.refresh()
+    state.open("case")
+    qtbot.waitUntil(lambda: dock.state.source is not None, timeout=PATIENCE_MS)
     qtbot.waitUntil(lambda: not dock.project.isHidden())
     assert not dock.all_button.isEnabled()
     tick(dock, make_model("organs"))
@@ -249,6 +254,12 @@ def test_all_scans_of_the_project_are_segmented_without_one_being_open(
     qtbot.waitUntil(lambda: not dock.whole.busy, timeout=PATIENCE_MS)
     assert "judge the predictions in Review" in dock.all_message.text()
     assert (tmp_path / "atlas/predictions/case/organs/labels.nii.gz").is_file()
+    # The open scan is shown its results, as after a single Run.
+    [labels] = labels_in(dock)
+    assert labels.name == "case organs"
+    assert labels.visible
+    assert dock.viewer.layers.selection.active is labels
+    assert "those of case are in the viewer" in dock.all_message.text()
 
 
 # ---- A person is at work in the canvas ----
@@ -328,3 +339,23 @@ def test_the_worker_ends_with_the_window(
     [process] = set(psutil.Process().children()) - before
     viewer.close()
     qtbot.waitUntil(lambda: not process.is_running())
+
+
+def test_a_scan_that_is_opened_is_the_one_to_segment_with_models_of_its_kind(
+    dock: SegmentDock, make_model: MakeModel, scan: Path, tmp_path: Path
+) -> None:
+    dock.viewer.open(str(scan), plugin="napari-kdseg")
+    tick(dock, make_model("organs"))
+    for name, edge_mm in (("alike", 0.7), ("fish", 0.02)):
+        grid = Grid.from_affine(np.diag([edge_mm] * 3 + [1.0]), (4, 32, 32))
+        write_volume(tmp_path / f"{name}.nii.gz", np.zeros(grid.shape, np.int16), grid)
+        dock.viewer.open(str(tmp_path / f"{name}.nii.gz"), plugin="napari-kdseg")
+        assert dock.layer_choice.currentText() == name
+        assert [box.isChecked() for box in dock.boxes] == [name == "alike"]
+    assert "Ticked for another kind of scan: organs." in dock.estimate.text()
+    assert not dock.run_button.isEnabled()
+    dock.layer_choice.setValue(dock.viewer.layers["case"])
+    assert dock.boxes[0].isChecked()
+    # What a person makes of a scan is no scan that was opened.
+    dock.viewer.add_image(np.zeros((4, 32, 32)), name="smoothed")
+    assert dock.layer_choice.currentText() == "case"

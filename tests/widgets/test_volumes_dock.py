@@ -189,7 +189,7 @@ def test_a_project_is_there_when_the_dock_is_opened_again(
     dock.copy_box.setChecked(True)
     drop(qtbot, dock, write(tmp_path / "bert.nii.gz"))
     assert (tmp_path / "fish" / "scans" / "bert" / "bert.nii.gz").is_file()
-    dock.use.textActivated.emit("training (where it has labels)")
+    dock.use.textActivated.emit("training")
     assert column(dock, 3) == ["new", "training"]
 
     dock = make_dock()
@@ -331,7 +331,7 @@ def test_a_scan_that_nobody_chose_a_use_for_is_said_to_be_learnt_from(
     choose(monkeypatch, tmp_path / "fish")
     click(qtbot, dock.new_button)
     drop(qtbot, dock, write(tmp_path / "anna.nii.gz"))
-    assert dock.use.currentText() == "training (where it has labels)"
+    assert dock.use.currentText() == "training"
     dock.use.textActivated.emit("left out")
     assert column(dock, 3) == ["left out"]
     assert dock.use.currentText() == "left out"

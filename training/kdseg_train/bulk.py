@@ -12,7 +12,6 @@ the workers have it.
 """
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from kdseg_train.plan import (
     refuse_doubles,
     scan_of,
 )
+from napari_kdseg.cores import usable_cores
 from napari_kdseg.errors import KdsegError, RunError, StopRequested, UsageError
 from napari_kdseg.free_memory import free_bytes
 from napari_kdseg.inference.estimate import estimate
@@ -246,7 +246,7 @@ def team(
         return len(gpus), gpus
     free = free_bytes() * _MEMORY_SHARE
     fitting = int(free // (need_bytes() + _WORKER_BYTES))
-    return max(1, min(_cores(), fitting)), ()
+    return max(1, min(usable_cores(), fitting)), ()
 
 
 def threads_of_each(crew: Crew, workers: int) -> int | None:
@@ -255,13 +255,7 @@ def threads_of_each(crew: Crew, workers: int) -> int | None:
         return crew.slurm.cores
     if crew.scheduler is not None:
         return None
-    return max(1, _cores() // workers)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return max(1, usable_cores() // workers)
 
 
 def _predict_bytes(

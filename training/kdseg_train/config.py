@@ -215,6 +215,9 @@ class Recipe(Settings):
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu or cuda[:N]"
     )
+    threads: int | None = Field(
+        None, ge=1, description="of the processor, for each process; none: all"
+    )
     frozen: Frozen | None = Field(
         None, description="filled in when the run is prepared; not written by hand"
     )

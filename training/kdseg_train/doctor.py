@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 import psutil
 
+from napari_kdseg.cores import usable_cores
 from napari_kdseg.errors import KdsegError
 from napari_kdseg.free_memory import free_bytes
 from napari_kdseg.runs.environment import version
@@ -103,7 +104,7 @@ def _package(name: str, purpose: str) -> Finding:
 
 
 def _devices() -> Iterator[Finding]:
-    yield Finding("processor", f"{os.cpu_count()} threads, {platform.machine()}")
+    yield Finding("processor", f"{usable_cores()} threads, {platform.machine()}")
     if find_spec("torch") is None:
         return
     import torch

@@ -20,7 +20,7 @@ from kdseg_train.config import Settings, parse
 from kdseg_train.evaluate import matched
 from kdseg_train.judged import Settled, cut_out, settle, verdicts_in
 from kdseg_train.subjects import Subject, subjects
-from napari_kdseg.inference.forward import pick_device
+from napari_kdseg.inference.forward import pick_device, using_threads
 from napari_kdseg.models.model import Model, Provenance
 from napari_kdseg.review.known_models import model_folders, model_with
 from napari_kdseg.review.verdicts import (
@@ -75,6 +75,7 @@ class FitConfig(ClassifierSettings):
     licence: str = Field("", description="licence of the resulting weights")
     seed: int = Field(0, ge=0)
     device: str = Field("auto", description="auto, cpu or cuda[:N]")
+    threads: int | None = Field(None, ge=1, description="of the processor; none: all")
 
 
 class SimulateConfig(Settings):
@@ -133,7 +134,8 @@ def fit(run: Run) -> None:
         provenance=_provenance(config, run.folder / VERDICTS, judged),
         licence=config.licence or "not stated",
     )
-    train_classifier(run, slices, purpose, config, seed=config.seed, device=device)
+    with using_threads(config.threads):
+        train_classifier(run, slices, purpose, config, seed=config.seed, device=device)
 
 
 def what_was_judged(

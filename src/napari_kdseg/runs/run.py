@@ -31,7 +31,7 @@ import yaml
 
 from napari_kdseg.atomic import write_text_atomic
 from napari_kdseg.errors import RequeueRequested, RunError, StopRequested
-from napari_kdseg.runs import requests
+from napari_kdseg.runs import as_yaml, requests
 from napari_kdseg.runs.environment import environment
 from napari_kdseg.runs.lock import Lock, is_held
 from napari_kdseg.runs.plain import as_finite, as_plain
@@ -79,7 +79,8 @@ class Run:
             say its version and command.
         """
         folder = Path(folder).absolute()
-        plain = _ordered(config)
+        text = as_yaml.dump(_ordered(config))
+        plain = as_yaml.load(text)  # as whoever opens the run will find it
         if (folder / "config.yaml").exists():
             run = cls.open(folder)
             if run.config != plain:
@@ -98,7 +99,7 @@ class Run:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"{folder} cannot be made: {error.strerror}.") from error
-        write_text_atomic(folder / "config.yaml", _dump(plain))
+        write_text_atomic(folder / "config.yaml", text)
         return cls(folder, plain)
 
     @classmethod
@@ -113,7 +114,7 @@ class Run:
         folder = Path(folder).absolute()
         path = folder / "config.yaml"
         try:
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+            config = as_yaml.load(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise RunError(
                 f"{folder} is no run folder: config.yaml cannot be read "
@@ -437,7 +438,7 @@ def _refuse_newer(version: object, path: Path) -> None:
 
 
 def _ordered(config: dict[str, Any], where: str = "The config") -> dict[str, Any]:
-    """The config as YAML keeps it, version and command first."""
+    """The config in plain words, version and command first."""
     missing = [key for key in ("version", "command") if key not in config]
     if missing:
         raise RunError(
@@ -445,12 +446,8 @@ def _ordered(config: dict[str, Any], where: str = "The config") -> dict[str, Any
             "version: 1 and command: fit, predict or evaluate."
         )
     first = {"version": config["version"], "command": config["command"]}
-    plain: dict[str, Any] = yaml.safe_load(_dump(as_plain(first | config)))
+    plain: dict[str, Any] = as_plain(first | config)
     return plain
-
-
-def _dump(plain: dict[str, Any]) -> str:
-    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
 
 
 def _other_config(run: Run, wanted: dict[str, Any]) -> str:

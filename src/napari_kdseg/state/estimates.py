@@ -7,13 +7,13 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from napari_kdseg.cores import cores_beside_viewer
 from napari_kdseg.errors import KdsegError
 from napari_kdseg.free_memory import free_bytes
 from napari_kdseg.inference.estimate import estimate
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.models.model import Model
 from napari_kdseg.state.layers import Source
-from napari_kdseg.state.prediction import threads_beside_viewer
 
 
 def devices() -> tuple[str, ...]:
@@ -74,4 +74,4 @@ def in_words(source: Source, models: Sequence[Model], settings: Settings) -> str
 
 def _as_run(settings: Settings) -> Settings:
     """The settings with the threads that a run of a dock gets: times depend on them."""
-    return replace(settings, threads=threads_beside_viewer())
+    return replace(settings, threads=cores_beside_viewer())

@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from napari_kdseg.cores import cores_beside_viewer
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.models.model import WEIGHTS, Model
 from napari_kdseg.runs.run import Run, make_way
@@ -58,7 +58,7 @@ def prepared(wish: Wish, cache: Path) -> Run:
     config |= {
         "out": str(out),
         "preview": list(wish.view) if wish.view else None,
-        "threads": threads_beside_viewer(),
+        "threads": cores_beside_viewer(),
     }
     folder = out / ".run"
     if (folder / "config.yaml").exists():
@@ -67,11 +67,6 @@ def prepared(wish: Wish, cache: Path) -> Run:
         if lost and wish.out is None:
             shutil.rmtree(out)  # somebody cleared a part of the cache
     return make_way(folder, config, but={"preview"}) or Run.create(folder, config)
-
-
-def threads_beside_viewer() -> int:
-    """One core is the viewer's: threads that wait for a busy core wait long."""
-    return max(1, (os.cpu_count() or 2) - 1)
 
 
 def case_of(run: Run) -> str:

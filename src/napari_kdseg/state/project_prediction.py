@@ -14,15 +14,18 @@ from typing import Any
 from psygnal import Signal
 
 from napari_kdseg.amounts import duration
+from napari_kdseg.cores import cores_beside_viewer
 from napari_kdseg.errors import KdsegError
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.models.model import Model
 from napari_kdseg.project_folder import last_changes, read
 from napari_kdseg.runs.lock import is_held
 from napari_kdseg.runs.run import Run
+from napari_kdseg.state.arriving import Arriving
 from napari_kdseg.state.detached import Detached
 from napari_kdseg.state.jobs import Job
-from napari_kdseg.state.prediction import Wish, config_of, threads_beside_viewer
+from napari_kdseg.state.layers import Source
+from napari_kdseg.state.prediction import Wish, config_of
 from napari_kdseg.state.training_runs import Pace
 from napari_kdseg.volumes.scan import Scan
 from napari_kdseg.volumes.volume import Grid
@@ -63,9 +66,12 @@ class ProjectPrediction:
     ----------
     changed
         Emitted when there is something else to be told.
+    layers_published
+        Emitted with the layers of complete results of the scan that is open.
     """
 
     changed = Signal()
+    layers_published = Signal(list)
 
     def __init__(self, detached: Detached | None = None) -> None:
         self._detached = detached or Detached()
@@ -77,6 +83,8 @@ class ProjectPrediction:
         self._seen: object = None
         self._pace = Pace()
         self._at: dict[str, Any] = {}
+        self._source: Source | None = None
+        self._arriving = Arriving()
         self._problem = ""
         self._detached.changed.connect(self._on_job_changed)
 
@@ -106,12 +114,17 @@ class ProjectPrediction:
             return
         self._looked_at = key
         if project != self._project:
-            self._job = None
+            self._job, self._arriving = None, Arriving()
         self._project, self._models = project, tuple(models)
         self._count()
         if project is not None and not self.busy:
             self._follow(project)
         self.changed.emit()
+
+    def set_source(self, source: Source | None) -> None:
+        """Choose the scan that is open; its results are shown, once they are there."""
+        self._source = source
+        self._show_arrived()
 
     # ---- Run ----
 
@@ -151,7 +164,9 @@ class ProjectPrediction:
             return
         self._pace, self._at, self._problem = Pace(), {}, ""
         try:
-            self._job = self._detached.start(self._prepared(settings, preset))
+            run = self._prepared(settings, preset)
+            self._arriving = Arriving(run.config["predictions"])
+            self._job = self._detached.start(run)
         except (KdsegError, OSError) as error:
             self._problem = str(error)
         self.changed.emit()
@@ -203,6 +218,7 @@ class ProjectPrediction:
             job = self._detached.open(_folders_of(project)[0])
             self._job, self._seen = job, job.news
             self._pace, self._at = Pace(), {}
+            self._arriving = Arriving(job.run.config["predictions"])
             self._take(job.news)
 
     def _on_job_changed(self, job: Job) -> None:
@@ -213,6 +229,7 @@ class ProjectPrediction:
             self._take(job.news)
         if job.ended:
             self._count()
+        self._show_arrived()
         self.changed.emit()
 
     def _take(self, events: Sequence[dict[str, Any]]) -> None:
@@ -220,6 +237,12 @@ class ProjectPrediction:
             if event["event"] == "progress":
                 self._at = event
                 self._pace.note(_of_all(event))
+        self._arriving.take(events)
+
+    def _show_arrived(self) -> None:
+        layers = self._arriving.layers_for(self._source)
+        if layers:
+            self.layers_published.emit(layers)
 
     # ---- Private: words ----
 
@@ -233,16 +256,24 @@ class ProjectPrediction:
         rest = "" if left is None else f"; about {duration(left)} left"
         return (
             f"Scan {at['case']} of {at['cases']} ({at['stage']}), "
-            f"{100 * self._job.fraction:.0f} % of all{rest}. "
+            f"{100 * self._job.fraction:.0f} % of all{rest}. {self._whereabouts} "
             "It goes on when napari is closed."
         )
+
+    @property
+    def _whereabouts(self) -> str:
+        assert self._project is not None
+        place = self._project / "predictions"
+        shown = self._arriving.shown
+        told = f"; those of {shown} are in the viewer" if shown else ""
+        return f"Results lie in {place}{told}."
 
     def _end_text(self) -> str:
         job = self._job
         if self._problem or job is None:
             return self._problem
         if job.state == "finished":
-            return "Finished: judge the predictions in Review."
+            return f"Finished: judge the predictions in Review. {self._whereabouts}"
         if job.state == "stopped":
             return "Stopped; finished scans stay, and the run goes on from there."
         return job.error or job.message
@@ -341,7 +372,7 @@ def _config(
         "case": one.case,
         "part": list(one.parts) if any(one.parts) else None,
         "out": str(wish.out),
-        "threads": threads_beside_viewer(),
+        "threads": cores_beside_viewer(),
     }
     # Regions of some of the teachers do not become those of all.
     return config | {"regions": config["regions"] and not there}

@@ -13,6 +13,7 @@ A running job has plain zarr arrays of these names in ``partial/CASE``.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -177,6 +178,32 @@ def uncertainty_of(result: Result, case: str, grid: Grid | None = None) -> Layer
     record = {**record_of_result(result, case), "live": grid is not None}
     name = " ".join(word for word in (case, result.model, "uncertainty") if word)
     return uncertainty_layer(data, placed, name=name, record=record)
+
+
+def published_layers(folder: Path, case: str, models: Sequence[str]) -> list[LayerData]:
+    """Labels of every model, and below them one hidden layer of uncertainty.
+
+    Parameters
+    ----------
+    folder
+        Of a case's complete results.
+    case
+        Named in the layers' names.
+    models
+        Whose.
+
+    Raises
+    ------
+    VolumeError
+        Where labels are missing or damaged.
+    """
+    layers = [labels_of(Result("labels", folder, name), case) for name in models]
+    whose = models[0] if len(models) == 1 else ""
+    uncertainty = Result("uncertainty", folder, whose)
+    if uncertainty.path is None:
+        return layers
+    data, arguments, kind = uncertainty_of(uncertainty, case)
+    return [(data, {**arguments, "visible": False}, kind), *layers]
 
 
 def record_of_result(result: Result, case: str) -> dict[str, Any]:

@@ -95,12 +95,16 @@ class ScanFiles:
         case = self.scan.case
         name = case if len(self.scan.channels) == 1 else f"{case} {channel}"
         named = {**arguments, "name": name, "visible": first}
-        noted: dict[str, Any] = {"scan": case, "case": case, "key": self._key(channel)}
+        noted: dict[str, Any] = {
+            "scan": case,
+            "case": case,
+            "key": self._key(channel),
+            "channels": tuple(self.scan.channels),
+        }
         if len(self.scan.images) > 1:
             places = [self.place(stored) for stored in self.scan.images]
             noted["files"] = [str(one.path) for one in places]
             noted["parts"] = [one.part for one in places]
-            noted["channels"] = tuple(self.scan.channels)
         return with_record((data, named, kind), **noted)
 
     def _labels(self, one: VolumeFile) -> LayerData:

@@ -22,13 +22,9 @@ from napari_kdseg.state.estimates import in_words, seconds_of
 from napari_kdseg.state.jobs import Job, Worker, command_line
 from napari_kdseg.state.layers import LayerData, Source
 from napari_kdseg.state.prediction import Wish, case_of, prepared
-from napari_kdseg.state.results import (
-    Kind,
-    Result,
-    labels_of,
-    uncertainty_of,
-)
+from napari_kdseg.state.results import Kind, Result, labels_of, published_layers
 from napari_kdseg.state.scratch import COPIES, ScratchCopy
+from napari_kdseg.state.ticks import Ticks
 from napari_kdseg.state.training_runs import Pace
 from napari_kdseg.volumes.volume import Grid
 
@@ -94,7 +90,7 @@ class Segmentation:
         self.worker = worker or Worker()
         self._scratch = scratch or user_cache_path("napari-kdseg")
         self._models: list[Model] = []
-        self._chosen: list[Model] = []
+        self._ticks = Ticks()
         self._source: Source | None = None
         self._uncertainty: str | None = "entropy"
         self._device = "auto"
@@ -128,7 +124,8 @@ class Segmentation:
     @property
     def chosen(self) -> tuple[Model, ...]:
         """The models that will run: teachers, then those they taught."""
-        chosen = [model for model in self._models if model in self._chosen]
+        ticked = self._ticks.models
+        chosen = (m for m in self._models if m in ticked and not self.misfit(m))
         return tuple(sorted(chosen, key=_is_taught))
 
     def add_shipped_models(self) -> None:
@@ -175,8 +172,8 @@ class Segmentation:
 
         The worker loads meanwhile: whoever ticks a model will soon press Run.
         """
-        if chosen != (model in self._chosen):
-            (self._chosen.append if chosen else self._chosen.remove)(model)
+        if chosen != (model in self.chosen):
+            (self._ticks.tick if chosen else self._ticks.untick)(model)
             self.estimate_changed.emit()
         if not self.problem:
             self.worker.start()
@@ -205,11 +202,16 @@ class Segmentation:
         return self._source
 
     def set_source(self, source: Source | None) -> None:
-        """Choose the scan to segment; what was told of another one goes."""
+        """Choose the scan to segment; what was told of another one goes.
+
+        Models stay ticked for scans of the kind that they were ticked for.
+        """
         before, self._source = self._source, source
         if before is not None and not self._status.busy and not _alike(before, source):
             self._set_status(Status())
-        self._chosen = [model for model in self._chosen if not self.misfit(model)]
+        if source is not None:
+            fitting = (model for model in self._models if not self.misfit(model))
+            self._ticks.look_at(source, fitting)
         self.source_changed.emit()
         self.estimate_changed.emit()
 
@@ -273,8 +275,9 @@ class Segmentation:
             return (
                 "Open a scan first: drop a file on the canvas, or File > Open Sample."
             )
-        if not self._chosen:
-            return "Tick at least one model."
+        if not self.chosen:
+            asked = "Tick at least one model."
+            return " ".join(filter(None, (asked, self._ticks.left_behind)))
         try:
             in_words(self._source, self.chosen, self.settings)
         except KdsegError as error:
@@ -373,7 +376,7 @@ class Segmentation:
 
     def _leave_project(self) -> None:
         """Take the models of another project away, but those that are ticked."""
-        left = [one for one in self._models_of_project if one not in self._chosen]
+        left = [one for one in self._models_of_project if one not in self.chosen]
         self._models = [one for one in self._models if one not in left]
         self._models_of_project = []
         self._looked_at.clear()
@@ -469,7 +472,8 @@ class Segmentation:
         case = case_of(self._run)
         folder = Path(self._run.config["out"]) / case
         try:
-            layers = self._published(folder, case)
+            names = [model.card.name for model in self._running]
+            layers = published_layers(folder, case, names)
         except KdsegError as error:
             self._set_status(Status("failed", 1.0, str(error)))
             return
@@ -486,17 +490,6 @@ class Segmentation:
             labels_of(result, case, self._grid, model.card.classes)
             for result, model in zip(results, self._running, strict=True)
         ]
-
-    def _published(self, folder: Path, case: str) -> list[LayerData]:
-        """Labels of every model, and below them one hidden layer of uncertainty."""
-        labels = self._results("labels", folder)
-        layers = [labels_of(result, case) for result in labels]
-        whose = labels[0].model if len(labels) == 1 else ""
-        uncertainty = Result("uncertainty", folder, whose)
-        if uncertainty.path is None:
-            return layers
-        data, arguments, kind = uncertainty_of(uncertainty, case)
-        return [(data, {**arguments, "visible": False}, kind), *layers]
 
     def _results(self, kind: Kind, folder: Path) -> list[Result]:
         # The folders of a prediction have the names of its models.

@@ -12,6 +12,7 @@ import yaml
 from psygnal import Signal
 
 from napari_kdseg.atomic import write_text_atomic
+from napari_kdseg.cores import cores_beside_viewer
 from napari_kdseg.errors import KdsegError, RecipeError, RunError
 from napari_kdseg.project_folder import is_project
 from napari_kdseg.shipped import shipped_recipes
@@ -237,6 +238,7 @@ class Setup:
             "command": "fit",
             "method": self._method,
             "name": self.name,
+            "threads": cores_beside_viewer(),  # unless a person says otherwise
         }
         for use, key in KEYS.items():
             entries = [one.plain for one in self._entries if one.use == use]

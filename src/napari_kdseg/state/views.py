@@ -47,6 +47,12 @@ def is_scan(layer: Any) -> bool:
     )
 
 
+def is_opened_scan(layer: Any) -> bool:
+    """Whether a person sees a scan by this layer that was opened from a file."""
+    record = record_of({"metadata": layer.metadata})
+    return is_scan(layer) and bool(record.get("path")) and bool(layer.visible)
+
+
 def layer_with_key(layers: Any, key: str) -> Any:
     """The layer that shows a result, None where there is none."""
     for layer in layers:

@@ -34,6 +34,8 @@ from superqt import QElidingLabel
 
 ROW_HEIGHT = 28
 _TITLE_PX = 30
+_WIDTH_PX = 430  # tabs of all six docks, and rows of four buttons
+_OF_PLUGIN = " (napari-kdseg)"  # napari adds it to the title of a dock
 
 
 class LayerChoice(QComboBox):
@@ -47,6 +49,9 @@ class LayerChoice(QComboBox):
         Whether a layer may be chosen.
     parent
         Qt's owner.
+    takes
+        Whether a new layer is chosen at once, in place of the one before; by default
+        none is.
     """
 
     layerChanged = Signal()
@@ -56,10 +61,12 @@ class LayerChoice(QComboBox):
         layers: Any,
         accepts: Callable[[Any], bool],
         parent: QWidget | None = None,
+        takes: Callable[[Any], bool] | None = None,
     ) -> None:
         super().__init__(parent)
         self._layers = layers
         self._accepts = accepts
+        self._takes = takes or _none_is
         self._chosen: Any = None
         self.setSizeAdjustPolicy(
             QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
@@ -97,9 +104,10 @@ class LayerChoice(QComboBox):
         # The newest layer stands first, as in the viewer's own list.
         return [layer for layer in reversed(self._layers) if self._accepts(layer)]
 
-    def _on_layers_changed(self, _event: Any = None) -> None:
+    def _on_layers_changed(self, event: Any = None) -> None:
         choices = self._choices()
-        chosen = self._chosen
+        new = event.value if event is not None and event.type == "inserted" else None
+        chosen = new if new in choices and self._takes(new) else self._chosen
         with QSignalBlocker(self):
             self.clear()
             self.addItems([layer.name for layer in choices])
@@ -113,6 +121,10 @@ class LayerChoice(QComboBox):
         if chosen is not self._chosen:
             self._chosen = chosen
             self.layerChanged.emit()
+
+
+def _none_is(_layer: Any) -> bool:
+    return False
 
 
 class TickBox(QCheckBox):
@@ -151,7 +163,7 @@ class Dock(QScrollArea):
 
     napari takes the parent away from a dock that is closed, and destroys one whose
     window is closed. Either calls ``close_dock`` once. Docks that would squeeze each
-    other become tabs of one place.
+    other become tabs of one place, whose titles leave out which plugin they are of.
     """
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -166,10 +178,14 @@ class Dock(QScrollArea):
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setMinimumWidth(360)
+        self.setMinimumWidth(_WIDTH_PX)
 
     def close_dock(self) -> None:
         """Disconnect everything; called once, when the dock is closed."""
+
+    def needed_height(self) -> int:
+        """Pixels in which all that matters is seen at once."""
+        return self.column.sizeHint().height()
 
     def event(self, a0: QEvent | None) -> bool:
         """Notice that napari took the dock out of its window, or first showed it."""
@@ -189,7 +205,10 @@ class Dock(QScrollArea):
         self._is_placed = True
         shell = _shell_of(self)
         window = None if shell is None else shell.parent()
-        if shell is None or not isinstance(window, QMainWindow) or shell.isFloating():
+        if shell is None or not isinstance(window, QMainWindow):
+            return
+        _shorten_title(shell)
+        if shell.isFloating():
             return
         beside = {
             dock: other
@@ -203,13 +222,22 @@ class Dock(QScrollArea):
         if not beside or set(beside.values()) & set(window.tabifiedDockWidgets(shell)):
             return
         shells = [shell, *beside.values()]
-        needed = [dock.column.sizeHint().height() for dock in (self, *beside)]
+        needed = [dock.needed_height() for dock in (self, *beside)]
         there = sum(one.height() for one in shells) - len(shells) * _TITLE_PX
         if sum(needed) > there:
             window.tabifyDockWidget(shells[-1], shell)
             shell.raise_()
         else:
             window.resizeDocks(shells, needed, Qt.Orientation.Vertical)
+
+
+def _shorten_title(shell: QDockWidget) -> None:
+    """Leave room for the tabs of all docks; menus keep the whole name."""
+    whole = shell.windowTitle()
+    shell.setWindowTitle(whole.removesuffix(_OF_PLUGIN))
+    action = shell.toggleViewAction()
+    if action is not None:
+        action.setText(whole)
 
 
 def _shell_of(widget: QWidget) -> QDockWidget | None:
@@ -294,8 +322,15 @@ def put_box(widget: QTableWidget, row: int, column: int, box: QWidget) -> None:
 
 def fit_height(widget: QTableWidget, most_rows: int) -> None:
     """Make a table as high as its rows, up to a number of them."""
-    rows = min(widget.rowCount(), most_rows)
-    widget.setFixedHeight(2 * widget.frameWidth() + ROW_HEIGHT * (rows + 1))
+    widget.setFixedHeight(height_of(widget, min(widget.rowCount(), most_rows)))
+
+
+def height_of(widget: QTableWidget, rows: int) -> int:
+    """Pixels of so many rows, with the titles and the bar that scrolls columns."""
+    height = 2 * widget.frameWidth() + ROW_HEIGHT * (rows + 1)
+    bar = widget.horizontalScrollBar()
+    never = widget.horizontalScrollBarPolicy() == Qt.ScrollBarPolicy.ScrollBarAlwaysOff
+    return height if bar is None or never else height + bar.sizeHint().height()
 
 
 def plain_button(text: str, tip: str) -> QPushButton:

@@ -25,6 +25,7 @@ from napari_kdseg.widgets._form import (
     cell,
     fit_height,
     heading,
+    height_of,
     number_text,
     side_by_side,
     table,
@@ -128,6 +129,10 @@ class MeasuredBox(QWidget):
             self.organ.clear()
             self.organ.addItems([_ALL, *result.organs])
         self._show_plot()
+
+    def table_height(self) -> int:
+        """Pixels that the whole table takes at most."""
+        return height_of(self.titles, _MOST_ROWS)
 
     # ---- Private ----
 

@@ -90,6 +90,12 @@ class MeasureDock(Dock):
             signal.disconnect(slot)
         self.state.close()
 
+    def needed_height(self) -> int:
+        """Pixels in which all that matters is seen, a table to come included."""
+        shown = super().needed_height()
+        has_result = self.state.result is not None
+        return shown if has_result else shown + self.measured.table_height()
+
     # ---- Building ----
 
     def _build_places(self) -> None:

@@ -30,6 +30,7 @@ from napari_kdseg.state.project_prediction import ProjectPrediction
 from napari_kdseg.state.segmentation import Segmentation, Status
 from napari_kdseg.state.upright import upright
 from napari_kdseg.state.views import (
+    is_opened_scan,
     is_scan,
     refresh_live,
     show,
@@ -114,7 +115,9 @@ class SegmentDock(Dock):
     # ---- Building ----
 
     def _build_scan(self) -> None:
-        self.layer_choice = LayerChoice(self.viewer.layers, is_scan)
+        self.layer_choice = LayerChoice(
+            self.viewer.layers, is_scan, takes=is_opened_scan
+        )
         self.layer_choice.setToolTip("The scan to segment")
         self.badge = one_line()
         self.badge.setToolTip("Orientation and voxel size (x, y, z), as in the file")
@@ -230,6 +233,7 @@ class SegmentDock(Dock):
         self.stop_button.clicked.connect(self._on_stop_clicked)
         self._connections = (
             (self.whole.changed, self._show_project),
+            (self.whole.layers_published, self._show_predicted),
             (self.state.models_changed, self._show_models),
             (self.state.source_changed, self._show_source),
             (self.state.estimate_changed, self._show_estimate),
@@ -338,6 +342,7 @@ class SegmentDock(Dock):
         source = self.state.source
         self.badge.setText("" if source is None else source.badge)
         self.upright_button.setEnabled(source is not None)
+        self.whole.set_source(source)
         self._show_models()
 
     def _show_models(self) -> None:
@@ -414,6 +419,10 @@ class SegmentDock(Dock):
             if layer in self._held_back:
                 self._held_back.remove(layer)
                 layer.visible = True
+
+    def _show_predicted(self, layers: list[LayerData]) -> None:
+        self._show_layers(layers)
+        self._show_status(self.state.status)  # says where they are if not in view
 
     def _show_tiles(self) -> None:
         refresh_live(self.viewer.layers)

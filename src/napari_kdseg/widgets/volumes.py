@@ -46,7 +46,7 @@ from napari_kdseg.widgets._volumes_dialogs import (
 POLL_MS = 50
 PLUGIN = "napari-kdseg"
 _USES: dict[Use, str] = {
-    "training": "training (where it has labels)",
+    "training": "training",
     "test": "test (held out)",
     "left-out": "left out",
 }
@@ -157,9 +157,9 @@ class VolumesDock(DropDock):
         self.use = QComboBox()
         self.use.addItems(list(_USES.values()))
         self.use.setToolTip(
-            "Training learns from scans without labels too, where its method can. What "
-            "is held out is for measuring, and never learnt from. What is left out is "
-            "neither learnt from nor tested with"
+            "Training learns from labels, and from scans without where its method can. "
+            "What is held out is for measuring, and never learnt from. What is left "
+            "out is neither learnt from nor tested with"
         )
         self.open_button = _button("Open", "Show it; so does a double click")
         self.locate_button = _button("Locate…", "Say where missing files lie now")

@@ -15,6 +15,7 @@ import torch
 import yaml
 from made_predictions import CLASSES, grid_of, write_prediction
 
+from napari_kdseg.cores import cores_beside_viewer
 from napari_kdseg.errors import KdsegError
 from napari_kdseg.models.card import Calibration
 from napari_kdseg.models.model import Model, ModelCard, NetworkSpec, Tiling, save_model
@@ -308,6 +309,7 @@ def test_a_trained_classifier_scores_every_slice_by_itself(
     assert config["predicted_by"] == review.predictions[0].fingerprint
     scoring = Run.open(project / "runs" / "scores-1").config
     assert (scoring["cases"], scoring["axes"]) == (list(CASES), [0])
+    assert config["threads"] == scoring["threads"] == cores_beside_viewer()
 
 
 def test_only_verdicts_on_these_very_labels_are_learnt_from(
@@ -524,6 +526,7 @@ def test_a_student_gets_labels_predictions_classifier_and_verdicts(
     assert graded.student is not None, graded.status
     recipe = recipe_in(project)
     assert recipe["method"] == "medaka"
+    assert recipe["threads"] == cores_beside_viewer()
     assert recipe["data"] == [
         {"path": "../..", "annotated": ["gut", "heart"], "cases": ["drawn"]}
     ]

@@ -6,7 +6,6 @@ graphics card is not measured here: it needs one.
 """
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from figures.rows import PeerError, Row, at_most, isolated, not_run, say
+from napari_kdseg.cores import cores_beside_viewer
 
 SIZE = 128
 TILE = 64
@@ -38,7 +38,7 @@ def _beside(size: int) -> Row:
             alone.append(isolated(predicted, size=size, threads=1))
             viewer = subprocess.Popen([sys.executable, "-c", BUSY])
             try:
-                threads = max(1, (os.cpu_count() or 2) - 1)
+                threads = cores_beside_viewer()
                 beside.append(isolated(predicted, size=size, threads=threads))
             finally:
                 viewer.kill()

@@ -20,6 +20,7 @@ from kdseg_train.estimate import Estimate, foresee
 from kdseg_train.methods import cross_teaching, kd_net, medaka, ms_kd
 from kdseg_train.ranks import here
 from napari_kdseg.errors import DataSetError, RecipeError
+from napari_kdseg.inference.forward import using_threads
 from napari_kdseg.runs.run import Run
 
 METHODS: dict[str, ModuleType] = {
@@ -76,13 +77,15 @@ def estimate(values: dict[str, Any]) -> Estimate:
     """
     config = _config(values, "The config")
     plans = module_of(config.method).planned(config)
-    return foresee(plans, config)
+    with using_threads(config.threads):
+        return foresee(plans, config)
 
 
 def fit(run: Run) -> None:
     """Train what a prepared run says."""
     config = _config(run.config, str(run.folder / "config.yaml"))
-    METHODS[config.method].train(run, config)
+    with using_threads(config.threads):
+        METHODS[config.method].train(run, config)
     # What is left is a copy of the data: needed only to go on, and then whole.
     cases, doomed = run.partial / "cases", run.partial / "cases-no-more"
     shutil.rmtree(doomed, ignore_errors=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+from napari_kdseg.cores import cores_beside_viewer
 from napari_kdseg.errors import KdsegError, ProjectError
 from napari_kdseg.models.model import Model
 from napari_kdseg.project_folder import is_project
@@ -111,6 +112,7 @@ class GradingDesk:
             **self._places(),
             "segmentation": None if teacher is None else str(teacher.folder),
             "name": f"{self.model}-quality"[:80],
+            "threads": cores_beside_viewer(),
         }
         for key, value in settings.items():
             put(config, key, value)
@@ -139,6 +141,7 @@ class GradingDesk:
                 "cases": list(self.scored.missing),
                 "axes": list(self.scored.axes),
                 "scores": str(self.scored.folder),
+                "threads": cores_beside_viewer(),
             },
         )
 

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from napari_kdseg.atomic import write_text_atomic
+from napari_kdseg.cores import cores_beside_viewer
 from napari_kdseg.errors import KdsegError, ProjectError
 from napari_kdseg.models.model import Model
 from napari_kdseg.project_folder import Document, is_project, read
@@ -245,6 +246,7 @@ def _recipe(wish: Wish, labels: Labels, home: Path) -> dict[str, Any]:
         "command": "fit",
         "method": "medaka",
         "name": wish.student,
+        "threads": cores_beside_viewer(),
         "data": _entries(wish, labels, [*labels.training, *labels.partly], home),
         "unlabelled": [
             {

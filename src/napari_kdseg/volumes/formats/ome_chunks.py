@@ -25,6 +25,7 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, WrapperStore
 
+from napari_kdseg.cores import usable_cores
 from napari_kdseg.errors import VolumeError
 from napari_kdseg.volumes.formats.ome_shards import Shards, codecs_inside
 from napari_kdseg.volumes.volume import VoxelArray
@@ -50,7 +51,7 @@ _CHUNK_KEY = re.compile(r"\d$")
 _OWN_CODECS = ["bytes", "blosc", "crc32c"]
 _CHECKSUM_BYTES = 4
 _BLOSC_HEADER_BYTES = 16
-_THREADS = min(4, os.cpu_count() or 1)
+_THREADS = min(4, usable_cores())
 _FEW_CHUNKS = 3
 _SMALL_BYTES = 4096
 _MOST_ALIKE = 256
