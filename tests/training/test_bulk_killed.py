@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from kdseg_train.samples import write_sample
@@ -144,3 +145,18 @@ def test_a_second_call_computes_nothing(scene: Scene) -> None:
     assert scene.second == scene.first
     assert scene.second_report["counts"]["there"] == CASES
     assert scene.second_report["counts"]["done"] == 0
+
+
+def test_a_second_ctrl_c_leaves_no_worker_behind(tmp_path: Path) -> None:
+    write_sample("abdomen", tmp_path / "made", cases=2, size=40)
+    out = tmp_path / "out"
+    process = begun(tmp_path / "made" / "imagesTr", out)
+    wait_until(lambda: [*(out / ".bulk-cases").glob("*/lock")])
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    wait_until((out / ".bulk" / "stop").exists)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(WAIT_S) in {3, 130}  # 3: it had stopped by then
+    assert workers
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive

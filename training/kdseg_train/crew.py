@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import dask
+import psutil
 from distributed import (
     Client,
     Future,
@@ -28,6 +29,7 @@ from distributed import (
     WorkerPlugin,
     wait,
 )
+from distributed.core import Status
 from pydantic import Field, model_validator
 
 from kdseg_train.config import Settings
@@ -148,7 +150,7 @@ def at_work(crew: Crew, workers: int, *, gpu: bool, logs: Path) -> Iterator[Team
         "distributed.scheduler.allowed-failures": 0,
     }
     submissions = Submissions()
-    with dask.config.set(quiet), contextlib.ExitStack() as stack:
+    with dask.config.set(quiet), _at_once() as here, contextlib.ExitStack() as stack:
         if crew.scheduler is not None:
             client = _connected(crew.scheduler)
             workers_there = client.scheduler_info()["workers"].values()
@@ -168,10 +170,30 @@ def at_work(crew: Crew, workers: int, *, gpu: bool, logs: Path) -> Iterator[Team
                 resources={"GPU": 1} if gpu else None,
                 silence_logs="CRITICAL",
             )
+            here.append(cluster)
             client, counts_gpus = Client(stack.enter_context(cluster)), gpu
         stack.enter_context(client)
         client.register_plugin(Manners())
         yield Team(client, workers, counts_gpus, submissions)
+
+
+@contextlib.contextmanager
+def _at_once() -> Iterator[list[LocalCluster]]:
+    """Where a person presses Ctrl+C again, wait for none of the workers started here.
+
+    Gives a list for their cluster, which would wait for them at the end of Python.
+    """
+    here: list[LocalCluster] = []
+    try:
+        yield here
+    except KeyboardInterrupt:
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if "resource_tracker" not in " ".join(process.cmdline()):
+                    process.kill()  # Python's own tracker tidies up after them
+        for cluster in here:
+            cluster.status = Status.closed
+        raise
 
 
 class Manners(WorkerPlugin):
