@@ -358,6 +358,12 @@ def test_a_tile_that_is_no_number_is_refused(predict: Any, write_scan: Any) -> N
     assert_one_sentence(said, "--tile is 'big'")
 
 
+def test_the_help_names_a_tile_for_either_kind_of_model(call: Any) -> None:
+    told = " ".join(call("predict", "--help")[1].replace("\u2502", " ").split())
+    assert "64,64 for a 2D model" in told
+    assert "64,128,128 (z, y, x) for a 3D one" in told
+
+
 def test_an_unknown_format_is_refused(predict: Any, write_scan: Any) -> None:
     status, _, said = predict(write_scan(), "--format", "dicom")
     assert status == 2

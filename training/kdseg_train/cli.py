@@ -139,7 +139,10 @@ def predict(
     ] = None,
     tile: Annotated[
         str | None,
-        typer.Option(help="Voxels of a tile, as 64,128,128; the model's by default."),
+        typer.Option(
+            help="Voxels of a tile: 64,64 for a 2D model, 64,128,128 (z, y, x) for a "
+            "3D one; the model's by default."
+        ),
     ] = None,
     overlap: Annotated[
         float | None,
@@ -388,5 +391,5 @@ def _numbers(text: str | None, option: str) -> list[int] | None:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
         raise UsageError(
-            f"{option} is {text!r}; give whole numbers with commas, as 64,128,128."
+            f"{option} is {text!r}; give whole numbers with commas, such as 64,64."
         ) from error
