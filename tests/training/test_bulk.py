@@ -210,6 +210,7 @@ def test_a_request_to_end_leaves_the_rest_for_later(
     before = records(out)
     assert status == ends
     assert "Give the same command again" in told
+    assert "goes on with it" not in told  # said once
     assert 1 <= len(before) < 3
     assert predict()[0] == 0
     after = records(out)

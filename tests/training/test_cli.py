@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from kdseg_train import execute as execute_module
-from napari_kdseg.errors import KdsegError
+from napari_kdseg.errors import KdsegError, StopRequested
 from napari_kdseg.runs.run import Run
 
 COMMANDS = (
@@ -212,7 +212,27 @@ def test_a_signal_stops_a_run_in_good_order_with_3_or_to_go_on_later_with_75(
     assert process.returncode == status
     assert run.state() == "stopped"
     assert run.events()[0][-1]["requeue"] is (status == 75)
-    assert "what is finished is kept" in said
+    assert "what is finished is kept. The same command goes on with it." in said
+
+
+@pytest.mark.parametrize("words", [("--resume",), ()])
+@pytest.mark.parametrize("asked", ["stop", "requeue"])
+def test_a_prediction_that_was_stopped_says_how_to_go_on(
+    predict: Any,
+    write_scan: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: str,
+    words: tuple[str, ...],
+) -> None:
+    def stop(run: Run) -> None:
+        (run.folder / asked).touch()
+        raise StopRequested("case_1: Stopped as asked after 3 of 9 windows.")
+
+    monkeypatch.setattr(execute_module, "COMMANDS", {"predict": stop})
+    status, _, said = predict(write_scan(), *words)
+    assert status == {"stop": 3, "requeue": 75}[asked]
+    how = "The same command" if words else "The same command with --resume"
+    assert_one_sentence(said, f"after 3 of 9 windows. {how} goes on with it.")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")

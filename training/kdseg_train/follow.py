@@ -24,7 +24,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from napari_kdseg.errors import UsageError
+from napari_kdseg.errors import StopRequested, UsageError
 from napari_kdseg.runs.run import Run
 
 REFRESH_S = 0.2
@@ -32,7 +32,7 @@ Count = Callable[[int, int], None]
 """Told how many are done, and how many there are."""
 
 
-def execute_and_show(run: Run, *, alone: bool = True) -> None:
+def execute_and_show(run: Run, *, alone: bool = True, again: bool = True) -> None:
     """Execute a run here while its events are shown; then print its scores, if any.
 
     The first Ctrl+C, or a request to terminate, asks the run to stop in good order;
@@ -44,12 +44,25 @@ def execute_and_show(run: Run, *, alone: bool = True) -> None:
         To execute.
     alone
         False: one of several processes, each of which may hear of one Ctrl+C twice.
+    again
+        Whether the same command goes on where it was stopped; else ``--resume`` does.
+
+    Raises
+    ------
+    StopRequested
+        Where it was stopped; it says how to go on here, which a dock does in its way.
     """
     from kdseg_train.execute import execute
     from kdseg_train.summary import read_summary
 
-    with showing(run), stopping_on_signals(run, alone=alone):
-        execute(run)
+    try:
+        with showing(run), stopping_on_signals(run, alone=alone):
+            execute(run)
+    except StopRequested as stop:
+        if run.config["command"].startswith("bulk"):  # its report says so
+            raise
+        how = "The same command" if again else "The same command with --resume"
+        raise type(stop)(f"{stop} {how} goes on with it.") from stop
     found = read_summary(run.folder / "metrics.csv")
     if found is not None:
         print_table(*found)
@@ -78,7 +91,7 @@ def prepare_and_execute(
             f"{folder} holds the unfinished work of a run that is {state}; add "
             "--resume to go on with it, or choose a new folder."
         )
-    execute_and_show(prepared, alone=alone)
+    execute_and_show(prepared, alone=alone, again=resume)
 
 
 @contextlib.contextmanager
