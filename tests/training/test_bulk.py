@@ -232,7 +232,7 @@ def test_a_model_that_is_not_there_is_refused_before_anything_starts(
     call: Call, scans: Path, tmp_path: Path
 ) -> None:
     words = ("--model", tmp_path / "nothing", "--out", tmp_path / "out")
-    assert call("bulk", "predict", scans, *words)[0] == 1
+    assert call("bulk", "predict", scans, *words)[0] == 2
     assert not (tmp_path / "out").exists()
 
 

@@ -470,13 +470,31 @@ def test_weights_that_are_a_pickle_are_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_that_is_not_there_is_refused(
+@pytest.mark.parametrize("command", ["predict", "bulk predict"])
+@pytest.mark.parametrize("missing", ["model", "scan"])
+def test_a_model_or_a_scan_that_is_not_there_is_wrong_use(
+    call: Any,
+    write_scan: Any,
+    model_folder: Any,
+    tmp_path: Path,
+    command: str,
+    missing: str,
+) -> None:
+    places = {"model": model_folder().folder, "scan": write_scan()}
+    places[missing] = tmp_path / "nothing"
+    words = ("--model", places["model"], "--out", tmp_path / "out")
+    status, _, said = call(*command.split(), places["scan"], *words)
+    assert status == 2
+    assert_one_sentence(said, "nothing does not exist")
+
+
+def test_a_file_in_place_of_a_model_is_an_error_of_the_model(
     call: Any, write_scan: Any, tmp_path: Path
 ) -> None:
-    words = ("--model", tmp_path / "nothing", "--out", tmp_path / "out")
-    status, _, said = call("predict", write_scan(), *words)
+    scan = write_scan()
+    status, _, said = call("predict", scan, "--model", scan, "--out", tmp_path / "out")
     assert status == 1
-    assert_one_sentence(said, "nothing does not exist")
+    assert_one_sentence(said, "case_1.nii.gz is a file; a model is a folder")
 
 
 def test_a_folder_that_is_no_data_set_is_refused(predict: Any, tmp_path: Path) -> None:
