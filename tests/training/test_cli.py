@@ -537,7 +537,10 @@ def test_evaluate_prints_means_definition_and_empty_rule(
     assert status == 0, said
     assert "1.000" in out
     assert "Both empty" in " ".join(out.split())
-    assert (tmp_path / "metrics.csv").exists()
+    names = ("metrics.csv", "metrics-summary.csv", "metrics-summary.md")
+    written = [tmp_path / name for name in names]
+    assert f"Written: {', '.join(map(str, written))}.\n" in said
+    assert all(path.exists() for path in written)
 
 
 @pytest.mark.parametrize(

@@ -245,8 +245,9 @@ def evaluate(
     config = parse(EvaluateConfig, values, "evaluate")
     with counting("cases") as count:
         comparison = compare(config, count)
-    write_table(config, comparison)
+    written = write_table(config, comparison)
     print_table(means(comparison), comparison.caption)
+    _say(f"Written: {', '.join(map(str, written))}.")
 
 
 for measuring in (cli_measure.measure, cli_measure.atlas, cli_measure.report):
