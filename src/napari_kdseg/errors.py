@@ -10,6 +10,7 @@
     │   ├── LabelError       label values outside the set, or not integral
     │   └── GridError        two volumes that should share a grid and do not
     ├── ModelError           a model folder that cannot be trusted, or does not fit
+    │   └── MissingModelError  exit code 2, it is a UsageError, too: none is there
     ├── ProjectError         a folder that is no project, or cannot be changed so
     ├── RunError             a run folder in the wrong state
     ├── ReviewError          verdicts that cannot be kept or read
@@ -56,6 +57,10 @@ class GridError(VolumeError):
 
 class ModelError(KdsegError):
     """A model folder that cannot be trusted, or does not fit the volume."""
+
+
+class MissingModelError(ModelError, UsageError):
+    """A model folder that somebody named and that is not there, as a missing scan."""
 
 
 class ProjectError(KdsegError):

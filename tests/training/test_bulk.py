@@ -180,6 +180,19 @@ def test_results_of_other_settings_are_reported_not_replaced(
     assert records(tmp_path / "out") == before
 
 
+@pytest.mark.parametrize("tile", ["tile=16,16", "tile=[16,16]"])
+def test_any_setting_of_predict_can_be_set(
+    predict: Any, tmp_path: Path, tile: str
+) -> None:
+    sets = ("preset=fast", "backend=openvino", "roi=coarse", tile)
+    status, _, told = predict(*(word for one in sets for word in ("--set", one)))
+    assert status == 0, told
+    asked = Run.open(tmp_path / "out" / ".bulk").config["predict"]
+    assert asked["tile"] == [16, 16]
+    assert (asked["preset"], asked["backend"]) == ("fast", "openvino")
+    assert asked["roi"] == "coarse"
+
+
 @pytest.mark.parametrize(("asked", "ends"), [("stop", 3), ("requeue", 75)])
 def test_a_request_to_end_leaves_the_rest_for_later(
     predict: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, ends: int
@@ -197,6 +210,7 @@ def test_a_request_to_end_leaves_the_rest_for_later(
     before = records(out)
     assert status == ends
     assert "Give the same command again" in told
+    assert "goes on with it" not in told  # said once
     assert 1 <= len(before) < 3
     assert predict()[0] == 0
     after = records(out)
@@ -218,7 +232,7 @@ def test_a_model_that_is_not_there_is_refused_before_anything_starts(
     call: Call, scans: Path, tmp_path: Path
 ) -> None:
     words = ("--model", tmp_path / "nothing", "--out", tmp_path / "out")
-    assert call("bulk", "predict", scans, *words)[0] == 1
+    assert call("bulk", "predict", scans, *words)[0] == 2
     assert not (tmp_path / "out").exists()
 
 

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from kdseg_train import execute as execute_module
-from napari_kdseg.errors import KdsegError
+from napari_kdseg.errors import KdsegError, StopRequested
 from napari_kdseg.runs.run import Run
 
 COMMANDS = (
@@ -212,7 +212,27 @@ def test_a_signal_stops_a_run_in_good_order_with_3_or_to_go_on_later_with_75(
     assert process.returncode == status
     assert run.state() == "stopped"
     assert run.events()[0][-1]["requeue"] is (status == 75)
-    assert "what is finished is kept" in said
+    assert "what is finished is kept. The same command goes on with it." in said
+
+
+@pytest.mark.parametrize("words", [("--resume",), ()])
+@pytest.mark.parametrize("asked", ["stop", "requeue"])
+def test_a_prediction_that_was_stopped_says_how_to_go_on(
+    predict: Any,
+    write_scan: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: str,
+    words: tuple[str, ...],
+) -> None:
+    def stop(run: Run) -> None:
+        (run.folder / asked).touch()
+        raise StopRequested("case_1: Stopped as asked after 3 of 9 windows.")
+
+    monkeypatch.setattr(execute_module, "COMMANDS", {"predict": stop})
+    status, _, said = predict(write_scan(), *words)
+    assert status == {"stop": 3, "requeue": 75}[asked]
+    how = "The same command" if words else "The same command with --resume"
+    assert_one_sentence(said, f"after 3 of 9 windows. {how} goes on with it.")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
@@ -358,6 +378,12 @@ def test_a_tile_that_is_no_number_is_refused(predict: Any, write_scan: Any) -> N
     assert_one_sentence(said, "--tile is 'big'")
 
 
+def test_the_help_names_a_tile_for_either_kind_of_model(call: Any) -> None:
+    told = " ".join(call("predict", "--help")[1].replace("\u2502", " ").split())
+    assert "64,64 for a 2D model" in told
+    assert "64,128,128 (z, y, x) for a 3D one" in told
+
+
 def test_an_unknown_format_is_refused(predict: Any, write_scan: Any) -> None:
     status, _, said = predict(write_scan(), "--format", "dicom")
     assert status == 2
@@ -444,13 +470,31 @@ def test_weights_that_are_a_pickle_are_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_that_is_not_there_is_refused(
+@pytest.mark.parametrize("command", ["predict", "bulk predict"])
+@pytest.mark.parametrize("missing", ["model", "scan"])
+def test_a_model_or_a_scan_that_is_not_there_is_wrong_use(
+    call: Any,
+    write_scan: Any,
+    model_folder: Any,
+    tmp_path: Path,
+    command: str,
+    missing: str,
+) -> None:
+    places = {"model": model_folder().folder, "scan": write_scan()}
+    places[missing] = tmp_path / "nothing"
+    words = ("--model", places["model"], "--out", tmp_path / "out")
+    status, _, said = call(*command.split(), places["scan"], *words)
+    assert status == 2
+    assert_one_sentence(said, "nothing does not exist")
+
+
+def test_a_file_in_place_of_a_model_is_an_error_of_the_model(
     call: Any, write_scan: Any, tmp_path: Path
 ) -> None:
-    words = ("--model", tmp_path / "nothing", "--out", tmp_path / "out")
-    status, _, said = call("predict", write_scan(), *words)
+    scan = write_scan()
+    status, _, said = call("predict", scan, "--model", scan, "--out", tmp_path / "out")
     assert status == 1
-    assert_one_sentence(said, "nothing does not exist")
+    assert_one_sentence(said, "case_1.nii.gz is a file; a model is a folder")
 
 
 def test_a_folder_that_is_no_data_set_is_refused(predict: Any, tmp_path: Path) -> None:
@@ -493,7 +537,10 @@ def test_evaluate_prints_means_definition_and_empty_rule(
     assert status == 0, said
     assert "1.000" in out
     assert "Both empty" in " ".join(out.split())
-    assert (tmp_path / "metrics.csv").exists()
+    names = ("metrics.csv", "metrics-summary.csv", "metrics-summary.md")
+    written = [tmp_path / name for name in names]
+    assert f"Written: {', '.join(map(str, written))}.\n" in said
+    assert all(path.exists() for path in written)
 
 
 @pytest.mark.parametrize(

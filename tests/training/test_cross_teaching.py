@@ -29,7 +29,7 @@ from kdseg_train.new import new_recipe
 from kdseg_train.patches import Batch
 from kdseg_train.samples import write_sample
 from kdseg_train.turns import InTurn
-from napari_kdseg.errors import DataSetError, ModelError, RecipeError, StopRequested
+from napari_kdseg.errors import DataSetError, RecipeError, StopRequested
 from napari_kdseg.models.model import Model
 from napari_kdseg.models.networks import build
 from napari_kdseg.models.networks.network import SegmentationNetwork
@@ -789,6 +789,6 @@ def test_a_coarse_model_that_is_none_is_refused_before_anything_is_trained(
     samples: Path, tmp_path: Path
 ) -> None:
     run = run_of(recipe(crop={"coarse": "nowhere"}), samples, tmp_path / "run")
-    with pytest.raises(ModelError, match="does not exist"), run.executing():
+    with pytest.raises(RecipeError, match="is nowhere, and"), run.executing():
         fit(run)
     assert not run.checkpoints.exists() or not list(run.checkpoints.iterdir())

@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 import yaml
 
-from kdseg_train.config import Training, find_recipe, load_recipe, parse
+from kdseg_train.config import (
+    Training,
+    apply_override,
+    find_recipe,
+    load_recipe,
+    parse,
+)
 from kdseg_train.methods import METHODS, describe, prepare
 from kdseg_train.methods.ms_kd import Config
 from napari_kdseg.errors import RecipeError
@@ -96,6 +102,26 @@ def test_a_setting_can_be_changed_from_outside(tmp_path: Path) -> None:
     values = load_recipe(path, ("training.epochs=3", "seed=5"))
     assert values["training"] == {"epochs": 3}
     assert values["seed"] == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "means"),
+    [
+        ("64,64", [64, 64]),
+        ("[64,64]", [64, 64]),
+        ("64, 128,128", [64, 128, 128]),
+        ("0.5,-2", [0.5, -2]),
+        ("'64,64'", "64,64"),
+        ("0:120", "0:120"),
+        ("left,right", "left,right"),
+    ],
+)
+def test_numbers_with_commas_are_a_list_with_or_without_brackets(
+    text: str, means: object
+) -> None:
+    values: dict[str, Any] = {}
+    apply_override(values, f"training.some={text}")
+    assert values == {"training": {"some": means}}
 
 
 def test_a_recipe_that_is_not_there_is_answered_with_those_that_are() -> None:

@@ -14,7 +14,7 @@ import pytest
 from command_line import parsed
 
 from kdseg_train.cli_bulk import slurm_settings
-from kdseg_train.config import recipe_folder
+from kdseg_train.config import find_recipe, recipe_folder
 from kdseg_train.crew import Slurm
 
 TEMPLATES = {path.stem: path for path in (recipe_folder() / "slurm").glob("*.sbatch")}
@@ -134,6 +134,36 @@ def test_a_template_is_a_shell_script_that_slurm_requeues(name: str) -> None:
     assert "#SBATCH" not in text[first.start() :]  # SLURM reads none after a command
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_template_can_activate_an_environment_before_its_command(name: str) -> None:
+    text = TEMPLATES[name].read_text()
+    activation = text.index("\n# source /path/to/env/bin/activate\n")
+    command = re.search(r"^(srun|kdseg-train) ", text, re.MULTILINE)
+    assert command is not None
+    assert text.index("\nshift 2\n") < activation < command.start()
+
+
+@pytest.mark.parametrize("name", FITS)
+@pytest.mark.parametrize("where", ["template", "page"])
+def test_a_training_is_shown_with_a_recipe_that_there_is(name: str, where: str) -> None:
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "many-gpus.md"
+    text = (TEMPLATES[name] if where == "template" else page).read_text()
+    text = text.replace("\\\n#", "")
+    shown = re.findall(rf"sbatch .*{name}\.sbatch (.*)", text)
+    assert shown
+    for one in shown:
+        recipe, run, *more = shlex.split(one)
+        found = parsed(["fit", recipe, "--out", run, *more])
+        assert find_recipe(Path(recipe)).is_file()
+        assert found["data"] == Path("samples")
+
+
+def test_the_page_and_the_template_say_what_workers_ask_slurm_for() -> None:
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "bulk.md"
+    for path in (page, TEMPLATES["bulk-predict"]):
+        assert "--slurm-set partition=X --slurm-set account=Y" in path.read_text()
+
+
 def test_the_commands_that_templates_name_are_installed() -> None:
     commands = Path(sys.executable).parent
     for name in ("kdseg-train", "torchrun"):
@@ -212,6 +242,19 @@ def test_a_job_of_many_gpus_gives_its_cores_to_the_processes(tmp_path: Path) -> 
     job = Job("fit-many-gpus", tmp_path, DIES)
     job.ended()
     assert "--cpus-per-task=32 torchrun" in job.said[-1]
+
+
+def test_a_job_of_many_gpus_without_events_complains_of_nothing_else(
+    tmp_path: Path,
+) -> None:
+    job = Job("fit-many-gpus", tmp_path, DIES, ends_with=1)
+    given = ["bash", job.template, "first", tmp_path / "run"]
+    environment = job.environment
+    done = subprocess.run(
+        given, env=environment, cwd=tmp_path, check=False, capture_output=True
+    )
+    assert done.returncode == 1
+    assert done.stderr == b""
 
 
 def test_two_jobs_on_one_machine_meet_at_ports_of_their_own(tmp_path: Path) -> None:

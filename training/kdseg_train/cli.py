@@ -139,7 +139,10 @@ def predict(
     ] = None,
     tile: Annotated[
         str | None,
-        typer.Option(help="Voxels of a tile, as 64,128,128; the model's by default."),
+        typer.Option(
+            help="Voxels of a tile: 64,64 for a 2D model, 64,128,128 (z, y, x) for a "
+            "3D one; the model's by default."
+        ),
     ] = None,
     overlap: Annotated[
         float | None,
@@ -242,8 +245,9 @@ def evaluate(
     config = parse(EvaluateConfig, values, "evaluate")
     with counting("cases") as count:
         comparison = compare(config, count)
-    write_table(config, comparison)
+    written = write_table(config, comparison)
     print_table(means(comparison), comparison.caption)
+    _say(f"Written: {', '.join(map(str, written))}.")
 
 
 for measuring in (cli_measure.measure, cli_measure.atlas, cli_measure.report):
@@ -388,5 +392,5 @@ def _numbers(text: str | None, option: str) -> list[int] | None:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
         raise UsageError(
-            f"{option} is {text!r}; give whole numbers with commas, as 64,128,128."
+            f"{option} is {text!r}; give whole numbers with commas, such as 64,64."
         ) from error

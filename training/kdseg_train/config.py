@@ -7,6 +7,7 @@ constants the paper shares.
 """
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -19,6 +20,7 @@ from napari_kdseg.shipped import recipe_folder, shipped_recipes
 from napari_kdseg.volumes.preprocessing import Intensity, Preprocessing
 
 AnyConfig = TypeVar("AnyConfig", bound=BaseModel)
+_NUMBERS = re.compile(r"[-+]?[\d.]+(, ?[-+]?[\d.]+)+")
 
 
 class Settings(BaseModel):
@@ -343,7 +345,7 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:
-    """Put one ``a.b=value`` into settings; the value is YAML.
+    """Put one ``a.b=value`` into settings; YAML, or a list of numbers as ``64,64``.
 
     Raises
     ------
@@ -357,12 +359,10 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     for parent in parents:
         child = values.setdefault(parent, {})
         if not isinstance(child, dict):
-            raise RecipeError(
-                f"--set {override!r}: {parent!r} holds a value, not a group."
-            )
+            raise RecipeError(f"--set {override!r}: {parent!r} is a value, no group.")
         values = child
     try:
-        values[last] = yaml.safe_load(text)
+        values[last] = yaml.safe_load(f"[{text}]" if _NUMBERS.fullmatch(text) else text)
     except yaml.YAMLError as error:
         raise RecipeError(f"--set {override!r}: {text!r} is no YAML value.") from error
 
@@ -396,7 +396,5 @@ def _names_at(
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    found: list[type[BaseModel]] = []
-    for argument in getattr(annotation, "__args__", ()):
-        found += _models_in(argument)
-    return found
+    parts = getattr(annotation, "__args__", ())
+    return [found for part in parts for found in _models_in(part)]

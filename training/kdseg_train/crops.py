@@ -16,6 +16,7 @@ from pydantic import Field
 from kdseg_train.config import Recipe, Settings
 from kdseg_train.data import Cases
 from kdseg_train.layouts import Case
+from kdseg_train.missing import existing
 from kdseg_train.prepared import read_case, read_case_labels
 from napari_kdseg.atomic import sync_tree, write_text_atomic
 from napari_kdseg.errors import ModelError
@@ -73,7 +74,7 @@ def paired(run: Run, config: Recipe, crop: Crop, fine: Sequence[Model]) -> list[
 
 
 def _coarse(config: Recipe, crop: Crop) -> Model:
-    return Model.open(config.found(crop.coarse))
+    return Model.open(existing(config, crop.coarse, "crop.coarse"))
 
 
 class _Cropper:

@@ -34,6 +34,19 @@ PACKAGES = {
 }
 """Packages that everything needs, and what for; import names differ for some."""
 
+EXTRAS = {
+    "accelerate": ("cluster", "one training on several GPUs"),
+    "dask-jobqueue": ("cluster", "bulk commands by SLURM jobs"),
+    "openvino": ("fast", "networks compiled for the processor"),
+    "highdicom": ("dicom", "labels as DICOM segmentations"),
+    "onnx": ("interop", "models as ONNX"),
+    "onnxruntime": ("interop", "models given as ONNX"),
+    "pytorch-ignite": ("interop", "models as MONAI bundles"),
+    "psycopg": ("postgres", "verdicts of a lab in one database"),
+    "pyarrow": ("parquet", "tables as Parquet"),
+}
+"""Packages that some commands need: the extra they come with, and what for."""
+
 QT_BINDINGS = ("PyQt6", "PySide6", "PyQt5", "PySide2")
 _GIB = 2**30
 
@@ -59,7 +72,7 @@ def examine() -> list[Finding]:
         *(_package(name, purpose) for name, purpose in PACKAGES.items()),
         *_devices(),
         _memory(),
-        _accelerate(),
+        *(_extra(name, *of) for name, of in EXTRAS.items()),
         _models(),
         _qt(),
         _display(),
@@ -91,7 +104,7 @@ def _program() -> Finding:
         found or "not installed, run from its sources",
         found is not None,
         needed=False,
-        fix="python -m pip install -e .",
+        fix="python -m pip install -e .  # in the clone",
     )
 
 
@@ -130,19 +143,20 @@ def _memory() -> Finding:
     return Finding("memory", detail)
 
 
-def _accelerate() -> Finding:
-    found = version("accelerate")
+def _extra(name: str, extra: str, purpose: str) -> Finding:
+    found = version(name)
     return Finding(
-        "accelerate",
-        f"{found or 'not installed'} (one training on several GPUs)",
+        name,
+        f"{found or 'not installed'} ({purpose}; extra {extra})",
         found is not None,
         needed=False,
-        fix='python -m pip install "napari-kdseg[cluster]"',
+        # pip finds it without an index, as the package itself is installed
+        fix=f'python -m pip install "napari-kdseg[{extra}]"',
     )
 
 
 def _models() -> Finding:
-    fix = "python -m pip install --force-reinstall --no-deps napari-kdseg"
+    fix = "python -m pip install --force-reinstall --no-deps .  # in the clone"
     try:
         names = sorted(shipped_models())
     except KdsegError as error:

@@ -19,6 +19,7 @@ from kdseg_train.agreement import SliceRow, agreement, write_slices
 from kdseg_train.layouts import read_data_set
 from kdseg_train.summary import (
     Entry,
+    beside,
     definitions,
     scores_of,
     summarised,
@@ -202,11 +203,21 @@ def matched(reference: Path, prediction: Path) -> list["Pair"]:
     return [Pair(known, guess, unnamed) for known, guess in both]
 
 
-def write_table(settings: EvaluateConfig, comparison: Comparison) -> None:
-    """Write all rows as CSV, their summary beside it, and the slices if asked for."""
+def write_table(settings: EvaluateConfig, comparison: Comparison) -> list[Path]:
+    """Write all rows as CSV, their summary beside it, and the slices if asked for.
+
+    Returns
+    -------
+    list of Path
+        The files; they take the place of earlier ones.
+    """
+    table = settings.out
+    written = [table, beside(table, ".csv"), beside(table, ".md")]
     if settings.slices is not None:
         write_slices(settings.slices, comparison.slices)
-    write_tables(settings.out, _rows(comparison), comparison.caption)
+        written.append(settings.slices)
+    write_tables(table, _rows(comparison), comparison.caption)
+    return written
 
 
 def means(comparison: Comparison) -> list[Entry]:

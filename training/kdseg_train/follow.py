@@ -17,6 +17,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -24,15 +25,17 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from napari_kdseg.errors import UsageError
+from napari_kdseg.errors import StopRequested, UsageError
 from napari_kdseg.runs.run import Run
 
 REFRESH_S = 0.2
+TELL_S = 60.0
+"""So often a log is told how far it is: bars are for terminals."""
 Count = Callable[[int, int], None]
 """Told how many are done, and how many there are."""
 
 
-def execute_and_show(run: Run, *, alone: bool = True) -> None:
+def execute_and_show(run: Run, *, alone: bool = True, again: bool = True) -> None:
     """Execute a run here while its events are shown; then print its scores, if any.
 
     The first Ctrl+C, or a request to terminate, asks the run to stop in good order;
@@ -44,12 +47,25 @@ def execute_and_show(run: Run, *, alone: bool = True) -> None:
         To execute.
     alone
         False: one of several processes, each of which may hear of one Ctrl+C twice.
+    again
+        Whether the same command goes on where it was stopped; else ``--resume`` does.
+
+    Raises
+    ------
+    StopRequested
+        Where it was stopped; it says how to go on here, which a dock does in its way.
     """
     from kdseg_train.execute import execute
     from kdseg_train.summary import read_summary
 
-    with showing(run), stopping_on_signals(run, alone=alone):
-        execute(run)
+    try:
+        with showing(run), stopping_on_signals(run, alone=alone):
+            execute(run)
+    except StopRequested as stop:
+        if run.config["command"].startswith("bulk"):  # its report says so
+            raise
+        how = "The same command" if again else "The same command with --resume"
+        raise type(stop)(f"{stop} {how} goes on with it.") from stop
     found = read_summary(run.folder / "metrics.csv")
     if found is not None:
         print_table(*found)
@@ -78,29 +94,34 @@ def prepare_and_execute(
             f"{folder} holds the unfinished work of a run that is {state}; add "
             "--resume to go on with it, or choose a new folder."
         )
-    execute_and_show(prepared, alone=alone)
+    execute_and_show(prepared, alone=alone, again=resume)
 
 
 @contextlib.contextmanager
 def showing(run: Run) -> Iterator[None]:
     """Show a run's events from now on, until the block ends."""
     _, start = run.events()
-    with _progress() as progress:
-        shown = _Shown(run, progress, start)
-        try:
-            yield
-        finally:
-            shown.close()
+    shown = _Shown(run, _progress(), start)
+    try:
+        yield
+    finally:
+        shown.close()
 
 
 @contextlib.contextmanager
 def counting(stage: str) -> Iterator[Count]:
-    """Show how many of something are done; gives the function to tell it with."""
-    with _progress() as progress:
-        task = progress.add_task(stage, total=None)
+    """Show how many of something are done; gives the function to tell it with.
+
+    There is no bar before the first is counted: an early error stands alone.
+    """
+    progress = _progress()
+    with contextlib.ExitStack() as shown:
 
         def count(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
+            if not progress.tasks:
+                progress.add_task(stage, total=total)
+                shown.enter_context(progress)
+            progress.update(progress.task_ids[0], completed=done, total=total)
 
         yield count
 
@@ -145,7 +166,8 @@ class _Shown:
         self._run = run
         self._progress = progress
         self._byte = byte
-        self._bars: dict[str, Any] = {}
+        self._bars: dict[str, TaskID] = {}
+        self._told = -TELL_S
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
@@ -155,6 +177,8 @@ class _Shown:
         self._ended.set()
         self._thread.join()
         self._show_new()
+        if self._bars:
+            self._progress.stop()
 
     def _follow(self) -> None:
         while not self._ended.wait(REFRESH_S):
@@ -170,7 +194,11 @@ class _Shown:
         match event:
             case {"event": "progress", "step": step, "total": total}:
                 stage = str(event.get("stage") or "progress")
-                self._move(stage, step, total, str(event.get("pace") or ""))
+                shown = ", ".join([stage, *filter(None, [event.get("pace")])])
+                self._move(stage, step, total, shown)
+                if not console.is_terminal and event["time"] >= self._told + TELL_S:
+                    self._told = event["time"]
+                    _say(console, f"{shown}: {step} of {total}")
             case {"event": "warning", "message": message}:
                 _say(console, f"warning: {message}", style="yellow")
             case {"event": "note" | "estimate", "message": message}:
@@ -178,10 +206,11 @@ class _Shown:
             case {"event": "prediction", "folder": folder}:
                 console.print(str(folder), markup=False, soft_wrap=True)
 
-    def _move(self, stage: str, step: float, total: float, pace: str) -> None:
+    def _move(self, stage: str, step: float, total: float, shown: str) -> None:
+        if not self._bars:
+            self._progress.start()
         if stage not in self._bars:
             self._bars[stage] = self._progress.add_task(stage, total=total)
-        shown = f"{stage}, {pace}" if pace else stage
         bar = self._bars[stage]
         self._progress.update(bar, completed=step, total=total, description=shown)
 

@@ -240,7 +240,7 @@ def _join(asked: str) -> Ranks:
     except ImportError as error:
         raise RunError(
             "Training in several processes needs Accelerate; install it with pip "
-            "install 'napari-kdseg[cluster]'."
+            "install 'napari-kdseg[cluster]', in this environment."
         ) from error
     backend = "gloo" if kind == "cpu" else "nccl"
     state = PartialState(cpu=kind == "cpu", backend=backend, timeout=STEP_TIMEOUT)

@@ -102,7 +102,8 @@ def _classes() -> tuple[Any, Any]:
         from dask_jobqueue.slurm import SLURMCluster, SLURMJob
     except ImportError as error:
         raise UsageError(
-            "SLURM needs dask-jobqueue: pip install 'napari-kdseg[cluster]'."
+            "SLURM needs dask-jobqueue: pip install 'napari-kdseg[cluster]', in this "
+            "environment."
         ) from error
     if in_main:
         signal.signal(signal.SIGINT, before)  # the import takes Ctrl+C for itself

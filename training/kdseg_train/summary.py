@@ -180,15 +180,15 @@ def write_tables(
     entries = summarised(rows, regions)
     tolerance = rows[0].get(TOLERANCE, "") if rows else ""
     lines = [_as_text(entry) | {TOLERANCE: tolerance} for entry in entries]
-    write_text_atomic(_beside(table, ".csv"), as_csv(lines))
-    write_text_atomic(_beside(table, ".md"), _as_markdown(entries, words))
+    write_text_atomic(beside(table, ".csv"), as_csv(lines))
+    write_text_atomic(beside(table, ".md"), _as_markdown(entries, words))
     write_text_atomic(table, as_csv(rows))
     return entries
 
 
 def read_summary(table: Path) -> tuple[list[Entry], str] | None:
     """Summary of a table and what its numbers mean; None where there is none."""
-    path = _beside(table, ".csv")
+    path = beside(table, ".csv")
     if not path.is_file():
         return None
     rows = read_csv(path)
@@ -215,7 +215,8 @@ def read_csv(path: Path) -> list[Row]:
         return list(csv.DictReader(file))
 
 
-def _beside(table: Path, ending: str) -> Path:
+def beside(table: Path, ending: str) -> Path:
+    """Where the summary of a table lies, with an ending such as ``.md``."""
     return table.with_name(f"{table.stem}-summary{ending}")
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kdseg_train.config import Recipe
+from kdseg_train.missing import existing
 from napari_kdseg.errors import ModelError, RecipeError
 from napari_kdseg.models.model import CARD, Model
 from napari_kdseg.models.networks.network import SegmentationNetwork
@@ -58,12 +59,19 @@ def bottled_answer(network: Bottled, image: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def given_teacher(
-    recipe: Recipe, path: Path, classes: Sequence[str], *, to_start_from: bool = False
+    recipe: Recipe,
+    path: Path,
+    classes: Sequence[str],
+    *,
+    setting: str = "teacher",
+    to_start_from: bool = False,
 ) -> Model:
     """Model that a recipe names as the teacher of some classes.
 
     Parameters
     ----------
+    setting
+        That names it.
     to_start_from
         Whether the student takes over its weights.
 
@@ -72,8 +80,10 @@ def given_teacher(
     ModelError
         Where it segments others, or sees scans in another way than the student; where
         the student could not take over its weights.
+    RecipeError
+        Where there is no such folder.
     """
-    model = Model.open(recipe.found(path))
+    model = Model.open(existing(recipe, path, setting))
     card = model.card
     if card.classes.names != tuple(classes):
         wanted = f"the recipe has {', '.join(classes)}. Both need the same in one order"
@@ -116,7 +126,7 @@ def given_by_class(
     ModelError
         As `given_teacher`.
     RecipeError
-        Where a teacher is named for a class that there is not.
+        Where a teacher is named for a class that there is not, or is not there itself.
     """
     found: dict[str, Model | Path] = {}
     for name, path in teachers.items():
@@ -125,11 +135,12 @@ def given_by_class(
                 f"teachers names {name!r}, which no case annotates; the classes are "
                 f"{', '.join(classes)}."
             )
-        folder = recipe.found(path)
+        setting = f"teachers.{name}"
+        folder = existing(recipe, path, setting)
         if predictions and not (folder / CARD).exists():
             found[name] = folder
         else:
-            found[name] = given_teacher(recipe, path, (name,))
+            found[name] = given_teacher(recipe, path, (name,), setting=setting)
     return found
 
 

@@ -39,7 +39,8 @@ def check_table(path: Path) -> None:
         except ImportError as error:
             raise UsageError(
                 f"{path} needs pyarrow, which is not installed; pip install "
-                '"napari-kdseg[parquet]", or let the table end in .csv.'
+                '"napari-kdseg[parquet]" in this environment, or let the table end in '
+                ".csv."
             ) from error
 
 

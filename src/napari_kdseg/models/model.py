@@ -25,7 +25,7 @@ import yaml
 from pydantic import ValidationError
 
 from napari_kdseg.atomic import publish_folder, temporary_beside
-from napari_kdseg.errors import ModelError
+from napari_kdseg.errors import MissingModelError, ModelError
 from napari_kdseg.models.card import (
     VERSION,
     CoarseToFine,
@@ -81,17 +81,19 @@ class Model:
 
         Raises
         ------
+        MissingModelError
+            When there is no such folder.
         ModelError
             When a file is missing, the card is of a newer version or has unknown
             keys, or the weights are a pickle, cut short, or no safetensors at all.
         """
         if folder.name == CARD and folder.is_file():
             folder = folder.parent
+        rule = f"a model is a folder with {CARD} and {WEIGHTS}."
+        if not folder.exists():
+            raise MissingModelError(f"{folder} does not exist; {rule}")
         if not folder.is_dir():
-            found = "is a file" if folder.exists() else "does not exist"
-            raise ModelError(
-                f"{folder} {found}; a model is a folder with {CARD} and {WEIGHTS}."
-            )
+            raise ModelError(f"{folder} is a file; {rule}")
         card = _read_card(folder / CARD)
         if card.role == "composite":
             coarse, fine = (cls._open_part(folder / name) for name in PARTS)

@@ -319,7 +319,7 @@ def open_server(url: str) -> Database:
     except ImportError as error:
         raise ReviewError(
             f"{name} needs the package psycopg, which is not installed. "
-            "pip install 'napari-kdseg[postgres]' brings it."
+            "pip install 'napari-kdseg[postgres]' brings it, in this environment."
         ) from error
     event.listen(engine, "begin", _hold_server)
     return Database(name, engine)

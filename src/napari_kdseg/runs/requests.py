@@ -23,8 +23,7 @@ def as_error(folder: Path) -> StopRequested | None:
         return StopRequested(f"{folder} was asked to stop; what is finished is kept.")
     if (folder / REQUEUE).exists():
         return RequeueRequested(
-            f"{folder} was asked to make way; what is finished is kept, and --resume "
-            "goes on with it."
+            f"{folder} was asked to make way; what is finished is kept."
         )
     return None
 

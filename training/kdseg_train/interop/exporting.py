@@ -168,5 +168,5 @@ def needed(module: str, what: str) -> Any:
     except ImportError as error:
         raise ModelError(
             f"{what} needs {module}, which is not installed. Install it: pip install "
-            '"napari-kdseg[interop]"'
+            '"napari-kdseg[interop]", in this environment.'
         ) from error

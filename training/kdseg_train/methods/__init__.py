@@ -18,6 +18,7 @@ from kdseg_train.config import Frozen, Recipe, Training, parse
 from kdseg_train.data import Cases, fingerprint, resolve
 from kdseg_train.estimate import Estimate, foresee
 from kdseg_train.methods import cross_teaching, kd_net, medaka, ms_kd
+from kdseg_train.missing import check_data
 from kdseg_train.ranks import here
 from napari_kdseg.errors import DataSetError, RecipeError
 from napari_kdseg.inference.forward import using_threads
@@ -52,6 +53,7 @@ def prepare(values: dict[str, Any], where: str, root: Path) -> dict[str, Any]:
     config = _config(values, where)
     for name, training in _trainings(config):
         here().share(training.batch, f"{name}.batch")
+    check_data(config, where, root)
     cases = resolve(config, root)
     _refuse_slices(config, cases)
     frozen = Frozen(

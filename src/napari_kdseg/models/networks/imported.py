@@ -155,7 +155,7 @@ def open_graph(graph: bytes) -> Any:
     except ImportError as error:
         raise ModelError(
             "This network runs in onnxruntime, which is not installed. Install it: pip "
-            'install "napari-kdseg[interop]"'
+            'install "napari-kdseg[interop]", in this environment.'
         ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

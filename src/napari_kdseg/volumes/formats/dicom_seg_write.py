@@ -109,7 +109,8 @@ def _highdicom(path: Path) -> Any:
     except ImportError as error:
         raise VolumeError(
             f"{path} would be a DICOM segmentation, which highdicom writes; it is not "
-            'installed. Install it: pip install "napari-kdseg[dicom]"'
+            'installed. Install it: pip install "napari-kdseg[dicom]", in this '
+            "environment."
         ) from error
     return highdicom
 
