@@ -135,7 +135,10 @@ def predict(
     device: Device = "auto",
     precision: Precision = "auto",
     batch: Annotated[
-        int | None, typer.Option(help="Tiles at once; the model's by default.")
+        int | None,
+        typer.Option(
+            help="Tiles at once; the model's by default, with OpenVINO two at least."
+        ),
     ] = None,
     tile: Annotated[
         str | None,
