@@ -33,12 +33,18 @@ def main() -> None:
         print(json.dumps(_work(*arguments.worker)))
         return
     names = arguments.figures or list(FIGURES)
+    earlier = ""
+    if arguments.figures and not arguments.quick and arguments.out.is_file():
+        earlier = arguments.out.read_text(encoding="utf-8")
     rows: list[Row] = []
     started = time.perf_counter()
     for name in names:
         say(f"{name} ({time.perf_counter() - started:.0f} s so far)")
         rows += _measured(name, quick=arguments.quick)
-        _write(arguments.out, rows, quick=arguments.quick)  # what there is, is kept
+        text = (
+            _merged(earlier, rows) if earlier else _whole(rows, quick=arguments.quick)
+        )
+        arguments.out.write_text(text, encoding="utf-8")  # what there is, is kept
     say(f"done in {time.perf_counter() - started:.0f} s: {arguments.out}")
     print(table(rows))
 
@@ -57,7 +63,25 @@ def _work(function: str, arguments: str) -> object:
     return getattr(importlib.import_module(module), name)(**given)
 
 
-def _write(path: Path, rows: list[Row], *, quick: bool) -> None:
+def _merged(earlier: str, rows: list[Row]) -> str:
+    """An earlier table with other lines for the figures of these rows."""
+    head, _, _ = earlier.partition("| figure |")
+    lines = table(rows).splitlines()
+    again = {row.figure for row in rows}
+    kept = [line for line in earlier.splitlines() if _number(line) not in {*again, ""}]
+    body = sorted(kept + lines[2:], key=_number)
+    told = f"Measured again by themselves, {date.today().isoformat()}: figures "
+    told += f"{', '.join(sorted(again))}.\n\n"
+    return "\n".join([head + told + lines[0], lines[1], *body]) + "\n"
+
+
+def _number(line: str) -> str:
+    """The figure of a line of the table; nothing of other lines."""
+    found = line.partition("|")[2].partition("|")[0].strip()
+    return found if found.isdigit() else ""
+
+
+def _whole(rows: list[Row], *, quick: bool) -> str:
     size = ", smaller sizes (`--quick`)" if quick else ""
     head = (
         "# Results of `make bench`\n\n"
@@ -65,7 +89,7 @@ def _write(path: Path, rows: list[Row], *, quick: bool) -> None:
         f"{platform.python_version()}, {_versions()}{size}. Written by "
         "`bench.py`; what each figure is stands in [README.md](README.md).\n\n"
     )
-    path.write_text(head + table(rows) + "\n", encoding="utf-8")
+    return head + table(rows) + "\n"
 
 
 def _versions() -> str:

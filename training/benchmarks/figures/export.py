@@ -41,7 +41,7 @@ def _one(classes: int, sizes: tuple[Sizes, Sizes], *, quick: bool) -> list[Row]:
     given: dict[str, Any] = {"classes": classes, "sizes": sizes}
     ours, theirs = [], []
     try:
-        for _ in range(1 if quick else 2):
+        for _ in range(1 if quick else 4):
             ours.append(isolated(napari_kdseg, **given))
             theirs.append(isolated(nnunet, **given))
         equal = isolated(agreement, **given)

@@ -8,6 +8,7 @@ place.
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,9 @@ from figures.rows import (
 
 CLASSES = 5
 LONG = (3000, 1000, 1000)
-SHORT_LENGTH = 160
-FACE = 192
+SHORT_LENGTH = 200
+FACE = 192  # less than both lengths: slabs follow one another along the length
+RUNS = 3
 LIMIT_GB = 6.0
 
 
@@ -39,13 +41,20 @@ def _flat() -> Row:
     goal = "at most 1.10"
     try:
         short, long = (
-            isolated(predicted, shape=[length, FACE, FACE], overlap=0.5)
+            [
+                isolated(predicted, shape=[length, FACE, FACE], overlap=0.5)["bytes"]
+                for _ in range(RUNS)
+            ]
             for length in (SHORT_LENGTH, 8 * SHORT_LENGTH)
         )
     except PeerError as error:
         return not_run("2", what, goal, error)
-    ratio = long["bytes"] / short["bytes"]
-    note = f"{short['bytes'] / 1e6:.0f} and {long['bytes'] / 1e6:.0f} MB in all"
+    ratio = median(long) / median(short)
+    most = f"at most {max(short) / 1e6:.0f} and {max(long) / 1e6:.0f}"
+    note = (
+        f"{median(short) / 1e6:.0f} and {median(long) / 1e6:.0f} MB in all, medians of "
+        f"{RUNS}; {most}"
+    )
     return Row("2", what, f"{ratio:.3f}", goal, at_most(ratio, 1.10), note)
 
 
