@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distributed.core import Status
 from pydantic import Field
 
 from kdseg_train.config import Settings
@@ -70,7 +71,7 @@ def slurm_cluster(asked: Slurm, logs: Path, submissions: Submissions) -> Any:
         async def close(self) -> None:
             if self.job_id != _NO_JOB:
                 await super().close()
-            self.status = _closed()
+            self.status = Status.closed
 
     class Cluster(cluster_class):  # type: ignore[misc, valid-type]
         job_cls = Job
@@ -108,12 +109,6 @@ def _classes() -> tuple[Any, Any]:
     if in_main:
         signal.signal(signal.SIGINT, before)  # the import takes Ctrl+C for itself
     return SLURMCluster, SLURMJob
-
-
-def _closed() -> Any:
-    from distributed.core import Status
-
-    return Status.closed
 
 
 def _words(error: str) -> str:

@@ -164,11 +164,10 @@ def fastest(
         or inner[0].get("configuration", {}).get("endian") == "big"
     ):
         return _checked(array, folder)
-    each = [
-        shard // edge
-        for shard, edge in zip(array.shards or array.chunks, array.chunks, strict=True)
-    ]
-    shards = Shards(folder / "c", (*each,), complete) if array.shards else None
+    shards = None
+    if array.shards:
+        each = (s // c for s, c in zip(array.shards, array.chunks, strict=True))
+        shards = Shards(folder / "c", tuple(each), complete)
     return Chunks(array, folder / "c", complete, shards)
 
 
@@ -274,8 +273,9 @@ class Chunks:
             for axis, size in enumerate(self.shape)
         ]
         for place in self._places([(span[0], span[1]) for span in spans]):
-            if not self._file(place).exists():
-                raise ValueError(f"the chunk {self._file(place)} is missing")
+            file = self._file(place)
+            if not file.exists():
+                raise ValueError(f"the chunk {file} is missing")
 
     def _read_all(
         self,
@@ -312,21 +312,21 @@ class Chunks:
             return self.shards.file_of(place)
         return self.folder.joinpath(*map(str, place))
 
-    def _stored(self, place: tuple[int, ...]) -> bytes | None:
+    def _stored(self, place: tuple[int, ...], file: Path) -> bytes | None:
         try:
             if self.shards is not None:
-                return self.shards.read(place)
-            return self._file(place).read_bytes()
+                return self.shards.read(place, file)
+            return file.read_bytes()
         except FileNotFoundError:
             return None
 
     def _decoded(self, place: tuple[int, ...]) -> np.ndarray | None:
-        stored = self._stored(place)
+        file = self._file(place)
+        stored = self._stored(place, file)
         if stored is None and self.complete:
             raise ValueError(f"the chunk {place} of {self.folder} is missing")
         if stored is None:
             return None
-        file = self._file(place)
         # A chunk of one value is small, and is the same as many others: of labels most
         # are, and such a slice takes a third of the time.
         key = (stored, self.chunks, self.dtype.str)

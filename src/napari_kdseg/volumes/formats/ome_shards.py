@@ -78,8 +78,15 @@ class Shards:
         numbers = (at // count for at, count in zip(place, self.each, strict=True))
         return self.folder.joinpath(*map(str, numbers))
 
-    def read(self, place: tuple[int, ...]) -> bytes | None:
+    def read(self, place: tuple[int, ...], path: Path) -> bytes | None:
         """Read a chunk as it is stored; None where the shard leaves it out.
+
+        Parameters
+        ----------
+        place
+            Numbers of the chunk along each axis.
+        path
+            Its shard, as `file_of` tells it.
 
         Raises
         ------
@@ -88,7 +95,6 @@ class Shards:
         ValueError
             When it is damaged.
         """
-        path = self.file_of(place)
         with path.open("rb") as file:
             index = self._index(path, file)
             inside = tuple(
