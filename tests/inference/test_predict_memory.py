@@ -1,5 +1,6 @@
 """What happens when memory runs out: fewer windows at once, then smaller windows."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -125,7 +126,9 @@ def test_other_errors_are_not_taken_for_lack_of_memory(
         predict_volume(make_volume(), [make_simple(inner=Faulty())], Settings("cpu"))
 
 
-MALLOC_KB = 10_000  # what is free and scattered
+# Large blocks go back to the system as soon as they are free: what is free and scattered
+# is 15 % more or less from run to run.
+AT_ONCE = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
 PEAK = """
 import sys
 from pathlib import Path
@@ -176,8 +179,9 @@ def test_eight_times_the_length_takes_a_tenth_more_memory_at_most(
                 check=True,
                 capture_output=True,
                 text=True,
+                env={**os.environ, **AT_ONCE},
             ).stdout
         )
         for planes in (96, 768)
     )
-    assert long <= 1.1 * short + MALLOC_KB
+    assert long <= 1.1 * short
