@@ -8,9 +8,11 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
+import textwrap
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,36 @@ def real_data(request: pytest.FixtureRequest) -> Path:
     if folder is None or not folder.is_dir():
         pytest.skip("no real volumes: give their folder with --real-data=DIR")
     return Path(folder)
+
+
+# The resource module would count what the program had that this one began from.
+_PEAK = """
+def peak_bytes():
+    rows = open("/proc/self/status").read().splitlines()
+    return next(int(row.split()[1]) << 10 for row in rows if row.startswith("VmHWM"))
+"""
+# Large blocks go back to the system as soon as they are free: what is free and
+# scattered is 15 % more or less from run to run.
+_AT_ONCE = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
+
+
+@pytest.fixture
+def run_measured() -> Callable[..., int]:
+    """Runs code in a process of its own, and gives the number that it prints.
+
+    The code may ask for `peak_bytes()`, the most memory that its process has had.
+    """
+    if sys.platform != "linux":
+        pytest.skip("asks /proc for the peak")
+
+    def run(code: str, *words: object) -> int:
+        line = [sys.executable, "-c", _PEAK + textwrap.dedent(code), *map(str, words)]
+        environment = {**os.environ, **_AT_ONCE}
+        done = subprocess.run(line, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout)
+
+    return run
 
 
 @pytest.fixture(scope="session")

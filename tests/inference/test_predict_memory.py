@@ -1,8 +1,5 @@
 """What happens when memory runs out: fewer windows at once, then smaller windows."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -126,9 +123,6 @@ def test_other_errors_are_not_taken_for_lack_of_memory(
         predict_volume(make_volume(), [make_simple(inner=Faulty())], Settings("cpu"))
 
 
-# Large blocks go back to the system as soon as they are free: what is free and scattered
-# is 15 % more or less from run to run.
-AT_ONCE = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
 PEAK = """
 import sys
 from pathlib import Path
@@ -146,42 +140,26 @@ class Rows:  # as an array on the disk: nothing of it stays in memory
         rng = np.random.default_rng(z.start)
         return rng.integers(0, 9, (1, len(z), len(y), len(x)), np.int16)
 
-def status(word):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(word))
-
 torch.set_num_threads(1)
 shape = (1, int(sys.argv[2]), 64, 64)
 volume = Volume(Rows(shape), Grid.from_affine(np.eye(4), shape[1:]), ("image",))
-before = status("VmRSS")
+before = peak_bytes()
 model = Model.open(Path(sys.argv[1]))
 for tile in predict_tiles(volume, [model], Settings("cpu")):
     pass
-print(status("VmHWM") - before)
+print(peak_bytes() - before)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the peak")
 @pytest.mark.parametrize("spacing_mm", [None, (1.2, 1.1, 1.1)])
 def test_eight_times_the_length_takes_a_tenth_more_memory_at_most(
-    make_model: Make, spacing_mm: Any
+    make_model: Make, run_measured: Make, spacing_mm: Any
 ) -> None:
     classes = tuple(f"class {number}" for number in range(1, 14))
     preprocessing = Preprocessing(
         intensity=(Intensity(kind="none"),), spacing_mm=spacing_mm
     )
     model = make_model((32, 32, 32), classes, preprocessing=preprocessing)
-    short, long = (
-        int(
-            subprocess.run(
-                [sys.executable, "-c", PEAK, str(model.folder), str(planes)],
-                check=True,
-                capture_output=True,
-                text=True,
-                env={**os.environ, **AT_ONCE},
-            ).stdout
-        )
-        for planes in (96, 768)
-    )
+    short, long = (run_measured(PEAK, model.folder, planes) for planes in (96, 768))
     assert long <= 1.1 * short

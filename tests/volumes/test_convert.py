@@ -1,8 +1,7 @@
 """From any format that is read into any that is written."""
 
 import gzip
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel
@@ -246,21 +245,20 @@ def test_a_source_can_be_brought_onto_another_grid(tmp_path: Path) -> None:
 
 
 MEMORY = """
-import resource, sys
+import sys
 from pathlib import Path
 from napari_kdseg.volumes.convert import convert
 import napari_kdseg.volumes.formats.nifti
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-before = peak()
+before = peak_bytes()
 convert(Path(sys.argv[1]), Path(sys.argv[2]))
-print(peak() - before)
+print(peak_bytes() - before)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="no resource module")
-def test_a_packed_scan_is_converted_in_little_memory(tmp_path: Path) -> None:
+def test_a_packed_scan_is_converted_in_little_memory(
+    tmp_path: Path, run_measured: Callable[..., int]
+) -> None:
     shape, plane_bytes = (200, 700, 700), 700 * 700 * 2
     source = tmp_path / "scan.nii.gz"
     tiny = tmp_path / "tiny.nii"
@@ -277,8 +275,6 @@ def test_a_packed_scan_is_converted_in_little_memory(tmp_path: Path) -> None:
         for number in range(shape[0]):
             file.write((plane + number).astype(np.int16).tobytes())
     target = tmp_path / "out.ome.zarr"
-    command = [sys.executable, "-c", MEMORY, str(source), str(target)]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert int(printed.stdout) < 0.75 * shape[0] * plane_bytes
+    assert run_measured(MEMORY, source, target) < 0.75 * shape[0] * plane_bytes
     found = levels(target)[0]
     assert np.array_equal(found[0, 150], plane + 150)
