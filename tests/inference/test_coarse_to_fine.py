@@ -21,6 +21,7 @@ from napari_kdseg.inference.coarse_to_fine import (
     predict_coarse_to_fine,
     predict_composite_tiles,
 )
+from napari_kdseg.inference.hooks import Hooks
 from napari_kdseg.inference.predict import Settings, predict_volume
 from napari_kdseg.models.model import (
     CoarseToFine,
@@ -157,7 +158,7 @@ def test_the_fine_model_sees_the_box_and_nothing_else(
     grey = blocks((32, 32, 32), a=np.s_[8:16, 8:16, 8:16], b=np.s_[28:29, 28:29, 28:29])
     notes: list[str] = []
     found = predict_coarse_to_fine(
-        make_volume(data=grey), pair(), CPU, log=notes.append
+        make_volume(data=grey), pair(), CPU, hooks=Hooks(log=notes.append)
     )
     assert notes == [
         "volume: the fine model sees 10 x 10 x 10 of 32 x 32 x 32 voxels (z, y, x)."
@@ -191,7 +192,7 @@ def test_where_nothing_is_found_the_middle_is_looked_at(
     grey = blocks((64, 64, 64), a=np.s_[31:32, 31:32, 31:32])
     notes: list[str] = []
     found = predict_coarse_to_fine(
-        make_volume(data=grey), pair(), CPU, log=notes.append
+        make_volume(data=grey), pair(), CPU, hooks=Hooks(log=notes.append)
     )
     assert "coarse found nothing" in notes[0]
     assert "4 x 6 x 8 of 64" in notes[0]
@@ -292,7 +293,7 @@ def test_a_stop_is_heard_beside_the_box_too(pair: Make, make_volume: Make) -> No
     def beside() -> bool:
         return len(seen) > 3 and not seen[-1].labels[0].any()
 
-    tiles = predict_composite_tiles(volume, both, CPU, found=found, should_stop=beside)
+    tiles = predict_composite_tiles(volume, both, CPU, found=found, hooks=Hooks(beside))
     with pytest.raises(StopRequested, match="beside the box"):
         seen.extend(iter(tiles))
     assert 3 < len(seen) < len(given)

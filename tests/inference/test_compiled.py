@@ -12,6 +12,7 @@ from napari_kdseg.errors import UsageError
 from napari_kdseg.inference import backends, compiled
 from napari_kdseg.inference.backends import windows_at_once
 from napari_kdseg.inference.compiled import pick_backend
+from napari_kdseg.inference.hooks import Hooks
 from napari_kdseg.inference.plan import plan_passes
 from napari_kdseg.inference.predict import Settings, predict_volume
 
@@ -147,7 +148,7 @@ def test_a_network_that_openvino_would_get_wrong_is_left_to_torch(
     volume, said = make_volume(), []
     own = predict_volume(volume, [model], TORCH).labels[0]
     found = predict_volume(
-        volume, [model], replace(TORCH, backend="auto"), log=said.append
+        volume, [model], replace(TORCH, backend="auto"), hooks=Hooks(log=said.append)
     ).labels[0]
     assert (found == own).all()
     assert {*own.ravel()} == {1, 2}

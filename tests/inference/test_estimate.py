@@ -13,7 +13,7 @@ from napari_kdseg.errors import ModelError
 from napari_kdseg.inference.estimate import estimate, together
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.inference.speeds import record_seconds, seconds_per_window
-from napari_kdseg.models.model import Model, Tiling
+from napari_kdseg.models.model import Model, NetworkSpec, Tiling
 from napari_kdseg.volumes.formats import inspect_volume, write_volume
 from napari_kdseg.volumes.formats.header import Header
 from napari_kdseg.volumes.preprocessing import Preprocessing
@@ -116,8 +116,6 @@ def test_a_composite_holds_its_results_whole_beside_another_model_alone(
     small, large = header((32, 32, 32)), header((128, 128, 128))
     found = estimate(small, [both], PLAIN)
     assert found.windows == 1 + estimate(small, [fine], PLAIN).windows
-    assert found.seconds is None
-    assert "depends on what the coarse model finds" in found.in_words(10**9)
 
     def grown(*models: Model) -> int:
         bytes_of = [estimate(one, models, PLAIN).host_bytes for one in (small, large)]
@@ -254,6 +252,24 @@ def test_where_windows_may_be_passed_over_the_time_is_the_most(
     found = estimate(header((32, 32, 32)), [model], replace(PLAIN, roi="coarse"))
     assert found.seconds == pytest.approx(27 * 0.5)
     assert found.reason.endswith("less where windows are passed over")
+
+
+def test_a_composites_time_is_that_of_a_fine_model_which_sees_the_whole_scan(
+    make_model: Make, header: Make
+) -> None:
+    resized = Preprocessing(resize_vox=(16, 16, 16))
+    wide = NetworkSpec(
+        name="unet", parameters={"dimensions": 3, "width": 8, "stages": 3}
+    )
+    coarse = make_model((16, 16, 16), seed=1, preprocessing=resized, network=wide)
+    fine, scan = make_model((16, 16, 16)), header((32, 32, 32))
+    both = Model.paired(coarse, fine)
+    record_seconds(fine.card, "cpu", (16, 16, 16), 0.5)
+    assert estimate(scan, [both], PLAIN).seconds is None  # the coarse one is not known
+    record_seconds(coarse.card, "cpu", (16, 16, 16), 2)
+    found = estimate(scan, [both], PLAIN)
+    assert found.seconds == pytest.approx(2 + 27 * 0.5)
+    assert found.reason.endswith("less where the fine model sees a part of the scan")
 
 
 def test_a_measurement_leaves_the_model_folder_as_it_is(make_model: Make) -> None:

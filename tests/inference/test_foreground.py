@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from napari_kdseg.inference.hooks import Hooks
 from napari_kdseg.inference.predict import Settings, predict_volume
 from napari_kdseg.models.model import Tiling
 
@@ -45,7 +46,7 @@ def test_a_coarse_region_gives_the_labels_of_all_windows_from_fewer(
     network.windows = 0
     notes: list[str] = []
     found = predict_volume(
-        volume, [model], replace(CPU, roi="coarse"), log=notes.append
+        volume, [model], replace(CPU, roi="coarse"), hooks=Hooks(log=notes.append)
     )
     assert network.windows < 60
     assert "coarse pass found something in 1 %" in notes[0]

@@ -10,6 +10,7 @@ import zarr
 from monai.inferers import sliding_window_inference
 
 from napari_kdseg.errors import ModelError, StopRequested, UsageError
+from napari_kdseg.inference.hooks import Hooks
 from napari_kdseg.inference.predict import (
     FinishedTile,
     Settings,
@@ -380,7 +381,7 @@ def test_a_stop_is_heard_before_the_next_windows(
     model = make_simple((8, 8, 8), classes=("a",), inner=network)
     asked = iter([False, False, True])
     tiles = predict_tiles(
-        make_volume((16, 16, 16)), [model], CPU, should_stop=lambda: next(asked)
+        make_volume((16, 16, 16)), [model], CPU, hooks=Hooks(lambda: next(asked))
     )
     with pytest.raises(StopRequested, match="after 2 of 27 windows"):
         list(tiles)
@@ -393,7 +394,7 @@ def test_tiles_before_a_stop_are_good(make_model: Make, make_volume: Make) -> No
     seen: list[FinishedTile] = []
     with pytest.raises(StopRequested):
         seen.extend(
-            predict_tiles(volume, [model], PLAIN, should_stop=lambda: len(seen) > 1)
+            predict_tiles(volume, [model], PLAIN, hooks=Hooks(lambda: len(seen) > 1))
         )
     for tile in seen:
         np.testing.assert_array_equal(tile.labels[0], whole[tile.index])

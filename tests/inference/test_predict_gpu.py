@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from napari_kdseg.errors import StopRequested
+from napari_kdseg.inference.hooks import Hooks
 from napari_kdseg.inference.predict import Settings, predict_tiles, predict_volume
 from napari_kdseg.models.model import save_model
 from napari_kdseg.volumes.preprocessing import Intensity, Preprocessing
@@ -93,7 +94,7 @@ def test_memory_is_returned_after_a_stop(make_model: Make, make_volume: Make) ->
                 make_volume(),
                 [model],
                 Settings("cuda"),
-                should_stop=lambda: next(asked, True),
+                hooks=Hooks(lambda: next(asked, True)),
             )
         )
     assert torch.cuda.memory_reserved() == before
@@ -120,6 +121,8 @@ def test_lack_of_memory_falls_back_to_fewer_and_smaller_windows(
     # Room for the sums and little more: one window of 64 needs about 40 MB.
     torch.cuda.set_per_process_memory_fraction(60e6 / total)
     messages: list[str] = []
-    labels = predict_volume(volume, [model], settings, log=messages.append).labels[0]
+    labels = predict_volume(
+        volume, [model], settings, hooks=Hooks(log=messages.append)
+    ).labels[0]
     assert any("windows at once" in message for message in messages)
     assert labels.shape == volume.grid.shape

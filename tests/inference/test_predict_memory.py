@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from napari_kdseg.errors import ModelError
+from napari_kdseg.inference.hooks import Hooks
 from napari_kdseg.inference.predict import Settings, predict_tiles, predict_volume
 from napari_kdseg.volumes.preprocessing import Intensity, Preprocessing
 
@@ -42,7 +43,12 @@ def test_fewer_windows_go_at_once_and_nothing_begins_anew(
     messages: list[str] = []
     settings = Settings("cpu", batch=4)
     tiles = list(
-        predict_tiles(make_volume(data=_grey()), [model], settings, log=messages.append)
+        predict_tiles(
+            make_volume(data=_grey()),
+            [model],
+            settings,
+            hooks=Hooks(log=messages.append),
+        )
     )
     # Starts 0 and 4 along each axis: eight windows, tried by 4, by 2, then one by one.
     assert [size[0] for size in network.sizes] == [4, 2, *[1] * 8]
@@ -60,7 +66,9 @@ def test_smaller_windows_begin_the_volume_anew_and_the_log_says_so(
     model = make_simple((16, 16, 16), classes=("a",), inner=network)
     messages: list[str] = []
     volume = make_volume(data=_grey())
-    found = predict_volume(volume, [model], Settings("cpu"), log=messages.append)
+    found = predict_volume(
+        volume, [model], Settings("cpu"), hooks=Hooks(log=messages.append)
+    )
     assert messages == [
         "Out of memory with windows of 16 x 16 x 16 voxels; volume begins anew with "
         "8 x 8 x 8."

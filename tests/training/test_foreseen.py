@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from kdseg_train import foreseen
+from kdseg_train import foreseen, predict
 from kdseg_train.config import parse
 from kdseg_train.execute import execute
 from kdseg_train.plan import PredictConfig, plan
 from napari_kdseg.errors import UsageError
 from napari_kdseg.inference.estimate import estimate
-from napari_kdseg.models.model import Tiling, save_composite
+from napari_kdseg.models.model import save_composite
 from napari_kdseg.runs.run import Run
 
 Prepare = Callable[..., Run]
@@ -113,15 +113,13 @@ def test_a_prediction_of_all_windows_is_measured(
     assert list(json.loads(file.read_text())) == ["cpu, torch, float32, threads 1"]
 
 
-def test_what_passes_over_windows_is_not_measured(
-    prepare: Prepare, model_folder: Any, own_cache: Path
+def test_the_slice_that_is_shown_first_is_not_measured(
+    prepare: Prepare, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    execute(prepare(roi="coarse"))
-    assert not measurements(own_cache)
-    tiling = Tiling(tile_vox=(16, 16), batch=4, air_up_to=-5.0)
-    model = model_folder("airy", tiling=tiling)
-    execute(prepare(models=[model.folder], out=own_cache / "out"))
-    assert not measurements(own_cache)
+    told: list[Any] = []
+    monkeypatch.setattr(predict, "record_seconds", lambda *each: told.append(each))
+    execute(prepare(preview=(0, 1)))
+    assert len(told) == 1
 
 
 def test_a_run_says_what_it_will_take_before_it_begins(

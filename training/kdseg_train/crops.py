@@ -21,6 +21,7 @@ from kdseg_train.prepared import read_case, read_case_labels
 from napari_kdseg.atomic import sync_tree, write_text_atomic
 from napari_kdseg.errors import ModelError
 from napari_kdseg.inference.coarse_to_fine import box_around, box_in_source, find_box
+from napari_kdseg.inference.hooks import Hooks
 from napari_kdseg.inference.settings import Settings as Prediction
 from napari_kdseg.models.model import CoarseToFine, Model, save_composite
 from napari_kdseg.runs.run import Run
@@ -124,11 +125,6 @@ class _Cropper:
             fractions = box_around(labels > 0, self.way.margin)
             if fractions is not None:
                 return box_in_source(fractions, volume.grid.shape)
-        found = find_box(
-            volume,
-            self.coarse,
-            self.way,
-            self.settings,
-            should_stop=self.run.stop_requested,
-        )
+        hooks = Hooks(self.run.stop_requested)
+        found = find_box(volume, self.coarse, self.way, self.settings, hooks)
         return found.box

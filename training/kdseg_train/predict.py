@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from kdseg_train.config import parse
-from kdseg_train.foreseen import foreseen, refuse_lack_of_memory, tell
+from kdseg_train.foreseen import refuse_lack_of_memory, tell
 from kdseg_train.partial import Partial
 from kdseg_train.plan import Plan, PredictConfig, Scan, plan
 from kdseg_train.publish import publish, what_is_left
 from napari_kdseg.errors import RunError, VolumeError
 from napari_kdseg.inference.coarse_to_fine import Found, look, predict_any_tiles
-from napari_kdseg.inference.forward import pick_device
+from napari_kdseg.inference.hooks import Hooks
 from napari_kdseg.inference.pipeline import Behind
 from napari_kdseg.inference.predict import FinishedTile
 from napari_kdseg.inference.presets import cost_in_words
@@ -25,7 +25,6 @@ from napari_kdseg.inference.speeds import record_seconds
 from napari_kdseg.models.model import Model
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes.channels import stacked
-from napari_kdseg.volumes.nnunet import nonzero_box
 from napari_kdseg.volumes.opening import open_scan
 from napari_kdseg.volumes.volume import Box, Volume
 
@@ -120,7 +119,12 @@ class _Job:
         axis, index = asked
         box = [slice(0, size) for size in self.scan.grid.shape]
         box[axis] = slice(index, index + 1)
-        for tile in self._tiles(volume, (box[0], box[1], box[2])):
+        # Not timed: in so few windows much of it is setting up.
+        hooks = Hooks(self.run.stop_requested, self._note)
+        models, settings = self.plan.models, self.plan.config.settings
+        for tile in predict_any_tiles(
+            volume, models, settings, box=(box[0], box[1], box[2]), hooks=hooks
+        ):
             partial.show(tile)
         self.run.event("preview", case=self.scan.id, axis=axis, index=index)
 
@@ -149,8 +153,7 @@ class _Job:
                 volume,
                 models[0],
                 self.plan.config.settings,
-                should_stop=self.run.stop_requested,
-                log=self._note,
+                self._hooks,
             )
             found.write(file)
         return found
@@ -163,7 +166,6 @@ class _Job:
         before = partial.finished
         if before > 0:  # whoever foresees the end counts from here
             self._progress(before)
-        started = time.monotonic()
 
         def keep(tile: FinishedTile) -> None:
             partial.add(tile)
@@ -173,49 +175,24 @@ class _Job:
             )
 
         with Behind(keep) as behind:
-            for tile in self._tiles(volume, box, found):
+            for tile in predict_any_tiles(
+                volume,
+                self.plan.models,
+                self.plan.config.settings,
+                box=box,
+                found=found,
+                hooks=self._hooks,
+            ):
                 behind.put(tile)
-        seconds = time.monotonic() - started
-        if share == 1 and self._computes_all(volume):
-            self._remember(seconds)
 
     @property
     def _has_composite(self) -> bool:
         return any(model.parts is not None for model in self.plan.models)
 
-    def _tiles(self, volume: Volume, box: Box, found: Found | None = None) -> Any:
-        return predict_any_tiles(
-            volume,
-            self.plan.models,
-            self.plan.config.settings,
-            box=box,
-            found=found,
-            should_stop=self.run.stop_requested,
-            log=self._note,
-        )
-
-    def _computes_all(self, volume: Volume) -> bool:
-        """Whether no window is passed over: then the time of all tells that of one."""
-        cards = [model.card for model in self.plan.models]
-        if self._has_composite or self.plan.config.settings.roi != "all":
-            return False
-        if any(card.tiling.air_up_to is not None for card in cards):
-            return False
-        if all(card.preprocessing.scheme != "nnunet" for card in cards):
-            return True
-        whole = tuple(slice(0, size) for size in volume.grid.shape)
-        return nonzero_box(volume) == whole
-
-    def _remember(self, seconds: float) -> None:
-        """Keep what a window took, for the estimates of later predictions."""
-        settings, models = self.plan.config.settings, self.plan.models
-        windows = max(1, foreseen(self.plan, self.scan).windows)
-        for model in models:
-            tile = settings.tile or model.card.tiling.tile_vox
-            depth = (1,) if len(tile) == 2 else ()
-            device = pick_device(settings.device)
-            window = (*depth, *tile)
-            record_seconds(model.card, device, window, seconds / windows, settings)
+    @property
+    def _hooks(self) -> Hooks:
+        """What windows took is kept, for the estimates of later predictions."""
+        return Hooks(self.run.stop_requested, self._note, record_seconds)
 
     def _note(self, message: str) -> None:
         self.run.event("note", message=message)

@@ -5,7 +5,7 @@ stored scan that is. With ``orientation: RSA`` for ``RAS``, say, they are corona
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,14 @@ from kdseg_train.layouts import Case
 from kdseg_train.patches import Patches
 from kdseg_train.prepared import StoredCase
 from napari_kdseg.atomic import atomic_file
+from napari_kdseg.inference.foreground import as_it_is
+from napari_kdseg.inference.hooks import Hooks
 from napari_kdseg.inference.predict import Settings, predict_tiles
 from napari_kdseg.inference.quality import SLICES_AT_ONCE, QualityClassifier, stretched
 from napari_kdseg.models.model import Model
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes import formats
-from napari_kdseg.volumes.preprocessing import Frame, Intensity, Preprocessing
+from napari_kdseg.volumes.preprocessing import Frame, Preprocessing
 from napari_kdseg.volumes.volume import Grid, Volume
 
 
@@ -111,23 +113,15 @@ def predicted_indices(
 
     The case is turned, resized and scaled already, so the model only predicts.
     """
-    still = Preprocessing(
-        orientation=None,
-        intensity=(Intensity(kind="none"),),
-        pad_value=model.card.preprocessing.pad_value,
-    )
-    card = model.card.model_copy(
-        update={"preprocessing": still, "spacing_range_mm": None}
-    )
-    image = case.image
+    reader = as_it_is(model)
+    card, image = reader.card, case.image
     grid = Grid.from_affine(np.eye(4), image.shape[1:])
     volume = Volume(image, grid, card.channels, Path(case.id))
     settings = Settings(device=device, precision="float32", uncertainty=None)
     table = np.zeros(max(card.classes.values) + 1, np.uint8)
     table[list(card.classes.values)] = np.arange(1, card.classes.count)
     indices = np.zeros(grid.shape, np.uint8)
-    reader = replace(model, card=card)
-    for tile in predict_tiles(volume, [reader], settings, should_stop=should_stop):
+    for tile in predict_tiles(volume, [reader], settings, hooks=Hooks(should_stop)):
         indices[tile.index] = table[tile.labels[0]]
     return indices
 

@@ -30,6 +30,7 @@ from kdseg_train.layouts import Case
 from kdseg_train.patches import LARGEST_BYTE
 from kdseg_train.prepared import StoredCase
 from napari_kdseg.errors import ModelError, RunError
+from napari_kdseg.inference.hooks import Hooks
 from napari_kdseg.inference.predict import Settings, predict_tiles
 from napari_kdseg.models.model import Model
 from napari_kdseg.runs.run import Run
@@ -239,7 +240,7 @@ def _ask(
     settings = Settings(
         device=str(device), precision="float32", uncertainty=None, probabilities=True
     )
-    tiles = predict_tiles(volume, [teacher], settings, should_stop=run.stop_requested)
+    tiles = predict_tiles(volume, [teacher], settings, hooks=Hooks(run.stop_requested))
     shape = (teacher.card.classes.count, *image.shape[1:])
     with _new_file(path, shape) as array:
         for tile in tiles:

@@ -8,7 +8,7 @@ results leave slab by slab: what is there as a whole is the coarse model's small
 and the box where the fine model asks for that.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from napari_kdseg.atomic import temporary_beside
 from napari_kdseg.errors import ModelError, StopRequested
 from napari_kdseg.inference.boxes import box_around, box_in_source, central_box
 from napari_kdseg.inference.foreground import as_it_is
+from napari_kdseg.inference.hooks import NO_HOOKS, Hooks
 from napari_kdseg.inference.plan import plan_passes
 from napari_kdseg.inference.predict import (
     FinishedTile,
@@ -106,21 +107,11 @@ class Found:
             return None
 
 
-def _never() -> bool:
-    return False
-
-
-def _silent(message: str) -> None:
-    del message
-
-
 def predict_coarse_to_fine(
     volume: Volume,
     model: Model,
     settings: Settings | None = None,
-    *,
-    should_stop: Callable[[], bool] = _never,
-    log: Callable[[str], None] = _silent,
+    hooks: Hooks = NO_HOOKS,
 ) -> Prediction:
     """Predict a volume with a composite model; the result lies on the source's grid.
 
@@ -134,7 +125,7 @@ def predict_coarse_to_fine(
         The scan.
     model
         A composite: from a folder, or from `Model.paired`.
-    settings, should_stop, log
+    settings, hooks
         As for `predict_tiles`.
 
     Raises
@@ -142,23 +133,20 @@ def predict_coarse_to_fine(
     ModelError
         Where the model is no composite, or one of its parts does not fit the scan.
     StopRequested
-        Where ``should_stop`` said so.
+        Where the hooks said so.
     """
-    tiles = predict_composite_tiles(
-        volume, model, settings, should_stop=should_stop, log=log
-    )
+    tiles = predict_composite_tiles(volume, model, settings, hooks=hooks)
     return gathered(tiles, volume.grid, [final_card(model)])
 
 
-def predict_composite_tiles(  # noqa: PLR0913 - each may be left out
+def predict_composite_tiles(
     volume: Volume,
     model: Model,
     settings: Settings | None = None,
     *,
     box: Box | None = None,
     found: Found | None = None,
-    should_stop: Callable[[], bool] = _never,
-    log: Callable[[str], None] = _silent,
+    hooks: Hooks = NO_HOOKS,
 ) -> Iterator[FinishedTile]:
     """Predict a volume with a composite model, a slab after the other.
 
@@ -168,7 +156,7 @@ def predict_composite_tiles(  # noqa: PLR0913 - each may be left out
 
     Parameters
     ----------
-    volume, model, settings, box, should_stop, log
+    volume, model, settings, box, hooks
         As for `predict_coarse_to_fine` and `predict_tiles`.
     found
         What the coarse model found, where it has looked; None: it looks. Whoever goes
@@ -187,7 +175,7 @@ def predict_composite_tiles(  # noqa: PLR0913 - each may be left out
     fine.card.check_fits(volume)
     wanted = box_of(volume, box)
     if found is None:
-        found = look(volume, model, settings, should_stop=should_stop, log=log)
+        found = look(volume, model, settings, hooks=hooks)
     axis = slow_axis(volume.grid, [fine.card], plan_passes([fine.card], settings))
     outside = Surroundings(found.frame, found.uncertainty, fine.card.classes, settings)
     size = wanted[axis].stop - wanted[axis].start
@@ -200,8 +188,7 @@ def predict_composite_tiles(  # noqa: PLR0913 - each may be left out
             settings,
             box=own,
             axis=axis,
-            should_stop=should_stop,
-            log=log,
+            hooks=hooks,
         ):
             place = _moved(tile.index, found.box)
             planes = inner[axis].stop - inner[axis].start
@@ -216,7 +203,7 @@ def predict_composite_tiles(  # noqa: PLR0913 - each may be left out
             reached = place[axis]
         reached, done = inner[axis], inner[axis].stop - inner[axis].start
     for span in beside(wanted[axis], reached or slice(0, 0), volume.grid.shape[axis]):
-        if should_stop():
+        if hooks.should_stop():
             raise StopRequested(f"{volume.name}: stopped as asked, beside the box.")
         done += span.stop - span.start
         index = _with(wanted, axis, span)
@@ -227,9 +214,7 @@ def look(
     volume: Volume,
     model: Model,
     settings: Settings | None = None,
-    *,
-    should_stop: Callable[[], bool] = _never,
-    log: Callable[[str], None] = _silent,
+    hooks: Hooks = NO_HOOKS,
 ) -> Found:
     """Let the coarse model of a composite find the box, and tell the log.
 
@@ -239,8 +224,8 @@ def look(
         raise ModelError(_NO_COMPOSITE.format(model.card.name))
     coarse, way = model.parts[0], model.card.coarse_to_fine
     settings = replace(settings or Settings(), roi="all")
-    found = find_box(volume, coarse, way, settings, should_stop=should_stop, log=log)
-    log(f"{volume.name}: {_told(found, coarse, volume.grid)}")
+    found = find_box(volume, coarse, way, settings, hooks=hooks)
+    hooks.log(f"{volume.name}: {_told(found, coarse, volume.grid)}")
     return found
 
 
@@ -249,9 +234,7 @@ def find_box(
     coarse: Model,
     way: CoarseToFine,
     settings: Settings,
-    *,
-    should_stop: Callable[[], bool] = _never,
-    log: Callable[[str], None] = _silent,
+    hooks: Hooks = NO_HOOKS,
 ) -> Found:
     """Let the coarse model look at the whole volume, and box what it found.
 
@@ -269,8 +252,7 @@ def find_box(
         Volume(seen.data, seen.grid, volume.channels, volume.source),
         [as_it_is(_cleaning(coarse, way))],
         replace(settings, probabilities=False, tile=None, overlap=None),
-        should_stop=should_stop,
-        log=log,
+        hooks=hooks,
     )
     fractions = box_around(prediction.labels[0] > 0, way.margin)
     box = (
@@ -294,9 +276,7 @@ def predict_any_volume(
     volume: Volume,
     models: Sequence[Model],
     settings: Settings | None = None,
-    *,
-    should_stop: Callable[[], bool] = _never,
-    log: Callable[[str], None] = _silent,
+    hooks: Hooks = NO_HOOKS,
 ) -> Prediction:
     """`predict_volume`, where some of the models may be composites.
 
@@ -305,9 +285,7 @@ def predict_any_volume(
     plain = [model for model in models if model.parts is None]
     together = None
     if plain or not models:
-        together = predict_volume(
-            volume, plain, settings, should_stop=should_stop, log=log
-        )
+        together = predict_volume(volume, plain, settings, hooks=hooks)
     if together is not None and len(plain) == len(models):
         return together
     alone = []
@@ -315,11 +293,7 @@ def predict_any_volume(
         if model.parts is None and together is not None:
             alone.append(_one(together, plain.index(model)))
         else:
-            alone.append(
-                predict_coarse_to_fine(
-                    volume, model, settings, should_stop=should_stop, log=log
-                )
-            )
+            alone.append(predict_coarse_to_fine(volume, model, settings, hooks=hooks))
     return Prediction(
         tuple(found.labels[0] for found in alone),
         _row([found.uncertainty for found in alone]),
@@ -327,15 +301,14 @@ def predict_any_volume(
     )
 
 
-def predict_any_tiles(  # noqa: PLR0913 - each may be left out
+def predict_any_tiles(
     volume: Volume,
     models: Sequence[Model],
     settings: Settings | None = None,
     *,
     box: Box | None = None,
     found: Found | None = None,
-    should_stop: Callable[[], bool] = _never,
-    log: Callable[[str], None] = _silent,
+    hooks: Hooks = NO_HOOKS,
 ) -> Iterator[FinishedTile]:
     """`predict_tiles`, where some of the models may be composites.
 
@@ -343,9 +316,7 @@ def predict_any_tiles(  # noqa: PLR0913 - each may be left out
     ``found``; beside other models the whole box comes as one tile.
     """
     if all(model.parts is None for model in models):
-        yield from predict_tiles(
-            volume, models, settings, box=box, should_stop=should_stop, log=log
-        )
+        yield from predict_tiles(volume, models, settings, box=box, hooks=hooks)
         return
     if len(models) == 1:
         yield from predict_composite_tiles(
@@ -354,13 +325,10 @@ def predict_any_tiles(  # noqa: PLR0913 - each may be left out
             settings,
             box=box,
             found=found,
-            should_stop=should_stop,
-            log=log,
+            hooks=hooks,
         )
         return
-    whole = predict_any_volume(
-        volume, models, settings, should_stop=should_stop, log=log
-    )
+    whole = predict_any_volume(volume, models, settings, hooks=hooks)
     z, y, x = box or tuple(slice(0, size) for size in volume.grid.shape)
     index = (z, y, x)
 

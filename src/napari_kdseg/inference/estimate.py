@@ -65,7 +65,7 @@ class Estimate:
     windows: int
     """How many windows the networks look at, over all models."""
     seconds: float | None
-    """Time, where every model was measured on the device; else None."""
+    """Time at most, where every model was measured on the device; else None."""
     reason: str
     """Where the seconds come from, or why there are none."""
     place: str
@@ -154,21 +154,27 @@ def estimate(
     found = _Foreseen(scan, settings, place)
     plain = [model for model in models if model.parts is None]
     composites = [model for model in models if model.parts is not None]
-    sweeps = found.sweeps(plain, settings, scan.grid) if plain or not models else None
-    groups = [found.of_composite(model, len(models)) for model in composites]
-    if sweeps is not None:
+    pairs = [found.passes(model) for model in composites]
+    groups = [
+        found.of_composite(model, pair, len(models))
+        for model, pair in zip(composites, pairs, strict=True)
+    ]
+    every = [sweeps for pair in pairs for sweeps in pair]
+    if plain or not models:
+        sweeps = found.sweeps(plain, settings, scan.grid)
+        every.append(sweeps)
         groups.append([sweeps.need, sweeps.window, sweeps.least])
     most, window, least = (
         found.beside(composites, plain) + _worst(needs)
         for needs in zip(*groups, strict=True)
     )
-    seconds, reason = _time(sweeps, composites, settings, place)
+    seconds, reason = _time(every, settings, place, is_most=bool(composites))
     return Estimate(
         host_bytes=most.host,
         device_bytes=most.device,
         window_bytes=window.device,
         least_bytes=least.device,
-        windows=_windows(sweeps) + sum(map(found.windows_of_composite, composites)),
+        windows=sum(map(_windows, every)),
         seconds=seconds,
         reason=reason,
         place=place,
@@ -217,16 +223,19 @@ class _Foreseen:
         axis = slow_axis(grid, cards, passes)
         return Sweeps(tuple(models), passes, settings, grid, axis, self.on_card)
 
-    def of_composite(self, model: Model, models: int) -> list[Need]:
+    def of_composite(
+        self, model: Model, passes: tuple[Sweeps, Sweeps], models: int
+    ) -> list[Need]:
         """Windows as asked for, one at a time, and the smallest.
 
         Parameters
         ----------
-        model, models
-            The composite, and how many models there are in all: one alone comes slab
-            by slab.
+        model, passes
+            The composite and its passes.
+        models
+            How many there are in all: one alone comes slab by slab.
         """
-        coarse, fine = self._passes(model)
+        coarse, fine = passes
         grid, frame = self.scan.grid, coarse.grid
         count = len(self.scan.channels)
         cards = [coarse.models[0].card]
@@ -248,12 +257,8 @@ class _Foreseen:
             )
         ]
 
-    def windows_of_composite(self, model: Model) -> int:
-        """At most: the fine model may come to see the whole scan."""
-        return sum(sum(one.windows) for one in self._passes(model))
-
-    def _passes(self, model: Model) -> tuple[Sweeps, Sweeps]:
-        """The coarse and the fine one, the latter over the whole scan."""
+    def passes(self, model: Model) -> tuple[Sweeps, Sweeps]:
+        """A composite's coarse one, and its fine one, which may see the whole scan."""
         assert model.parts is not None
         coarse, fine = model.parts
         frame = Frame.of(self.scan.grid, coarse.card.preprocessing)
@@ -272,28 +277,28 @@ def _worst(needs: Sequence[Need]) -> Need:
     return found
 
 
-def _windows(sweeps: Sweeps | None) -> int:
-    if sweeps is None:
-        return 0
+def _windows(sweeps: Sweeps) -> int:
     pairs = zip(sweeps.windows, sweeps.passes, strict=True)
     return sum(count * len(sweep.members) for count, sweep in pairs)
 
 
 def _time(
-    sweeps: Sweeps | None, composites: Sequence[Model], settings: Settings, place: str
+    every: Sequence[Sweeps], settings: Settings, place: str, *, is_most: bool
 ) -> tuple[float | None, str]:
     """Seconds, where they are known, and why."""
-    if composites or sweeps is None:
-        return None, "time not known: it depends on what the coarse model finds"
     total, measured, skips = 0.0, True, settings.roi != "all"
-    for sweep, count in zip(sweeps.passes, sweeps.windows, strict=True):
-        for member in sweep.members:
-            card = sweeps.models[member].card
-            one = seconds_per_window(card, place, sweep.tile, settings)
-            measured = measured and one is not None
-            skips = skips or card.tiling.air_up_to is not None
-            total += count * (one or 0.0)
+    for sweeps in every:
+        for sweep, count in zip(sweeps.passes, sweeps.windows, strict=True):
+            for member in sweep.members:
+                card = sweeps.models[member].card
+                one = seconds_per_window(card, place, sweep.tile, settings)
+                measured = measured and one is not None
+                skips = skips or card.tiling.air_up_to is not None
+                total += count * (one or 0.0)
     if not measured:
         return None, f"time not known before a first run on {place}"
-    less = ", less where windows are passed over" if skips else ""
+    if is_most:
+        less = ", less where the fine model sees a part of the scan"
+    else:
+        less = ", less where windows are passed over" if skips else ""
     return total, f"measured on {place} before{less}"

@@ -24,6 +24,11 @@ class _Queue:
         self._parts.append(slab.maps)
         self.reached = slab.z.stop
 
+    def end(self) -> None:
+        """Let the pass do what it does after its last slab."""
+        rest = next(self._slabs, None)
+        assert rest is None
+
     def take(self, count: int) -> Maps:
         """Hand on the next planes."""
         taken: list[Maps] = []
@@ -64,6 +69,8 @@ def in_step(
             done += ready
         else:
             behind.advance()
+    for queue in queues:
+        queue.end()
 
 
 def turned(

@@ -6,6 +6,7 @@ depends on the tile, the number of classes and one face of the volume.
 """
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ from napari_kdseg.inference.foreground import (
     coarse_volume,
 )
 from napari_kdseg.inference.forward import Forward, Network, pick_device, using_threads
+from napari_kdseg.inference.hooks import NO_HOOKS, Hooks
 from napari_kdseg.inference.merge import in_step, turned
 from napari_kdseg.inference.plan import Pass, plan_passes
 from napari_kdseg.inference.postprocessing import clean
@@ -33,7 +35,6 @@ from napari_kdseg.inference.rolling import rolled, slow_axis
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.inference.source import PreparedSource, Source
 from napari_kdseg.inference.sweep import (
-    Hooks,
     Slab,
     Sweep,
     needed_box,
@@ -100,23 +101,14 @@ class Prediction:
     """Class (background first), z, y, x."""
 
 
-def _never() -> bool:
-    return False
-
-
-def _silent(message: str) -> None:
-    del message
-
-
-def predict_tiles(  # noqa: PLR0913 - each may be left out
+def predict_tiles(
     volume: Volume,
     models: Sequence[Model],
     settings: Settings | None = None,
     *,
     box: Box | None = None,
     axis: int | None = None,
-    should_stop: Callable[[], bool] = _never,
-    log: Callable[[str], None] = _silent,
+    hooks: Hooks = NO_HOOKS,
 ) -> Iterator[FinishedTile]:
     """Predict a volume, tile by tile, in a fixed order.
 
@@ -139,23 +131,20 @@ def predict_tiles(  # noqa: PLR0913 - each may be left out
         only windows that touch it are computed, and tiles cover it alone. None: all.
     axis
         Of the source array, along which tiles follow one another; None: see above.
-    should_stop
-        Asked before each batch of windows.
-    log
-        Told what a person should know, a sentence each.
+    hooks
+        Who may stop it, and is told how it goes.
 
     Raises
     ------
     ModelError
         Where a model does not fit the scan, or memory does not suffice.
     StopRequested
-        Where ``should_stop`` said so; tiles handed on stay good.
+        Where the hooks said so; tiles handed on stay good.
     UsageError
         Where settings suit no model or the box lies outside the volume.
     """
     settings = settings or Settings()
     job = _Job.open(volume, models, settings, box, axis)
-    hooks = Hooks(should_stop, log)
     while True:
         stopped, too_large = "", False
         try:
@@ -172,22 +161,20 @@ def predict_tiles(  # noqa: PLR0913 - each may be left out
             raise StopRequested(stopped)
         if not too_large:
             return
-        job = job.smaller(log)
+        job = job.smaller(hooks.log)
 
 
 def predict_volume(
     volume: Volume,
     models: Sequence[Model],
     settings: Settings | None = None,
-    *,
-    should_stop: Callable[[], bool] = _never,
-    log: Callable[[str], None] = _silent,
+    hooks: Hooks = NO_HOOKS,
 ) -> Prediction:
     """Predict a volume whole, clean its labels up as the cards ask; all in memory.
 
     Parameters and exceptions are those of `predict_tiles`.
     """
-    tiles = predict_tiles(volume, models, settings, should_stop=should_stop, log=log)
+    tiles = predict_tiles(volume, models, settings, hooks=hooks)
     return gathered(tiles, volume.grid, [model.card for model in models])
 
 
@@ -344,14 +331,15 @@ class _Job:
         if self.settings.roi == "coarse":
             mask = self._found(sweep, fitted, hooks).transpose(order)
             near = Foreground(mask, frame.model.shape, turned_sweep).touches
-        yield from Sweep(
+        windows = Sweep(
             Source.open(self.volume, frame, fitted, turned_sweep, lattice),
             turned_sweep,
             lattice,
             self._forward(sweep, hooks, order),
             self._reducer(frame, sweep),
             near,
-        ).slabs(wanted, hooks)
+        )
+        yield from self._timed(windows, sweep, wanted, hooks)
 
     def _cropped_slabs(self, sweep: Pass, hooks: Hooks) -> Iterator[Slab]:
         """A pass over what is not 0 alone, prepared as nnU-Net does it."""
@@ -372,8 +360,26 @@ class _Job:
             lattice = sweep.lattice(frame.model.shape, needed_box(frame, own))
             source = PreparedSource.of(cut(self.volume, crop), frame, sweep)
             forward = self._forward(sweep, hooks)
-            slabs = Sweep(source, sweep, lattice, forward, reducer).slabs(own, hooks)
+            windows = Sweep(source, sweep, lattice, forward, reducer)
+            slabs = self._timed(windows, sweep, own, hooks)
         yield from surrounded(slabs, reducer, inner, wanted)
+
+    def _timed(
+        self, windows: Sweep, sweep: Pass, wanted: Box, hooks: Hooks
+    ) -> Iterator[Slab]:
+        """The slabs of a pass; in the end the hooks hear what a window took."""
+        seconds, slabs = 0.0, windows.slabs(wanted, hooks)
+        while True:
+            began = time.monotonic()
+            slab = next(slabs, None)
+            seconds += time.monotonic() - began
+            if slab is None:
+                break
+            yield slab
+        looks = windows.computed * len(sweep.members)
+        for place in sweep.members if looks else ():
+            card = self.models[place].card
+            hooks.timed(card, self.device, sweep.tile, seconds / looks, self.settings)
 
     def _frame(self, sweep: Pass) -> Frame:
         """The frame of a pass; what nnU-Net prepares keeps its own order of axes."""
@@ -412,8 +418,7 @@ class _Job:
             seen,
             [as_it_is(self.models[place]) for place in sweep.members],
             coarse_settings(self.settings),
-            should_stop=hooks.should_stop,
-            log=hooks.log,
+            hooks=hooks,
         ):
             for labels in tile.labels:
                 found[tile.index] |= labels > 0

@@ -13,6 +13,7 @@ from torch import Tensor
 from napari_kdseg.errors import StopRequested
 from napari_kdseg.inference.blending import Blender, Finished, importance
 from napari_kdseg.inference.forward import Forward
+from napari_kdseg.inference.hooks import Hooks
 from napari_kdseg.inference.pipeline import read_ahead
 from napari_kdseg.inference.plan import LEAST_PLANES, Pass
 from napari_kdseg.inference.reduce import Maps, Reducer, joined, pieces
@@ -27,16 +28,6 @@ MOST_WAITING = 64
 """Windows without anything to compute that are passed over before stop is asked for."""
 
 Block = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """How a pass hears from and speaks to whoever started it."""
-
-    should_stop: Callable[[], bool]
-    """Asked before each batch of windows."""
-    log: Callable[[str], None]
-    """Told what a person should know, a sentence each."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +141,8 @@ class Sweep:
         self._batch = sweep.batch
         self._air = sweep.air_up_to
         self._device = forward.device
+        self.computed = 0
+        """Windows that the networks have looked at so far."""
         weights = importance(sweep.tile, sweep.blending, sweep.placing)
         self._weights = weights.to(forward.device)
 
@@ -210,6 +203,7 @@ class Sweep:
                 outputs = self._try(batch[: self._batch], hooks)
                 if outputs is None:
                     continue
+                self.computed += len(outputs[0]) if outputs else 0
                 for values in _in_turn(waiting, outputs):
                     done += 1
                     yield values
