@@ -1,13 +1,10 @@
 """The doctor: what is missing is named, with the line that gets it."""
 
-import re
-import tomllib
-from pathlib import Path
-
 import pytest
 
 from kdseg_train import doctor
 from kdseg_train.doctor import Finding, examine, report
+from napari_kdseg.extras import EXTRAS, Package
 
 
 def found(name: str) -> Finding:
@@ -30,28 +27,15 @@ def test_a_missing_package_is_named_with_the_line_that_gets_it(
     assert missing.fix == 'python -m pip install "zarr"'
 
 
-@pytest.mark.parametrize("name", doctor.EXTRAS)
+@pytest.mark.parametrize("package", EXTRAS.values(), ids=EXTRAS)
 def test_an_extra_that_is_missing_is_no_error_and_named_with_the_line_that_gets_it(
-    monkeypatch: pytest.MonkeyPatch, name: str
+    monkeypatch: pytest.MonkeyPatch, package: Package
 ) -> None:
     monkeypatch.setattr(doctor, "version", lambda name: None)
-    missing = found(name)
+    missing = found(package.name)
     assert (missing.good, missing.needed) == (False, False)
-    extra, _ = doctor.EXTRAS[name]
-    assert f"extra {extra}" in missing.detail
-    assert missing.fix == f'python -m pip install "napari-kdseg[{extra}]"'
-
-
-def test_every_package_of_an_extra_is_looked_for_but_those_of_the_viewer() -> None:
-    root = Path(__file__).parents[2]
-    project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
-    extras = {
-        (re.split(r"[\[>=]", wanted)[0], extra)
-        for extra, packages in project["optional-dependencies"].items()
-        for wanted in packages
-        if extra != "all"
-    }
-    assert extras == {(name, extra) for name, (extra, _) in doctor.EXTRAS.items()}
+    assert f"{package.purpose}; extra {package.extra}" in missing.detail
+    assert missing.fix == f'python -m pip install "napari-kdseg[{package.extra}]"'
 
 
 def test_a_viewer_without_qt_is_told_apart_from_a_broken_installation(

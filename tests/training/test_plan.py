@@ -35,7 +35,7 @@ def valued(**values: int) -> LabelSet:
 @pytest.mark.parametrize(
     ("asked", "missing", "said"),
     [
-        ({"backend": "openvino"}, "openvino", "openvino was asked for"),
+        ({"backend": "openvino"}, "openvino", "needs openvino"),
         ({"format": "dicom-seg"}, "highdicom", "needs highdicom"),
     ],
 )

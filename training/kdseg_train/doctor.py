@@ -11,6 +11,7 @@ import psutil
 
 from napari_kdseg.cores import usable_cores
 from napari_kdseg.errors import KdsegError
+from napari_kdseg.extras import EXTRAS, Package, install_command
 from napari_kdseg.free_memory import free_bytes
 from napari_kdseg.runs.environment import version
 from napari_kdseg.shipped import shipped_models
@@ -33,19 +34,6 @@ PACKAGES = {
     "napari": "the viewer",
 }
 """Packages that everything needs, and what for; import names differ for some."""
-
-EXTRAS = {
-    "accelerate": ("cluster", "one training on several GPUs"),
-    "dask-jobqueue": ("cluster", "bulk commands by SLURM jobs"),
-    "openvino": ("fast", "networks compiled for the processor"),
-    "highdicom": ("dicom", "labels as DICOM segmentations"),
-    "onnx": ("interop", "models as ONNX"),
-    "onnxruntime": ("interop", "models given as ONNX"),
-    "pytorch-ignite": ("interop", "models as MONAI bundles"),
-    "psycopg": ("postgres", "verdicts of a lab in one database"),
-    "pyarrow": ("parquet", "tables as Parquet"),
-}
-"""Packages that some commands need: the extra they come with, and what for."""
 
 QT_BINDINGS = ("PyQt6", "PySide6", "PyQt5", "PySide2")
 _GIB = 2**30
@@ -72,7 +60,7 @@ def examine() -> list[Finding]:
         *(_package(name, purpose) for name, purpose in PACKAGES.items()),
         *_devices(),
         _memory(),
-        *(_extra(name, *of) for name, of in EXTRAS.items()),
+        *(_extra(package) for package in EXTRAS.values()),
         _models(),
         _qt(),
         _display(),
@@ -143,15 +131,14 @@ def _memory() -> Finding:
     return Finding("memory", detail)
 
 
-def _extra(name: str, extra: str, purpose: str) -> Finding:
-    found = version(name)
+def _extra(package: Package) -> Finding:
+    found = version(package.name)
     return Finding(
-        name,
-        f"{found or 'not installed'} ({purpose}; extra {extra})",
+        package.name,
+        f"{found or 'not installed'} ({package.purpose}; extra {package.extra})",
         found is not None,
         needed=False,
-        # pip finds it without an index, as the package itself is installed
-        fix=f'python -m pip install "napari-kdseg[{extra}]"',
+        fix=install_command(package.extra),
     )
 
 
@@ -173,7 +160,7 @@ def _qt() -> Finding:
         f"{detail} (the viewer)",
         bool(found),
         needed=False,
-        fix='python -m pip install "napari-kdseg[all]"',
+        fix=install_command("all"),
     )
 
 

@@ -16,6 +16,7 @@ from pydantic import Field
 from kdseg_train import config
 from kdseg_train.layouts import group_channels, read_data_set
 from napari_kdseg.errors import UsageError
+from napari_kdseg.extras import not_installed
 from napari_kdseg.inference.backends import check_backend
 from napari_kdseg.inference.plan import plan_passes
 from napari_kdseg.inference.presets import with_preset
@@ -253,10 +254,7 @@ def open_models(settings: PredictConfig) -> tuple[Model, ...]:
     plan_passes([model.card for model in models], settings.settings)
     check_backend(settings.settings, settings.device)
     if settings.format == "dicom-seg" and find_spec("highdicom") is None:
-        raise UsageError(
-            "The format dicom-seg needs highdicom, which is not installed. Get it "
-            "with: pip install 'napari-kdseg[dicom]'"
-        )
+        raise UsageError(not_installed("The format dicom-seg", "highdicom"))
     return models
 
 

@@ -28,6 +28,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from napari_kdseg.errors import KdsegError, RecipeError, RunError, UsageError
+from napari_kdseg.extras import not_installed
 from napari_kdseg.inference.forward import pick_device
 
 STEP_TIMEOUT = timedelta(minutes=30)
@@ -239,8 +240,7 @@ def _join(asked: str) -> Ranks:
         from accelerate import PartialState
     except ImportError as error:
         raise RunError(
-            "Training in several processes needs Accelerate; install it with pip "
-            "install 'napari-kdseg[cluster]', in this environment."
+            not_installed("Training in several processes", "accelerate")
         ) from error
     backend = "gloo" if kind == "cpu" else "nccl"
     state = PartialState(cpu=kind == "cpu", backend=backend, timeout=STEP_TIMEOUT)

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from kdseg_train.config import Settings
 from napari_kdseg.errors import UsageError
+from napari_kdseg.extras import not_installed
 
 
 class Slurm(Settings):
@@ -102,10 +103,7 @@ def _classes() -> tuple[Any, Any]:
     try:
         from dask_jobqueue.slurm import SLURMCluster, SLURMJob
     except ImportError as error:
-        raise UsageError(
-            "SLURM needs dask-jobqueue: pip install 'napari-kdseg[cluster]', in this "
-            "environment."
-        ) from error
+        raise UsageError(not_installed("SLURM", "dask_jobqueue")) from error
     if in_main:
         signal.signal(signal.SIGINT, before)  # the import takes Ctrl+C for itself
     return SLURMCluster, SLURMJob

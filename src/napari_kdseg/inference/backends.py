@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 
 from napari_kdseg.errors import UsageError
+from napari_kdseg.extras import not_installed
 from napari_kdseg.inference.settings import Settings
 
 STREAMS = 2
@@ -39,10 +40,7 @@ def check_backend(settings: Settings, device: str) -> None:
     if settings.backend != "openvino":
         return
     if not is_installed():
-        raise UsageError(
-            "The backend openvino was asked for and is not installed. Get it with: pip "
-            "install 'napari-kdseg[fast]'"
-        )
+        raise UsageError(not_installed("The backend openvino", "openvino"))
     if kind_of(device) not in ("cpu", "auto") or settings.precision == "float16":
         raise UsageError(
             f"The backend openvino computes on the processor, in float32 or bfloat16; "

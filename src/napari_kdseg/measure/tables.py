@@ -13,6 +13,7 @@ from pathlib import Path
 
 from napari_kdseg.atomic import write_bytes_atomic
 from napari_kdseg.errors import UsageError, VolumeError
+from napari_kdseg.extras import not_installed
 from napari_kdseg.measure.metrics import QUANTITY
 
 Value = str | int | float | bool
@@ -38,9 +39,7 @@ def check_table(path: Path) -> None:
             import pyarrow as pa  # noqa: F401
         except ImportError as error:
             raise UsageError(
-                f"{path} needs pyarrow, which is not installed; pip install "
-                '"napari-kdseg[parquet]" in this environment, or let the table end in '
-                ".csv."
+                f"{not_installed(str(path), 'pyarrow')} Or let the table end in .csv."
             ) from error
 
 

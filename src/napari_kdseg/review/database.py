@@ -19,6 +19,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.pool import QueuePool
 
 from napari_kdseg.errors import DamagedStoreError, ReviewError
+from napari_kdseg.extras import not_installed
 
 BUSY_S = 10.0
 """A writer waits so long for the others."""
@@ -317,10 +318,7 @@ def open_server(url: str) -> Database:
             address, pool_pre_ping=True, connect_args={"connect_timeout": int(BUSY_S)}
         )
     except ImportError as error:
-        raise ReviewError(
-            f"{name} needs the package psycopg, which is not installed. "
-            "pip install 'napari-kdseg[postgres]' brings it, in this environment."
-        ) from error
+        raise ReviewError(not_installed(name, "psycopg")) from error
     event.listen(engine, "begin", _hold_server)
     return Database(name, engine)
 

@@ -13,6 +13,7 @@ import numpy as np
 from kdseg_train.interop.place import check_place
 from napari_kdseg.atomic import temporary_beside
 from napari_kdseg.errors import ModelError, UsageError
+from napari_kdseg.extras import not_installed
 from napari_kdseg.models.model import Model
 
 LARGEST_ERROR = 1e-3
@@ -156,7 +157,7 @@ def quiet() -> Iterator[None]:
 
 
 def needed(module: str, what: str) -> Any:
-    """Import a package of the extra ``interop``.
+    """Import a module of an extra.
 
     Raises
     ------
@@ -166,7 +167,4 @@ def needed(module: str, what: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ModelError(
-            f"{what} needs {module}, which is not installed. Install it: pip install "
-            '"napari-kdseg[interop]", in this environment.'
-        ) from error
+        raise ModelError(not_installed(what, module)) from error

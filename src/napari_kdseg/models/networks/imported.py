@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from napari_kdseg.errors import ModelError
+from napari_kdseg.extras import not_installed
 from napari_kdseg.models.networks.network import SegmentationNetwork
 from napari_kdseg.models.parameters import MonaiParameters, OnnxParameters
 
@@ -153,10 +154,7 @@ def open_graph(graph: bytes) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise ModelError(
-            "This network runs in onnxruntime, which is not installed. Install it: pip "
-            'install "napari-kdseg[interop]", in this environment.'
-        ) from error
+        raise ModelError(not_installed("A network of ONNX", "onnxruntime")) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3

@@ -16,6 +16,7 @@ from skimage.color import rgb2lab
 
 from napari_kdseg.atomic import atomic_file
 from napari_kdseg.errors import VolumeError
+from napari_kdseg.extras import not_installed
 from napari_kdseg.volumes.formats.dicom_headers import Frame
 from napari_kdseg.volumes.labels import (
     LabelClass,
@@ -108,9 +109,7 @@ def _highdicom(path: Path) -> Any:
         import highdicom
     except ImportError as error:
         raise VolumeError(
-            f"{path} would be a DICOM segmentation, which highdicom writes; it is not "
-            'installed. Install it: pip install "napari-kdseg[dicom]", in this '
-            "environment."
+            not_installed(f"{path}, a DICOM segmentation,", "highdicom")
         ) from error
     return highdicom
 
