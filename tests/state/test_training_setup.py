@@ -28,10 +28,6 @@ if words[0] == "describe":
 elif words[0] == "new":
     assert words[1] == "supervised", words
     Path(words[3]).write_text("{training: {epochs: 7}, split: {test: 0.2}}")
-elif words[0] == "estimate":
-    if not (here / "foreseen").exists():
-        sys.exit("kdseg-train: It cannot be foreseen.")
-    print("Foreseen: 1 GB of memory, 2 h.")
 else:
     (here / "checked.yaml").write_text(Path(words[1]).read_text())
     assert words[4] == "--check" and not Path(words[3]).exists(), words
@@ -264,17 +260,3 @@ def test_a_start_hands_recipe_and_run_folder_on(setup: Setup, data: Path) -> Non
     assert started[0] == (home / "recipe.yaml", home / "run")
     assert started[1][1] == home.with_name("fish-supervised-2") / "run"
     assert yaml.safe_load((home / "recipe.yaml").read_text())["command"] == "fit"
-
-
-def test_memory_and_time_are_told_where_they_can_be_foreseen(
-    setup: Setup, data: Path, script: Path
-) -> None:
-    setup.add(data)
-    rest(setup)
-    setup.check()
-    rest(setup)
-    assert not setup.problem  # nobody waits for the estimate
-    (script.parent / "foreseen").touch()
-    setup.check()
-    both = "It can start: brain from CT. Foreseen: 1 GB of memory, 2 h."
-    poll_until(setup, lambda: setup.status == both)

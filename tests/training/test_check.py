@@ -11,9 +11,11 @@ import pytest
 import yaml
 
 from kdseg_train import check as checking
+from kdseg_train import estimate
 from kdseg_train.check import check_folder
 from kdseg_train.samples import write_sample
 from napari_kdseg.errors import RunError
+from napari_kdseg.volumes import formats
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -128,3 +130,84 @@ def test_a_place_that_nobody_may_write_to_is_refused(
     with pytest.raises(RunError, match=r"cannot be written to \(Read-only"):
         check_folder(tmp_path / "runs" / "run")
     assert not list(tmp_path.iterdir())
+
+
+# ---- what fit refuses, by the same checks ----
+
+CACHED = {"teachers_at": "cached", "distillation": {"feature_weight": 0}}
+PROXY = {"network": {"name": "resnet18-unet"}, "quality": {"source": "proxy"}}
+ONE = {"student_channel": 0, "folds": 1}
+
+
+@pytest.mark.parametrize(
+    ("settings", "refused"),
+    [
+        ({"method": "ms-kd", "teachers": {"brain": "resultz"}}, "resultz"),
+        ({"method": "cross-teaching"}, "needs unlabelled cases"),
+        (
+            {"method": "kd-net", "patch_vox": [32] * 3, **ONE},
+            "no more than the student",
+        ),
+        ({"method": "medaka", **PROXY}, "no unlabelled case"),
+    ],
+    ids=lambda value: value["method"] if isinstance(value, dict) else "",
+)
+def test_a_check_refuses_what_a_method_cannot_learn_from_and_so_does_fit_without_a_run(
+    call: Call, samples: Path, tmp_path: Path, settings: dict[str, Any], refused: str
+) -> None:
+    settings = {"split": {"test": 0.25}} | settings
+    for more in (["--check"], []):
+        path, out = recipe(samples, **settings), tmp_path / "run"
+        status, _, said = call("fit", path, "--out", out, *more)
+        assert status != 0
+        assert refused in said
+        assert not out.exists()  # so that the command may be put right
+
+
+@pytest.mark.parametrize(
+    ("names", "says", "refused"),
+    [
+        ("", {}, "has no prediction of case"),
+        ("fish_001 fish_002 fish_003 fish_004", {"1": "fin"}, "nothing about brain"),
+    ],
+)
+def test_a_folder_of_predictions_that_cannot_teach_is_refused_before_a_run_is_made(
+    call: Call,
+    samples: Path,
+    tmp_path: Path,
+    names: str,
+    says: dict[str, str],
+    refused: str,
+) -> None:
+    told, out = tmp_path / "told", tmp_path / "run"
+    told.mkdir()
+    for name in names.split():
+        label = samples / "fish" / "labelsTr" / f"{name}.nii.gz"
+        values, grid = formats.read_labels(label)
+        formats.write_labels(told / label.name, values > 0, grid, None)
+    (told / "dataset.json").write_text(json.dumps({"labels": says}))
+    settings = {"method": "ms-kd", "teachers": {"brain": str(told)}, **CACHED}
+    for more in (["--check"], []):
+        path = recipe(samples, **settings)
+        status, _, said = call("fit", path, "--out", out, *more)
+        assert status != 0
+        assert refused in said
+        assert not out.exists()
+
+
+def test_a_check_foresees_the_memory_as_fit_does(
+    call: Call, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("fit", recipe(samples), "--out", tmp_path / "run", "--check")
+    status, out, said = call(*words)
+    assert status == 0
+    assert json.loads(out)["foreseen"]["fits"]
+    assert "It can start: brain, eyes" in said
+    assert "Foreseen: 2" in said.splitlines()[-1]  # hundred and some megabytes
+    monkeypatch.setattr(estimate, "_free_bytes", lambda device: 1_000_000)
+    status, _, said = call(*words)
+    assert status == 1
+    assert "stage training needs about 2" in said
+    status, _, said = call(*words, "--force")
+    assert status == 0
+    assert "Foreseen" not in said

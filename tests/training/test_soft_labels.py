@@ -256,7 +256,7 @@ def test_a_case_without_a_prediction_is_named(tmp_path: Path) -> None:
     case, _ = a_case(tmp_path)
     (tmp_path / "told").mkdir()
     with pytest.raises(DataSetError, match="no prediction of case anna"):
-        check_predictions(tmp_path / "told", [case])
+        check_predictions(tmp_path / "told", [case], ("liver",))
 
 
 def test_a_value_that_means_no_class_of_the_student_is_refused(tmp_path: Path) -> None:

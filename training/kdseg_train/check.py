@@ -1,7 +1,8 @@
 """What a training would do, found out before it starts; nothing is written.
 
-Everything that ``fit`` would refuse is refused here, and what it would only meet on its
-way: an image that cannot be read, labels on another grid, a disk without room.
+Everything that ``fit`` refuses before it begins is refused here, by the same checks,
+and what it would only meet on its way: an image that cannot be read, labels on another
+grid, a disk without room.
 """
 
 import os
@@ -14,7 +15,9 @@ from typing import Any
 
 from kdseg_train.config import Recipe, parse
 from kdseg_train.data import Cases, resolve
+from kdseg_train.estimate import Estimate
 from kdseg_train.layouts import Case
+from kdseg_train.methods import check as check_training
 from kdseg_train.methods import module_of, prepare
 from napari_kdseg.errors import RunError
 from napari_kdseg.runs.run import Run
@@ -41,10 +44,13 @@ class Findings:
     unlabelled: int
     disk_bytes: int
     free_bytes: int
+    foreseen: Estimate | None
+    """Memory and time; none where any memory is to do."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
-        return asdict(self)
+        foreseen = None if self.foreseen is None else self.foreseen.as_json()
+        return asdict(self) | {"foreseen": foreseen}
 
     @property
     def in_words(self) -> str:
@@ -56,14 +62,22 @@ class Findings:
             (self.test, "for testing"),
         ):
             parts += [f"{count} {use}"] if count else []
-        return (
+        words = (
             f"{', '.join(self.classes)} from {', '.join(self.channels)}. Scans: "
             f"{', '.join(parts)}. About {self.disk_bytes / 1e9:.2g} GB on disk "
             f"({self.free_bytes / 1e9:.3g} GB free)."
         )
+        return words if self.foreseen is None else f"{words} {self.foreseen.in_words}"
 
 
-def check(values: dict[str, Any], where: str, root: Path, out: Path) -> Findings:
+def check(
+    values: dict[str, Any],
+    where: str,
+    root: Path,
+    out: Path,
+    *,
+    any_memory: bool = False,
+) -> Findings:
     """Find out whether a training can start.
 
     Parameters
@@ -72,10 +86,12 @@ def check(values: dict[str, Any], where: str, root: Path, out: Path) -> Findings
         As `methods.prepare` takes them.
     out
         The run folder that is meant.
+    any_memory
+        As `methods.check` takes it.
 
     Raises
     ------
-    RecipeError, DataSetError, VolumeError, GridError, RunError
+    RecipeError, DataSetError, ModelError, VolumeError, GridError, RunError
         The first thing that is wrong, and its fix.
     """
     check_folder(out)
@@ -93,6 +109,7 @@ def check(values: dict[str, Any], where: str, root: Path, out: Path) -> Findings
         )
     for case in cases.test:
         _bytes_of(case, recipe.preprocessing)  # for what it refuses
+    foreseen = check_training(frozen, any_memory=any_memory)
     return Findings(
         cases.channels,
         cases.classes,
@@ -102,6 +119,7 @@ def check(values: dict[str, Any], where: str, root: Path, out: Path) -> Findings
         len(cases.unlabelled),
         needed,
         free,
+        foreseen,
     )
 
 

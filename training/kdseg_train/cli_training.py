@@ -61,7 +61,7 @@ def fit(
     """Train a network as a recipe says; with torchrun in several processes."""
     from kdseg_train.config import find_recipe, load_recipe
     from kdseg_train.follow import prepare_and_execute
-    from kdseg_train.methods import estimate as foreseen
+    from kdseg_train.methods import check as checked
     from kdseg_train.methods import prepare
     from kdseg_train.ranks import are_launched
     from kdseg_train.together import execute_together
@@ -71,17 +71,17 @@ def fit(
     if check:
         from kdseg_train.check import check as found_out
 
-        findings = found_out(values, str(file), data or file.parent, out)
+        place = data or file.parent
+        findings = found_out(values, str(file), place, out, any_memory=force)
         sys.stdout.write(json.dumps(findings.as_json()) + "\n")
         sys.stderr.write(f"It can start: {findings.in_words}\n")
         return
 
     def lead() -> None:
         config = prepare(values, str(file), data or file.parent)
-        if not force:
-            found = foreseen(config)
-            sys.stderr.write(f"{found.in_words}\n")
-            found.check_fits()
+        foreseen = checked(config, any_memory=force)
+        if foreseen is not None:
+            sys.stderr.write(f"{foreseen.in_words}\n")
         prepare_and_execute(out, config, resume=resume, alone=not are_launched())
         sys.stderr.write(f"The model is in {out / 'model'}.\n")
 

@@ -45,10 +45,11 @@ def cropped(run: Run, config: Recipe, crop: Crop, cases: Cases) -> Cases:
 
     Raises
     ------
-    ModelError
-        Where the coarse model takes other channels than the cases have.
+    ModelError, RecipeError
+        As `coarse_model`.
     """
-    cropper = _Cropper(run, crop.way, _coarse(config, crop), cases, config.device)
+    coarse = coarse_model(config, crop, cases)
+    cropper = _Cropper(run, crop.way, coarse, cases, config.device)
     parts = (cases.training, cases.validation, cases.unlabelled)
     every = [case for part in parts for case in part]
     done = []
@@ -64,6 +65,26 @@ def cropped(run: Run, config: Recipe, crop: Crop, cases: Cases) -> Cases:
         validation=tuple(done[training : training + validation]),
         unlabelled=tuple(done[training + validation :]),
     )
+
+
+def coarse_model(config: Recipe, crop: Crop, cases: Cases) -> Model:
+    """The model that finds the boxes.
+
+    Raises
+    ------
+    ModelError
+        Where it takes other channels than the cases have.
+    RecipeError
+        Where there is no such folder.
+    """
+    coarse = _coarse(config, crop)
+    if len(coarse.card.channels) != len(cases.channels):
+        raise ModelError(
+            f"{coarse.folder} takes {', '.join(coarse.card.channels)} and the "
+            f"cases have {', '.join(cases.channels)}; coarse and fine stage look "
+            "at the same scans. Take a coarse model of these channels."
+        )
+    return coarse
 
 
 def paired(run: Run, config: Recipe, crop: Crop, fine: Sequence[Model]) -> list[Model]:
@@ -82,12 +103,6 @@ class _Cropper:
     def __init__(
         self, run: Run, way: CoarseToFine, coarse: Model, cases: Cases, device: str
     ) -> None:
-        if len(coarse.card.channels) != len(cases.channels):
-            raise ModelError(
-                f"{coarse.folder} takes {', '.join(coarse.card.channels)} and the "
-                f"cases have {', '.join(cases.channels)}; coarse and fine stage look "
-                "at the same scans. Take a coarse model of these channels."
-            )
         self.run, self.way, self.coarse = run, way, coarse
         self.classes = cases.classes
         self.settings = Prediction(device=device, uncertainty=None)

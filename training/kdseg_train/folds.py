@@ -118,23 +118,18 @@ def divided(material: Material, count: int, seed: int) -> list[Fold]:
     Raises
     ------
     DataSetError
-        Where there are fewer groups than folds, one scan is two cases, or a class is in
-        none of the cases that a fold trains on, or in none of those it tests on.
+        As `check_folds`; where a class is in none of the cases that a fold trains on,
+        or in none of those it tests on.
     """
     if count == 1:
         _check_whole(material)
         return [Fold(1, material)]
+    check_folds(material.cases.training, count)
     pairs = list(zip(material.cases.training, material.training, strict=True))
     groups: dict[str, list[tuple[Case, StoredCase]]] = {}
     for case, stored in sorted(pairs, key=lambda pair: pair[0].id):
-        groups.setdefault(case.group or f"case {case.id}", []).append((case, stored))
-    if len(groups) < count:
-        raise DataSetError(
-            f"{len(groups)} cases or groups cannot be divided into {count} folds; give "
-            "more cases, or fewer folds."
-        )
+        groups.setdefault(_group_of(case), []).append((case, stored))
     units = list(groups.values())
-    _refuse_doubles([[case for case, _ in unit] for unit in units])
     random.Random(seed).shuffle(units)
     folds = []
     for number in range(1, count + 1):
@@ -143,6 +138,31 @@ def divided(material: Material, count: int, seed: int) -> list[Fold]:
         kept = [pair for pair in pairs if pair not in held]
         folds.append(_fold(number, material, kept, held))
     return folds
+
+
+def check_folds(cases: Sequence[Case], count: int) -> None:
+    """Refuse cases that cannot be divided, whatever their labels show.
+
+    Raises
+    ------
+    DataSetError
+        Where there are fewer groups than folds, or one scan is two cases.
+    """
+    if count == 1:
+        return
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        groups.setdefault(_group_of(case), []).append(case)
+    if len(groups) < count:
+        raise DataSetError(
+            f"{len(groups)} cases or groups cannot be divided into {count} folds; give "
+            "more cases, or fewer folds."
+        )
+    _refuse_doubles([*groups.values()])
+
+
+def _group_of(case: Case) -> str:
+    return case.group or f"case {case.id}"
 
 
 def _fold(

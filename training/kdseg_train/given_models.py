@@ -18,14 +18,13 @@ from kdseg_train.layouts import Case, read_data_set
 from napari_kdseg.errors import DataSetError, KdsegError
 from napari_kdseg.models.model import CARD, Model, ModelCard
 from napari_kdseg.review.verdicts import read_verdicts
-from napari_kdseg.runs.run import Run
 
 DATA = ("data", "unlabelled", "test")
 DECIDES_CASES = ("method", "split", "classes", *DATA)
 
 
-def check_given_models(run: Run, config: Recipe, cases: Cases) -> None:
-    """Refuse models that have learnt from test cases; note those nobody knows of.
+def check_given_models(config: Recipe, cases: Cases) -> list[str]:
+    """Refuse models that have learnt from test cases; tell of those nobody knows of.
 
     Raises
     ------
@@ -36,15 +35,17 @@ def check_given_models(run: Run, config: Recipe, cases: Cases) -> None:
     """
     root = config.frozen.root if config.frozen else Path()
     kept = {source: case for case in cases.test for source in sources(case)}
+    unknown = []
     for setting, model in given_models(config, root) if kept else ():
         for part in model.parts or (model,):
             learnt = learnt_from(part.card, root)
             if learnt is None:
-                run.event("note", message=_unknown(setting, part))
+                unknown.append(_unknown(setting, part))
             for case in learnt or ():
                 twins = [kept[source] for source in sources(case) if source in kept]
                 if twins:
                     raise DataSetError(_leak(setting, part, case, twins[0]))
+    return unknown
 
 
 def given_models(config: Recipe, root: Path) -> Iterator[tuple[str, Model]]:

@@ -89,38 +89,56 @@ def read_prediction(
     Raises
     ------
     DataSetError
-        Where a value means nothing known, a class is not in the file, or the file
-        holds something else than probabilities.
+        As `names_in`; where a value means nothing known, or the file holds something
+        else than probabilities.
+    GridError
+        As `names_in`.
+    """
+    names = names_in(path, case, classes)
+    if len(formats.inspect_volume(path).channels) == 1:
+        return _from_labels(path, classes, preprocessing)
+    prob = _from_probabilities(path, preprocessing)
+    return prob if names == [*classes] else _some_of(prob, names, classes)
+
+
+def names_in(path: Path, case: Case, classes: Sequence[str]) -> list[str]:
+    """Classes that a prediction knows, in the order of its values; no voxel is read.
+
+    Raises
+    ------
+    DataSetError
+        Where a class of the teacher is not among them, or their number is not that of
+        the channels.
     GridError
         Where it lies on another grid than its image.
     """
     header = formats.inspect_volume(path)
     own = formats.inspect_volume(case.images[0]).grid
     check_same_grid(own, header.grid, case.images[0], path, SHARE_A_GRID)
-    if len(header.channels) == 1:
-        return _from_labels(path, classes, preprocessing)
-    meaning = _said_beside(path)
-    if len(header.channels) == len(meaning) + 1:
-        names = [meaning[value] for value in sorted(meaning)]
-        return _some_of(_from_probabilities(path, preprocessing), path, names, classes)
-    if len(header.channels) != len(classes) + 1:
-        raise DataSetError(
-            f"{path} has {len(header.channels)} channels; probabilities of "
-            f"{', '.join(classes)} have {len(classes) + 1}, background first."
-        )
-    return _from_probabilities(path, preprocessing)
+    channels = len(header.channels)
+    said = _meaning(path) if channels == 1 else _said_beside(path)
+    if channels not in (1, len(said) + 1):
+        said = {}  # it speaks of other files
+        if channels != len(classes) + 1:
+            raise DataSetError(
+                f"{path} has {channels} channels; probabilities of "
+                f"{', '.join(classes)} have {len(classes) + 1}, background first."
+            )
+    names = [said[value] for value in sorted(said)] or [*classes]
+    for name in classes:
+        if name not in names:
+            raise DataSetError(
+                f"{path} says nothing about {name}; it knows {', '.join(names)}. A "
+                "teacher is given for a class that its predictions have, under the "
+                "same name."
+            )
+    return names
 
 
 def _some_of(
-    prob: Float[np.ndarray, "All Z Y X"],
-    path: Path,
-    names: Sequence[str],
-    classes: Sequence[str],
+    prob: Float[np.ndarray, "All Z Y X"], names: Sequence[str], classes: Sequence[str]
 ) -> Float[np.ndarray, "C Z Y X"]:
     """Those of some classes; what is left is their background."""
-    for name in classes:
-        if name not in names:
-            raise DataSetError(_lacks(path, name, names))
     chosen = prob[[1 + names.index(name) for name in classes]]
     rest = np.clip(1 - chosen.sum(axis=0, keepdims=True), 0, 1)
     return np.concatenate([rest, chosen]).astype(np.float32)
@@ -130,11 +148,7 @@ def _from_labels(
     path: Path, classes: tuple[str, ...], preprocessing: Preprocessing
 ) -> Float[np.ndarray, "C Z Y X"]:
     values, grid = formats.read_labels(path)
-    said = _meaning(path)
-    meaning = said or dict(enumerate(classes, start=1))
-    for name in classes:
-        if name not in meaning.values():
-            raise DataSetError(_lacks(path, name, [*meaning.values()]))
+    meaning = _meaning(path) or dict(enumerate(classes, start=1))
     present = set(np.unique(values).tolist()) - {0}
     for value in sorted(present - set(meaning)):
         raise DataSetError(
@@ -191,10 +205,3 @@ def _from_probabilities(
         )
     prob = prob.clip(0, None)
     return np.asarray(prob / prob.sum(axis=0), np.float32)
-
-
-def _lacks(path: Path, name: str, names: Sequence[str]) -> str:
-    return (
-        f"{path} says nothing about {name}; it knows {', '.join(names)}. A teacher is "
-        "given for a class that its predictions have, under the same name."
-    )

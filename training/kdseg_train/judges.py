@@ -13,7 +13,7 @@ import torch
 from kdseg_train.classifier import JudgedSlice
 from kdseg_train.config import Recipe
 from kdseg_train.data import Cases
-from kdseg_train.folds import Fold, divided
+from kdseg_train.folds import Fold, check_folds, divided
 from kdseg_train.quality_source import (
     Labelled,
     QualitySettings,
@@ -48,7 +48,7 @@ def check_judge(
     DataSetError
         Where only some slices of a case are labelled, and whole labels are needed.
     DataSetError, ModelError
-        As `check_quality`.
+        As `check_folds` and `check_quality`.
     """
     partly = [case.id for case in cases.training if case.slices]
     if quality.source == "proxy" and partly:
@@ -57,6 +57,8 @@ def check_judge(
             "compares predictions with whole labels; leave the case out, or take "
             "another source."
         )
+    if quality.source == "proxy":
+        check_folds(cases.training, quality.folds)
     check_quality(quality, cases, config.preprocessing, teacher)
 
 

@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float, UInt8
 
 from kdseg_train.data import file_hash
-from kdseg_train.given_predictions import prediction_of, read_prediction
+from kdseg_train.given_predictions import names_in, prediction_of, read_prediction
 from kdseg_train.layouts import Case
 from kdseg_train.patches import LARGEST_BYTE
 from kdseg_train.prepared import StoredCase
@@ -171,17 +171,17 @@ def soft_from_folder(
 
 
 def check_predictions(
-    folder: Path, cases: Sequence[Case], classes: Sequence[str] = ()
+    folder: Path, cases: Sequence[Case], classes: Sequence[str]
 ) -> None:
-    """See whether a folder has one prediction of each case.
+    """See whether a folder has one prediction of each case that knows some classes.
 
     Raises
     ------
-    DataSetError
-        Naming the first case that has none, or more than one.
+    DataSetError, GridError
+        As `prediction_of` and `names_in`, of the first case that it lacks.
     """
     for case in cases:
-        prediction_of(case, folder, classes)
+        names_in(prediction_of(case, folder, classes), case, classes)
 
 
 def to_bytes(

@@ -455,7 +455,8 @@ def _other_config(run: Run, wanted: dict[str, Any]) -> str:
     keys = [key for key in found | wanted if found.get(key) != wanted.get(key)]
     return (
         f"{run.folder} holds a {run.state()} run with other settings "
-        f"({', '.join(keys)}); choose a new folder, or the same settings."
+        f"({', '.join(keys)}); choose a new folder, or the same settings, or remove "
+        "it if nothing in it is wanted."
     )
 
 

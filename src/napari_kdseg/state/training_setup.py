@@ -75,7 +75,6 @@ class Setup:
         self._status = ""
         self._filling: _Asked | None = None
         self._checking: _Asked | None = None
-        self._estimating: _Asked | None = None
         self._starts = False
         self._choose_first()
 
@@ -214,20 +213,17 @@ class Setup:
         except (OSError, KdsegError) as error:
             self._tell(str(error))
             return
-        if self._estimating is not None:
-            self._estimating.close()
-            self._estimating = None
         words = ["fit", str(folder / RECIPE), "--out", str(home / RUN), "--check"]
         self._starts = start
         self._checking = _Asked(Question(words, self._command), folder, home)
-        self._tell("Checking data, settings and room on the disk.")
+        self._tell("Checking data, settings, memory and room on the disk.")
 
     def cancel(self) -> None:
         """Ask no longer."""
-        for asked in (self._filling, self._checking, self._estimating):
+        for asked in (self._filling, self._checking):
             if asked is not None:
                 asked.close()
-        self._filling = self._checking = self._estimating = None
+        self._filling = self._checking = None
         self._tell("")
 
     def recipe_text(self) -> str:
@@ -259,10 +255,6 @@ class Setup:
         if self._checking is not None and checked is not None:
             asked, self._checking = self._checking, None
             self._try(asked, checked, self._on_checked)
-        foreseen = _answer_to(self._estimating)
-        if self._estimating is not None and foreseen is not None:
-            asked, self._estimating = self._estimating, None
-            self._try(asked, foreseen, self._on_foreseen)
 
     def close(self) -> None:
         """Let go of what is being found out."""
@@ -339,10 +331,7 @@ class Setup:
 
     def _on_checked(self, asked: "_Asked", answer: Answer) -> None:
         self._tell(answer.words)
-        if not answer.good:
-            return
-        if not self._starts:
-            self._ask_for_estimate()
+        if not answer.good or not self._starts:
             return
         recipe = asked.home / RECIPE
         try:
@@ -354,17 +343,6 @@ class Setup:
                 "goes there. Make room, or choose another folder."
             ) from error
         self.ready.emit(recipe, asked.home / RUN)
-
-    def _ask_for_estimate(self) -> None:
-        folder = Path(tempfile.mkdtemp(prefix="kdseg-estimate-"))
-        write_text_atomic(folder / RECIPE, self.recipe_text())
-        question = Question(["estimate", str(folder / RECIPE)], self._command)
-        self._estimating = _Asked(question, folder, folder)
-
-    def _on_foreseen(self, asked: "_Asked", answer: Answer) -> None:
-        # Memory and time are good to know; a training may start without.
-        if answer.good:
-            self._tell(f"{self._status} {' '.join(answer.text.split())}")
 
     def _tell(self, text: str) -> None:
         """Say something; whoever shows it looks whether we are `busy`, too."""

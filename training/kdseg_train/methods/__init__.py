@@ -1,7 +1,9 @@
 """The methods, by name. A method is a module; adding one is one line here.
 
 Each has ``TITLE``, ``Config`` (a recipe with the method's own settings),
-``planned(config)``, the stages that a training comes to, and ``train(run, config)``.
+``checked(config, cases)``, which refuses what it cannot learn from before anything is
+prepared, ``planned(config)``, the stages that a training comes to, and
+``train(run, config)``.
 """
 
 import contextlib
@@ -17,6 +19,7 @@ from kdseg_train import supervised
 from kdseg_train.config import Frozen, Recipe, Training, parse
 from kdseg_train.data import Cases, fingerprint, resolve
 from kdseg_train.estimate import Estimate, foresee
+from kdseg_train.given_models import check_given_models
 from kdseg_train.methods import cross_teaching, kd_net, medaka, ms_kd
 from kdseg_train.missing import check_data
 from kdseg_train.ranks import here
@@ -67,6 +70,38 @@ def prepare(values: dict[str, Any], where: str, root: Path) -> dict[str, Any]:
         fingerprint=fingerprint(cases.all),
     )
     return config.model_copy(update={"frozen": frozen}).model_dump(mode="json")
+
+
+def check(values: dict[str, Any], *, any_memory: bool = False) -> Estimate | None:
+    """Refuse a training with a prepared config that cannot be done here.
+
+    Parameters
+    ----------
+    any_memory
+        Whether it is to be tried however little memory is free; then nothing is
+        foreseen.
+
+    Returns
+    -------
+    Estimate or None
+        What it will take.
+
+    Raises
+    ------
+    DataSetError, ModelError, RecipeError
+        As the method's ``checked`` and `check_given_models`.
+    RunError
+        As `foresee` and `Estimate.check_fits`.
+    """
+    config = _config(values, "The config")
+    cases = resolve(config, config.root)
+    check_given_models(config, cases)
+    module_of(config.method).checked(config, cases)
+    if any_memory:
+        return None
+    foreseen = estimate(values)
+    foreseen.check_fits()
+    return foreseen
 
 
 def estimate(values: dict[str, Any]) -> Estimate:

@@ -39,7 +39,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from kdseg_train.config import Augmentation, Recipe, Settings, Training, check_patch
-from kdseg_train.crops import Crop, cropped, paired
+from kdseg_train.crops import Crop, coarse_model, cropped, paired
 from kdseg_train.data import Cases
 from kdseg_train.estimate import Net, Planned
 from kdseg_train.loop import Source, Stage
@@ -368,8 +368,22 @@ def usable(run: Run, config: Config, cases: Cases) -> Cases:
 
     Raises
     ------
+    DataSetError, ModelError, RecipeError
+        As `checked`.
+    """
+    cases = checked(config, cases)
+    return cases if config.crop is None else cropped(run, config, config.crop, cases)
+
+
+def checked(config: Config, cases: Cases) -> Cases:
+    """The cases, where they and the coarse model will do.
+
+    Raises
+    ------
     DataSetError
         Where no case is unlabelled, or labels leave a class open.
+    ModelError, RecipeError
+        As `coarse_model`.
     """
     if not cases.unlabelled:
         raise DataSetError(
@@ -382,7 +396,9 @@ def usable(run: Run, config: Config, cases: Cases) -> Cases:
             "class in every labelled case. Move the case to `unlabelled`, or choose "
             "other `classes`."
         )
-    return cases if config.crop is None else cropped(run, config, config.crop, cases)
+    if config.crop is not None:
+        coarse_model(config, config.crop, cases)
+    return cases
 
 
 def learn(

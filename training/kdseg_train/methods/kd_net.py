@@ -24,6 +24,7 @@ channel a nested region; see `outputs` for how its student predicts like any oth
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -37,6 +38,7 @@ from kdseg_train.estimate import Net, Planned
 from kdseg_train.folds import (
     Fold,
     Part,
+    check_folds,
     divided,
     keep_first,
     scores_of_fold,
@@ -50,7 +52,7 @@ from kdseg_train.patches import Batch, Patches
 from kdseg_train.scoring import Row, write_scores
 from kdseg_train.soft_labels import soft_from_model
 from kdseg_train.supervised import gaps, gather, kept_apart
-from kdseg_train.targets import trained
+from kdseg_train.targets import Target, new_network, trained
 from kdseg_train.teachers import Bottled, bottled_answer, frozen_network
 from kdseg_train.watching import Watched
 from napari_kdseg.errors import DataSetError, RecipeError
@@ -326,7 +328,7 @@ def checked(config: Config, cases: Cases) -> Cases:
         Where a case lacks a modality, or labels of a class; where there are cases
         without labels.
     RecipeError
-        Where a setting does not suit the data.
+        Where a setting does not suit the data, or the network has no bottleneck.
     """
     check_modalities(cases, config.student_channel)
     every = (*cases.training, *cases.validation, *cases.unlabelled)
@@ -335,6 +337,7 @@ def checked(config: Config, cases: Cases) -> Cases:
             f"case {case.id} has no labels of {name}; KD-Net learns from cases with "
             "labels of every class. Leave it out with `exclude`."
         )
+    check_folds(cases.training, config.folds)
     check_regions(config.regions, cases.classes)
     output_of(config, cases.classes)
     watches = watches_validation(config.training)
@@ -342,6 +345,12 @@ def checked(config: Config, cases: Cases) -> Cases:
         raise RecipeError(
             "training.plateau.watch is validation and no case is kept for it; set "
             "split.validation above 0, or watch to training."
+        )
+    student = Target(cases.classes, Path(), "student", "")
+    if not isinstance(new_network(config, cases, student), Bottled):
+        raise RecipeError(
+            f"the network {config.network.name} has no bottleneck to take out; "
+            "KD-Net needs one that has, such as unet."
         )
     return cases
 
@@ -362,22 +371,12 @@ def train_fold(run: Run, config: Config, fold: Fold) -> list[Row]:
 def train_part(
     run: Run, config: Config, fold: Fold, part: Part, teacher: Model | None = None
 ) -> Model:
-    """Train one network, by the teacher where there is one; an existing one is taken.
-
-    Raises
-    ------
-    RecipeError
-        Where the network has no bottleneck to take out.
-    """
+    """Train one network, by the teacher if there is one; one that is there is taken."""
     cases, settings = fold.material.cases, config.training
     shown, kept = fold.material.training, fold.kept_apart(settings)
 
     def stage(network: SegmentationNetwork, device: torch.device) -> Stage:
-        if not isinstance(network, Bottled):
-            raise RecipeError(
-                f"the network {config.network.name} has no bottleneck to take out; "
-                "KD-Net needs one that has, such as unet."
-            )
+        assert isinstance(network, Bottled)  # `checked` has seen to it
         frozen: Bottled | None = None
         soft = soft_kept = None
         if teacher is not None and config.teachers_at == "cached":

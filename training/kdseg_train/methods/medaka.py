@@ -305,7 +305,7 @@ def checked(config: Config, cases: Cases) -> Cases:
                 "there is no unlabelled case to take pseudo-labels from; name some "
                 "under `unlabelled`, or set pseudo: false."
             )
-        check_judge(config, config.quality, cases, teacher)
+        check_judge(config, config.quality.found_by(config), cases, teacher)
     return cases
 
 

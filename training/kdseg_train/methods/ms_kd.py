@@ -346,7 +346,7 @@ def checked(config: Config, cases: Cases) -> Cases:
 
     Raises
     ------
-    DataSetError
+    DataSetError, GridError
         As `soft_labels.check_predictions`.
     ModelError, RecipeError
         As `given_by_class` and `check_widths`.
