@@ -24,6 +24,8 @@ from kdseg_train.crew import (
     Watch,
 )
 from kdseg_train.plan import PredictConfig, scan_of
+from kdseg_train.slurm_jobs import Slurm
+from napari_kdseg.errors import UsageError
 from napari_kdseg.inference.estimate import estimate
 from napari_kdseg.models.card import Calibration
 from napari_kdseg.models.model import (
@@ -361,20 +363,43 @@ def test_a_prediction_whose_scan_is_gone_is_reported(
 # ---- A worker that dies ----
 
 
-def test_a_volume_whose_workers_died_is_told_of_memory_and_of_the_time_limit(
-    scheduler: str, tmp_path: Path
+SLURM = Crew(slurm=Slurm(memory="2GB"))
+
+
+@pytest.mark.parametrize(
+    ("crew", "asked", "helps"),
+    [
+        (Crew(), 2, ["take fewer workers"]),
+        (Crew(), 1, ["close other programs", "--set tile="]),
+        (Crew(scheduler="tcp://x:1"), 1, ["fewer workers on its machine"]),
+        (SLURM, 2, ["its 2GB", "--slurm-set memory=", "--slurm-set walltime="]),
+    ],
+    ids=["many here", "one here", "scheduler", "slurm"],
+)
+def test_a_volume_whose_workers_died_is_told_what_helps(
+    scheduler: str, tmp_path: Path, crew: Crew, asked: int, helps: list[str]
 ) -> None:
     def die(job: Job) -> Outcome:
         raise KilledWorker(job.case, SimpleNamespace(address="tcp://gone:1"), 0)
 
     with Client(scheduler) as client:
-        team = Team(client, asked=1, counts_gpus=False)
+        team = Team(client, asked=asked, counts_gpus=False, crew=crew)
         foreman = Foreman(team, die, 1, Watch())
         (outcome,) = foreman.outcomes([Job("case_1", tmp_path / "case_1", {})])
     assert outcome.state == "failed"
-    assert "died 2 times" in outcome.error
-    assert "fewer workers" in outcome.error
-    assert "walltime" in outcome.error
+    assert "died 2 times." in outcome.error
+    for words in helps:
+        assert words in outcome.error
+
+
+def test_a_slurm_job_that_a_volume_is_too_large_for_is_not_submitted() -> None:
+    # each worker has 0.8 GB before its first volume
+    words = r"about 3\.2 GB .* asks for 2GB; take --slurm-set memory=4GB"
+    with pytest.raises(UsageError, match=words):
+        bulk.check_memory(Slurm(memory="2GB"), lambda: 2_400_000_000)
+    bulk.check_memory(Slurm(memory="4GB"), lambda: 2_400_000_000)
+    # what a GPU elsewhere leaves to the processor is not known
+    bulk.check_memory(Slurm(memory="2GB", gpus=1), lambda: 2_400_000_000)
 
 
 # ---- How many ----

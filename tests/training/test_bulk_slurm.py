@@ -1,6 +1,8 @@
 """Workers that are SLURM jobs, where `sbatch` starts them on this machine."""
 
+import io
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from kdseg_train.cli_bulk import slurm_settings
 from kdseg_train.slurm_jobs import Slurm, Submissions, slurm_cluster
 
 SBATCH = """#!/bin/bash
@@ -163,6 +166,42 @@ def test_what_slurm_is_asked_for_without_it_is_refused(
     assert "add --slurm" in told
 
 
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ("memory=32", "a number and its unit, such as 4GB or 512MB (found '32')"),
+        ("memory=abc", "such as 4GB"),
+        ("memory=4096", "such as 4GB"),
+        ("memory", "--slurm-set 'memory' has no '='; write --slurm-set memory=VALUE"),
+        ("walltime=24", "SLURM takes a bare number for minutes"),
+        ("walltime=soon", "such as 12:00:00"),
+        ("memory=200MB", "memory=1GB, or smaller tiles"),
+    ],
+)
+def test_what_slurm_would_take_otherwise_or_not_at_all_is_refused_with_its_form(
+    call: Any, write_scan: Any, model_folder: Any, tmp_path: Path, wrong: str, says: str
+) -> None:
+    words = ("--model", model_folder().folder, "--out", tmp_path / "out", "--slurm")
+    more = ("--workers", 1, "--slurm-set", wrong)
+    status, _, told = call("bulk", "predict", write_scan(), *words, *more)
+    assert status == 2
+    assert says in told
+    assert "Value error" not in told
+
+
+def test_settings_of_slurm_are_taken_as_sbatch_has_them() -> None:
+    for memory in ("4GB", "4gb", "1.5 GiB", "512MB", "32G"):
+        assert Slurm(memory=memory).memory_bytes > 500_000_000
+    for walltime in ("12:00:00", "2-00:00:00", "2-12"):
+        assert Slurm(walltime=walltime).walltime == walltime
+
+
+def test_directives_are_given_one_at_a_time_or_as_a_list() -> None:
+    given = ["directives=--exclusive", "directives=[--nice, --hint=nomultithread]"]
+    asked = Slurm.model_validate(slurm_settings(True, given)["slurm"])
+    assert asked.directives == ("--exclusive", "--nice", "--hint=nomultithread")
+
+
 def test_a_slurm_job_asks_for_what_its_worker_needs(
     tmp_path: Path, with_sbatch: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,3 +229,20 @@ def test_a_slurm_job_asks_for_what_its_worker_needs(
         assert wanted in lines
     assert "--nthreads 1" in script
     assert "--resources GPU=1" in script
+
+
+def test_what_dask_says_of_jobs_that_died_is_not_shown(
+    tmp_path: Path, with_sbatch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", with_sbatch(NEVER_BEGINS)["PATH"])
+    screen = logging.StreamHandler(io.StringIO())
+    logger = logging.getLogger("distributed")
+    logger.addHandler(screen)
+    try:
+        with slurm_cluster(Slurm(), tmp_path, Submissions()):
+            logger.getChild("scheduler").error("marked as failed")
+        assert not screen.stream.getvalue()
+        logger.error("heard again")
+        assert screen.stream.getvalue()
+    finally:
+        logger.removeHandler(screen)

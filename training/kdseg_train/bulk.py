@@ -12,6 +12,7 @@ the workers have it.
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from kdseg_train.plan import (
     refuse_doubles,
     scan_of,
 )
+from kdseg_train.slurm_jobs import Slurm
 from napari_kdseg.cores import usable_cores
 from napari_kdseg.errors import KdsegError, RunError, StopRequested, UsageError
 from napari_kdseg.free_memory import free_bytes
@@ -68,9 +70,13 @@ def bulk_predict(run: Run) -> None:
     config = parse(BulkPredictConfig, run.config, str(run.folder / "config.yaml"))
     asked = config.predict
     models, cases = check_prediction(asked)
-    count, gpus = team(
-        config.crew, asked.device, lambda: _predict_bytes(asked, models, cases)
-    )
+
+    def need_bytes() -> int:
+        return _predict_bytes(asked, models, cases)
+
+    if config.crew.slurm is not None:
+        check_memory(config.crew.slurm, need_bytes)
+    count, gpus = team(config.crew, asked.device, lambda: need_bytes() or UNKNOWN_BYTES)
     count = min(count, len(cases))
     threads = asked.threads or threads_of_each(config.crew, count)
     single = asked.model_copy(update={"threads": threads})
@@ -249,6 +255,27 @@ def team(
     return max(1, min(usable_cores(), fitting)), ()
 
 
+def check_memory(slurm: Slurm, need_bytes: Callable[[], int]) -> None:
+    """Refuse jobs that would die of too little memory one after another.
+
+    What they take on another machine's GPU is not known here.
+
+    Raises
+    ------
+    UsageError
+        Where the largest volume needs more than a job asks for.
+    """
+    if slurm.gpus:
+        return
+    need = need_bytes() + _WORKER_BYTES
+    if need > slurm.memory_bytes:
+        raise UsageError(
+            f"A worker needs about {need / 1e9:.2g} GB for the largest volume, and its "
+            f"SLURM job asks for {slurm.memory}; take --slurm-set "
+            f"memory={math.ceil(need / 1e9)}GB, or smaller tiles."
+        )
+
+
 def threads_of_each(crew: Crew, workers: int) -> int | None:
     """Processor threads of a worker; None where its machine is not known."""
     if crew.slurm is not None:
@@ -263,14 +290,14 @@ def _predict_bytes(
     models: Sequence[Model],
     cases: Sequence[tuple[str, tuple[Path, ...]]],
 ) -> int:
-    """What the largest volume takes; damaged ones are left out, they fail later."""
+    """What the largest volume takes, 0: unknown; damaged ones fail later."""
     largest = 0
     for name, images in cases:
         with contextlib.suppress(KdsegError, OSError):
             scan = scan_of(name, images, asked.part)
             need = estimate(scan, models, asked.settings).host_bytes
             largest = max(largest, need)
-    return largest or UNKNOWN_BYTES
+    return largest
 
 
 def _calls_itself(name: str, images: tuple[Path, ...]) -> bool:

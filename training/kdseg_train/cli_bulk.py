@@ -45,7 +45,7 @@ SlurmSet = Annotated[
     typer.Option(
         "--slurm-set",
         help="cores, memory, walltime, partition, account, gpus or directives, as "
-        "gpus=1; give several times.",
+        "memory=4GB or directives=--exclusive; give several times.",
     ),
 ]
 Retries = Annotated[
@@ -182,11 +182,16 @@ def slurm_settings(wanted: bool, settings: list[str] | None) -> dict[str, Any]:
     if settings and not wanted:
         raise UsageError("--slurm-set is for workers that are SLURM jobs; add --slurm.")
     asked: dict[str, Any] = {}
+    directives: list[Any] = []
     for override in settings or ():
-        apply_override(asked, override)
+        apply_override(asked, override, "--slurm-set")
         key, _, text = override.partition("=")
         if isinstance(asked.get(key), int | float):  # as 12:00:00 is in YAML
             asked[key] = text
+        if key == "directives":  # each call adds some
+            given = asked[key]
+            directives += given if isinstance(given, list) else [given]
+            asked[key] = list(directives)
     return {"slurm": asked} if wanted else {}
 
 

@@ -344,8 +344,17 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
     return values
 
 
-def apply_override(values: dict[str, Any], override: str) -> None:
+def apply_override(
+    values: dict[str, Any], override: str, option: str = "--set"
+) -> None:
     """Put one ``a.b=value`` into settings; YAML, or a list of numbers as ``64,64``.
+
+    Parameters
+    ----------
+    values
+        Gets it.
+    override, option
+        As given on a command line, and behind which word.
 
     Raises
     ------
@@ -354,17 +363,23 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     """
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise RecipeError(f"--set {override!r} has no '='; write --set a.b=value.")
+        raise RecipeError(
+            f"{option} {override!r} has no '='; write {option} {key or 'a.b'}=VALUE."
+        )
     *parents, last = key.split(".")
     for parent in parents:
         child = values.setdefault(parent, {})
         if not isinstance(child, dict):
-            raise RecipeError(f"--set {override!r}: {parent!r} is a value, no group.")
+            raise RecipeError(
+                f"{option} {override!r}: {parent!r} is a value, no group."
+            )
         values = child
     try:
         values[last] = yaml.safe_load(f"[{text}]" if _NUMBERS.fullmatch(text) else text)
     except yaml.YAMLError as error:
-        raise RecipeError(f"--set {override!r}: {text!r} is no YAML value.") from error
+        raise RecipeError(
+            f"{option} {override!r}: {text!r} is no YAML value."
+        ) from error
 
 
 def _sentence(error: ValidationError, config_type: type[BaseModel], where: str) -> str:
@@ -378,7 +393,8 @@ def _sentence(error: ValidationError, config_type: type[BaseModel], where: str) 
     # A whole group of settings is no help in a message; a single value is.
     simple = first["type"] != "missing" and not isinstance(first["input"], dict)
     found = f" (found {first['input']!r})" if simple else ""
-    return f"{where}: {key or 'recipe'}: {first['msg']}{found}."
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {key or 'recipe'}: {message}{found}."
 
 
 def _names_at(

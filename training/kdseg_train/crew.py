@@ -119,8 +119,29 @@ class Team:
     """How many were asked for, where they are started."""
     counts_gpus: bool
     """Whether a job can ask for the GPU of its worker."""
+    crew: Crew = field(default_factory=Crew)
+    """As it was asked for."""
     submissions: Submissions = field(default_factory=Submissions)
     """What SLURM says to jobs that it is given."""
+
+    @property
+    def more_memory(self) -> str:
+        """What to do where a worker perhaps had too little memory."""
+        slurm = self.crew.slurm
+        if slurm is not None:
+            return (
+                f"Perhaps its {slurm.memory} of memory did not suffice: ask for "
+                "more with --slurm-set memory=. Or its walltime was over: ask for a "
+                "longer one with --slurm-set walltime=, and give the same command "
+                "again to go on."
+            )
+        fewer = "take fewer workers" if self.asked > 1 else "close other programs"
+        if self.crew.scheduler is not None:
+            fewer = "start fewer workers on its machine"
+        return (
+            f"Perhaps memory did not suffice: {fewer}, or compute smaller tiles, as "
+            "bulk predict does with --set tile=64,64."
+        )
 
 
 @contextlib.contextmanager
@@ -174,7 +195,7 @@ def at_work(crew: Crew, workers: int, *, gpu: bool, logs: Path) -> Iterator[Team
             client, counts_gpus = Client(stack.enter_context(cluster)), gpu
         stack.enter_context(client)
         client.register_plugin(Manners())
-        yield Team(client, workers, counts_gpus, submissions)
+        yield Team(client, workers, counts_gpus, crew, submissions)
 
 
 @contextlib.contextmanager
@@ -310,11 +331,8 @@ class Foreman:
                 self._watch.warn(f"{job.case}: its worker died; it is tried again.")
                 self._waiting.append((job, attempt + 1))
             return None
-        text = (
-            f"its worker died {attempt} times. Perhaps memory did not suffice: take "
-            "fewer workers. Or a SLURM job's walltime was over: ask for a longer one, "
-            "and give the same command again to go on."
-        )
+        times = "" if attempt == 1 else f" {attempt} times"
+        text = f"its worker died{times}. {self._team.more_memory}"
         return Outcome(job.case, "failed", 0.0, "", text, attempt)
 
     def _stop(self) -> None:

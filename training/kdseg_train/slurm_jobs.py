@@ -1,5 +1,6 @@
 """SLURM jobs as workers of a bulk command, by dask-jobqueue (extra ``cluster``)."""
 
+import re
 import shutil
 import signal
 import threading
@@ -7,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dask.utils import parse_bytes
 from distributed.core import Status
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from kdseg_train.config import Settings
 from napari_kdseg.errors import UsageError
@@ -19,12 +21,40 @@ class Slurm(Settings):
     """What one SLURM job, which is one worker, asks for."""
 
     cores: int = Field(4, ge=1, description="processor cores of a worker")
-    memory: str = Field("16GB", description="memory of a worker")
-    walltime: str = Field("24:00:00", description="longest time of a worker")
+    memory: str = Field("16GB", description="memory of a worker, with its unit")
+    walltime: str = Field(
+        "24:00:00", description="longest time of a worker: hours:minutes:seconds"
+    )
     partition: str | None = Field(None, description="where jobs go")
     account: str | None = Field(None, description="who pays")
     gpus: int = Field(0, ge=0, le=1, description="GPUs of a worker: none or one")
     directives: tuple[str, ...] = Field((), description="further lines after #SBATCH")
+
+    @field_validator("memory")
+    @classmethod
+    def _has_a_unit(cls, memory: str) -> str:
+        if not _MEMORY.fullmatch(memory):
+            raise ValueError("memory is a number and its unit, such as 4GB or 512MB")
+        return memory
+
+    @field_validator("walltime")
+    @classmethod
+    def _is_no_bare_number(cls, walltime: str) -> str:
+        if not _WALLTIME.fullmatch(walltime):
+            raise ValueError(
+                "write hours:minutes:seconds, such as 12:00:00, or 2-00:00:00 for two "
+                "days; SLURM takes a bare number for minutes"
+            )
+        return walltime
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of a worker."""
+        return int(parse_bytes(self.memory))
+
+
+_MEMORY = re.compile(r"\d+(\.\d+)? ?[KMGT](i?B)?", re.IGNORECASE)
+_WALLTIME = re.compile(r"\d+-\d+(:\d+){0,2}|\d+:\d+:\d+")
 
 
 @dataclass
@@ -90,7 +120,7 @@ def slurm_cluster(asked: Slurm, logs: Path, submissions: Submissions) -> Any:
         worker_extra_args=["--resources", "GPU=1"] if asked.gpus else [],
         log_directory=str(logs),
         scheduler_options={"dashboard_address": None},
-        silence_logs="error",
+        silence_logs="CRITICAL",  # what becomes of a volume is said by who hands it out
     )
 
 
