@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from napari_kdseg.cores import cores_beside_viewer, usable_cores
+from napari_kdseg.cores import (
+    cores_beside_viewer,
+    threads_within_cores,
+    told_of_threads,
+    usable_cores,
+)
 
 SECOND = "sys/fs/cgroup"
 
@@ -74,3 +79,13 @@ def test_one_of_them_is_the_viewer_s_but_never_the_last(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5}, raising=False)
     assert cores_beside_viewer() == 1
+
+
+def test_more_threads_than_cores_are_not_taken_and_that_is_said() -> None:
+    cores = usable_cores()
+    assert threads_within_cores(100_000) == cores <= 8
+    assert threads_within_cores(1) == 1
+    assert threads_within_cores(None) is None
+    assert told_of_threads(100_000).endswith(f"are taken: {cores}.")
+    assert not told_of_threads(cores)
+    assert not told_of_threads(None)

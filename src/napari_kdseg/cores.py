@@ -29,6 +29,21 @@ def usable_cores(root: Path = Path("/")) -> int:
     return max(1, int(min([bound, *_shares(root)])))
 
 
+def threads_within_cores(asked: int | None) -> int | None:
+    """As many threads as were asked for, but no more than cores; None: not said."""
+    return None if asked is None else min(asked, usable_cores())
+
+
+def told_of_threads(asked: int | None) -> str:
+    """What to say where more were asked for than there are cores; else nothing."""
+    if asked is None or asked <= usable_cores():
+        return ""
+    return (
+        f"{asked} threads were asked for; as many as there are cores to use are taken: "
+        f"{usable_cores()}."
+    )
+
+
 def cores_beside_viewer() -> int:
     """One core is the viewer's: threads that wait for a busy core wait long."""
     return max(1, usable_cores() - 1)

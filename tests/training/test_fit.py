@@ -9,6 +9,7 @@ import torch
 
 from kdseg_train.methods import fit, prepare
 from kdseg_train.samples import write_partial_sample
+from napari_kdseg import cores
 from napari_kdseg.errors import DataSetError, ModelError, StopRequested
 from napari_kdseg.models.model import Model
 from napari_kdseg.runs.run import Run
@@ -81,8 +82,9 @@ class Counting(Run):
 
 
 def test_a_training_uses_the_threads_that_its_recipe_gives_it(
-    samples: Path, tmp_path: Path
+    samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(cores, "usable_cores", lambda: 3)
     short = {**SHORT, "epochs": 1, "iterations_per_epoch": 1}
     values = recipe("supervised", training=short, test=[], threads=3)
     run = Counting.create(tmp_path / "run", prepare(values, "recipe", samples))

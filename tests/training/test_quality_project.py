@@ -16,6 +16,7 @@ from kdseg_train.execute import execute
 from kdseg_train.quality import FitConfig, fit
 from kdseg_train.scores import ScoreConfig, score
 from kdseg_train.subjects import subjects
+from napari_kdseg import cores
 from napari_kdseg.errors import DataSetError, StopRequested
 from napari_kdseg.inference.quality import QualityClassifier
 from napari_kdseg.models.model import Model
@@ -273,9 +274,10 @@ def test_a_run_scores_every_slice_of_the_axes_it_is_told(
 
 
 def test_scoring_uses_the_threads_it_is_told_and_gives_them_back(
-    project: Path, tmp_path: Path, classifier: Model
+    project: Path, tmp_path: Path, classifier: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, used = torch.get_num_threads(), set()
+    monkeypatch.setattr(cores, "usable_cores", lambda: before + 1)
 
     def note(*_: object) -> None:
         used.add(torch.get_num_threads())

@@ -38,6 +38,7 @@ from kdseg_train.options import (
     Precision,
     Regions,
     Resume,
+    Threads,
 )
 from napari_kdseg.errors import KdsegError, RequeueRequested, UsageError
 
@@ -151,9 +152,7 @@ def predict(
         float | None,
         typer.Option(help="Share of neighbouring tiles; the model's by default."),
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="Processor threads; all by default.")
-    ] = None,
+    threads: Threads = None,
     fill_nonfinite: Annotated[
         float | None,
         typer.Option(help="Put this where a voxel is NaN or infinite."),

@@ -15,6 +15,7 @@ from kdseg_train.options import (
     Out,
     Precision,
     Regions,
+    say_of_threads,
 )
 from napari_kdseg.errors import UsageError
 
@@ -110,6 +111,8 @@ def predict(
     whole = {"predict": values, "crew": crew | slurm_settings(slurm, slurm_set)}
     config = parse(BulkPredictConfig, whole, "bulk predict")
     check_prediction(config.predict)
+    if config.crew.works_here:
+        say_of_threads(config.predict.threads)
     _execute(out, config.model_dump(mode="json"))
 
 
@@ -166,6 +169,8 @@ def score(
     }
     config = parse(BulkScoreConfig, whole, "bulk score")
     to_judge(config.score)
+    if config.crew.works_here:
+        say_of_threads(config.score.threads)
     _execute(out, config.model_dump(mode="json"))
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kdseg_train.options import Device, Resume
+from kdseg_train.options import Device, Resume, Threads
 from napari_kdseg.errors import UsageError
 
 # Whatever else a command needs is imported inside it: --help must answer at once.
@@ -120,9 +120,7 @@ def score(
     precision: Annotated[
         str, typer.Option(help="auto, float32, bfloat16 or float16.")
     ] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Processor threads; all by default.")
-    ] = None,
+    threads: Threads = None,
 ) -> None:
     """Give every slice its P(good): case, axis, index, p_good."""
     from kdseg_train.config import parse

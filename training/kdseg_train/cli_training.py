@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kdseg_train.options import Resume
+from kdseg_train.options import Resume, say_of_threads
 
 # Whatever else a command needs is imported inside it: --help must answer at once.
 
@@ -79,6 +79,7 @@ def fit(
 
     def lead() -> None:
         config = prepare(values, str(file), data or file.parent)
+        say_of_threads(config["threads"])
         foreseen = checked(config, any_memory=force)
         if foreseen is not None:
             sys.stderr.write(f"{foreseen.in_words}\n")

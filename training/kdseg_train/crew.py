@@ -55,6 +55,11 @@ class Crew(Settings):
         2, ge=0, description="how often a volume is tried again when its worker died"
     )
 
+    @property
+    def works_here(self) -> bool:
+        """Whether the workers are processes of this machine."""
+        return self.scheduler is None and self.slurm is None
+
     @model_validator(mode="after")
     def _one_kind(self) -> "Crew":
         if self.scheduler is not None and self.slurm is not None:

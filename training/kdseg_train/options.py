@@ -1,12 +1,15 @@
 """Options that several commands have, each said once.
 
-Imports typer alone: ``--help`` must answer at once.
+Imports nothing heavy: ``--help`` must answer at once.
 """
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from napari_kdseg.cores import threads_within_cores, told_of_threads
 
 FORMATS = "source, nifti, nrrd, mha, tiff, ome-zarr or dicom-seg"
 
@@ -32,6 +35,26 @@ CoarseToFine = Annotated[
 Format = Annotated[str, typer.Option("--format", help=f"Of the results: {FORMATS}.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda[:N].")]
 Precision = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+
+
+def within_cores(asked: int | None) -> int | None:
+    """No more threads than cores, and a word about it where more were asked for."""
+    say_of_threads(asked)
+    return threads_within_cores(asked)
+
+
+def say_of_threads(asked: int | None) -> None:
+    """Tell on standard error where more threads are asked for than there are cores."""
+    if words := told_of_threads(asked):
+        sys.stderr.write(f"{words}\n")
+
+
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1, callback=within_cores, help="Processor threads; all cores by default."
+    ),
+]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on where an earlier call was cut off.")
 ]

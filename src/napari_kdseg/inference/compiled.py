@@ -19,6 +19,7 @@ from platformdirs import user_cache_path
 from torch import Tensor
 
 from napari_kdseg.atomic import publish_folder, temporary_beside
+from napari_kdseg.cores import threads_within_cores
 from napari_kdseg.errors import UsageError
 from napari_kdseg.inference.backends import STREAMS, backend_of, check_backend
 from napari_kdseg.inference.forward import Network, memory_layout, pick_precision
@@ -57,7 +58,7 @@ def pick_backend(
     automatic = settings.backend == "auto"
     asked = pick_precision(settings.precision, device)
     precision = "bf16" if asked == torch.bfloat16 else "f32"
-    threads = settings.threads or torch.get_num_threads()
+    threads = threads_within_cores(settings.threads) or torch.get_num_threads()
 
     def make(model: Model, sweep: Pass, device: str) -> Network:
         try:

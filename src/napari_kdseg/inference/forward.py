@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from napari_kdseg.cores import threads_within_cores
 from napari_kdseg.errors import ModelError, UsageError
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.inference.uncertainty import test_time_variance
@@ -230,9 +231,9 @@ def _by(sizes: Sequence[Any]) -> str:
 
 @contextmanager
 def using_threads(count: int | None) -> Iterator[None]:
-    """Let torch use so many threads of the processor for a while; None changes none."""
+    """Let torch use so many threads for a while, no more than cores; None: as ever."""
     before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
+    torch.set_num_threads(threads_within_cores(count) or before)
     try:
         yield
     finally:
