@@ -197,7 +197,7 @@ def test_the_time_is_foreseen_from_a_run_of_the_dock(
     assert "time not known before a first run on cpu" in state.estimate_text
     threads = worker.jobs[0].run.config["threads"]
     done = replace(state.settings, threads=threads)
-    record_seconds(model.card, "cpu", (1, 16, 16), 2.5, done)
+    record_seconds(model.card, "cpu", (1, 16, 16), 2.5, 1, done)
     assert state.seconds(model) == pytest.approx(10)  # 4 slices of one window each
     assert "10 s" in state.estimate_text
 
@@ -523,7 +523,7 @@ def test_run_goes_on_after_other_scans_and_settings_in_the_same_folder(
     state.set_uncertainty("entropy")
     state.run(view=(1, 5))
     run = worker.jobs[-1].run
-    assert run.config == worker.jobs[0].run.config
+    assert run.config == worker.jobs[0].run.config | {"preview": [1, 5]}
     assert (run.partial / "case" / "ct" / "labels.zarr").exists()
     state.cancel()
     worker.tell(state="stopped")

@@ -179,7 +179,7 @@ def predict(
     resume: Resume = False,
 ) -> None:
     """Segment scans: OUT/CASE/MODEL/labels and what else is asked for."""
-    from kdseg_train.config import parse
+    from kdseg_train.config import MAY_CHANGE, parse
     from kdseg_train.plan import PredictConfig, plan
     from napari_kdseg.runs.run import make_way
     from napari_kdseg.shipped import find_model
@@ -212,7 +212,7 @@ def predict(
     config = parse(PredictConfig, values, "predict")
     plan(config, resume=resume)
     asked = config.model_dump(mode="json")
-    make_way(out / ".run", asked)
+    make_way(out / ".run", asked, but=(*MAY_CHANGE, "preview"))
     _execute(out / ".run", asked, resume=resume)
     _say(f"The results are in {out}.")
 
