@@ -159,6 +159,30 @@ def test_names_in_an_ome_zarr_are_used(settings: EvaluateConfig) -> None:
     assert compare(settings, ignore).rows[0].score.name == "liver"
 
 
+NNUNET = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "spleen": 1}}
+
+
+def test_a_dataset_json_beside_predictions_says_what_their_values_mean(
+    settings: EvaluateConfig,
+) -> None:
+    names = {"0": "background", "1": "liver", "2": "spleen"}
+    data_set(settings.reference, {"a": cube(value=2)}, names)
+    save(settings.prediction / "a.nii.gz", cube())
+    (settings.prediction / "dataset.json").write_text(json.dumps(NNUNET))
+    rows = compare(settings, ignore).rows
+    assert [(row.score.name, row.score.dice) for row in rows] == [("spleen", 1.0)]
+
+
+def test_predictions_of_nnu_net_are_compared_with_each_other(
+    settings: EvaluateConfig,
+) -> None:
+    for folder in (settings.reference, settings.prediction):
+        save(folder / "a.nii.gz", cube())
+        (folder / "dataset.json").write_text(json.dumps(NNUNET))
+    rows = compare(settings, ignore).rows
+    assert [(row.score.name, row.score.dice) for row in rows] == [("spleen", 1.0)]
+
+
 def test_results_being_published_are_passed_over(settings: EvaluateConfig) -> None:
     save(settings.reference / "a.nii.gz", cube())
     publish(settings.prediction, "a", "student", cube(), liver=1)

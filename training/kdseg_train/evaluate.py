@@ -5,8 +5,7 @@ prediction is the OUT of ``predict``, with one model or several, a project, or a
 folder of label files.
 """
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,12 @@ from pydantic import Field
 
 from kdseg_train import config
 from kdseg_train.agreement import SliceRow, agreement, write_slices
-from kdseg_train.layouts import read_data_set
+from kdseg_train.label_files import (
+    LabelFile,
+    Values,
+    predicted_files,
+    reference_files,
+)
 from kdseg_train.summary import (
     Entry,
     beside,
@@ -25,10 +29,9 @@ from kdseg_train.summary import (
     summarised,
     write_tables,
 )
-from napari_kdseg.errors import DataSetError, UsageError
+from napari_kdseg.errors import UsageError
 from napari_kdseg.measure.memory import Memory
 from napari_kdseg.measure.metrics import NSD_TOLERANCE_MM, ClassScore
-from napari_kdseg.project_folder import is_project
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes import formats
 from napari_kdseg.volumes.labels import LabelSet, values_in
@@ -77,21 +80,6 @@ class EvaluateConfig(config.Settings):
 
 
 @dataclass(frozen=True)
-class LabelFile:
-    """Labels of one case: a file, and what its values mean where that is known."""
-
-    case: str
-    path: Path
-    values: Mapping[str, tuple[int, ...]] | None
-    """Class -> stored values."""
-    model: str = ""
-    annotated: tuple[str, ...] | None = None
-    """Classes the labels speak about; None: all."""
-    images: tuple[Path, ...] = ()
-    """The scan, where a data set tells it."""
-
-
-@dataclass(frozen=True)
 class Row:
     """One class of one case under one model."""
 
@@ -121,8 +109,7 @@ class Comparison:
 
 
 Count = Callable[[int, int], None]
-Values = Mapping[str, tuple[int, ...]]
-"""Class -> stored values."""
+"""Told how many cases are done, and how many there are."""
 
 
 def evaluate(run: Run) -> None:
@@ -165,7 +152,7 @@ def compare(
     LabelError
         Where labels hold values that mean nothing.
     """
-    references = {file.case: file for file in _references(settings.reference)}
+    references = {file.case: file for file in reference_files(settings.reference)}
     pairs = list(matched(settings.reference, settings.prediction))
     memory = None if settings.memory is None else Memory(settings.memory)
     rows: list[Row] = []
@@ -190,7 +177,7 @@ def matched(reference: Path, prediction: Path) -> list["Pair"]:
     UsageError, DataSetError
         Where there are none.
     """
-    references = {file.case: file for file in _references(reference)}
+    references = {file.case: file for file in reference_files(reference)}
     predictions = list(predicted_files(prediction))
     both = [(references[p.case], p) for p in predictions if p.case in references]
     if not both:
@@ -236,80 +223,6 @@ def _rows(comparison: Comparison) -> list[dict[str, str]]:
         values = named | scores_of(row.score, comparison.tolerance_mm)
         rows.append({name: values[name] for name in COLUMNS})
     return rows
-
-
-# ---- Finding files ----
-
-
-def _references(folder: Path) -> Iterator[LabelFile]:
-    if not folder.is_dir():
-        raise DataSetError(
-            f"{folder} is no folder; give a data set or a folder of labels."
-        )
-    described = any((folder / n).is_file() for n in ("dataset.json", "dataset.yaml"))
-    if not described and not is_project(folder):
-        yield from _plain_files(folder)
-        return
-    for case in read_data_set(folder).cases:
-        if case.label is not None:
-            yield LabelFile(
-                case.id,
-                case.label,
-                case.values,
-                annotated=tuple(case.annotated),
-                images=case.images,
-            )
-
-
-def predicted_files(folder: Path) -> Iterator[LabelFile]:
-    """Label files of predictions, in the OUT of ``predict`` or in a plain folder.
-
-    Raises
-    ------
-    DataSetError
-        Where there are none, or a record of a prediction is damaged.
-    """
-    if not folder.is_dir():
-        raise DataSetError(f"{folder} is no folder; give the OUT of predict.")
-    if is_project(folder):
-        folder = folder / "predictions"
-    records = sorted(folder.glob("*/*/prediction.json"))
-    published = [path for path in records if ".partial-" not in path.parts[-3]]
-    if not published:
-        yield from _plain_files(folder)
-    for path in published:
-        yield _published(path)
-
-
-def _published(path: Path) -> LabelFile:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        labels = record["labels"]
-        return LabelFile(
-            case=str(record["case"]),
-            path=path.parent / Path(labels["file"]).name,  # never outside its folder
-            values={item["name"]: (item["value"],) for item in labels["classes"]},
-            model=str(record["model"]["name"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataSetError(
-            f"{path} is no record of a prediction ({type(error).__name__}: {error}); "
-            "predict the case again."
-        ) from error
-
-
-def _plain_files(folder: Path) -> Iterator[LabelFile]:
-    listed = formats.volumes_among(sorted(folder.iterdir()))
-    paths = [path for path in listed if formats.is_volume(path)]
-    if not paths:
-        raise DataSetError(
-            f"{folder} holds no label file, dataset.json or prediction.json; give a "
-            "data set, the OUT of predict, or a folder of label files."
-        )
-    for path in paths:
-        known = formats.read_label_set(path)
-        values = {c.name: (c.value,) for c in known.classes} if known else None
-        yield LabelFile(formats.case_id(path), path, values)
 
 
 def _unnamed_classes(files: Sequence[LabelFile]) -> dict[str, tuple[int, ...]] | None:

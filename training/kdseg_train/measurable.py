@@ -1,6 +1,6 @@
 """What there is to measure: labels of a file, a folder, a data set, a project."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +9,12 @@ import numpy as np
 from pydantic import Field
 
 from kdseg_train import config
-from kdseg_train.evaluate import predicted_files
+from kdseg_train.label_files import (
+    Values,
+    describes_cases,
+    predicted_files,
+    values_said,
+)
 from kdseg_train.layouts import read_data_set
 from napari_kdseg.errors import DataSetError, UsageError
 from napari_kdseg.project_folder import is_project, read
@@ -21,7 +26,6 @@ from napari_kdseg.volumes.opening import open_scan
 from napari_kdseg.volumes.volume import Grid, VoxelArray, check_same_grid
 
 Of = Literal["predictions", "labels"]
-_DATA_SETS = ("dataset.json", "dataset.yaml")
 
 
 class MeasureConfig(config.Settings):
@@ -57,7 +61,7 @@ class Subject:
 
     case: str
     labels: Path
-    values: Mapping[str, tuple[int, ...]] | None = None
+    values: Values | None = None
     """Class -> stored values; None where nobody says: classes are named by value."""
     model: str = ""
     group: str = ""
@@ -99,7 +103,7 @@ def _listed(settings: MeasureConfig) -> Iterable[Subject]:
         raise DataSetError(f"{place} is not there; give labels that are.")
     if formats.is_volume(place):
         return [_with_scan(_from_file(place), settings.images)]
-    if any((place / name).is_file() for name in _DATA_SETS):
+    if describes_cases(place):
         return _annotated(place)
     return _from_folder(place, settings.images)
 
@@ -150,9 +154,7 @@ def _from_folder(folder: Path, images: Path | None) -> Iterator[Subject]:
 
 
 def _from_file(path: Path) -> Subject:
-    known = formats.read_label_set(path)
-    values = None if known is None else {c.name: (c.value,) for c in known.classes}
-    return Subject(formats.case_id(path), path, values)
+    return Subject(formats.case_id(path), path, values_said(path))
 
 
 def _with_scan(subject: Subject, image: Path | None) -> Subject:
