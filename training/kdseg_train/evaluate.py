@@ -5,7 +5,8 @@ prediction is the OUT of ``predict``, with one model or several, a project, or a
 folder of label files.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -89,23 +90,57 @@ class Row:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """What the means of one model do not count."""
+
+    model: str
+    cases: tuple[str, ...]
+    """Of the reference, without prediction."""
+    classes: Mapping[tuple[str, str], int]
+    """Class and why it was not compared -> in how many cases."""
+    compared: int
+    """Cases that were."""
+
+    def sentences(self) -> list[str]:
+        """Say it; nothing where all was compared."""
+        said = []
+        if self.cases:
+            whose = f" by {self.model}" if self.model else ""
+            cases = _few(self.cases, 5)
+            said.append(f"Without prediction{whose}, not counted: {cases}.")
+        if self.classes:
+            whose = f" for {self.model}" if self.model else ""
+            said.append(f"Not compared{whose}: {self._classes()}.")
+        return said
+
+    def _classes(self) -> str:
+        alike: dict[str, list[str]] = {}
+        for (name, reason), cases in self.classes.items():
+            why = reason
+            if cases < self.compared:
+                why = f"{why} in {cases} of {self.compared} cases"
+            alike.setdefault(f"({why})", []).append(name)
+        return "; ".join(f"{_few(names, 8)} {why}" for why, names in alike.items())
+
+
+@dataclass(frozen=True)
 class Comparison:
     """All scores, and what could not be compared."""
 
     rows: tuple[Row, ...]
-    without_prediction: tuple[str, ...]
+    left_out: tuple[LeftOut, ...]
     tolerance_mm: float
     slices: tuple[SliceRow, ...] = ()
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What was not compared, for each model."""
+        return tuple(text for one in self.left_out for text in one.sentences())
+
+    @property
     def caption(self) -> str:
-        """Definitions, and cases that lack a prediction, to print beside a table."""
-        text = definitions(self.tolerance_mm)
-        if self.without_prediction:
-            missing = ", ".join(self.without_prediction[:5])
-            text += f" Without prediction, not counted: {missing}"
-            text += ", ..." if len(self.without_prediction) > 5 else "."
-        return text
+        """Definitions, and what was not compared, to print beside a table."""
+        return "\n".join([definitions(self.tolerance_mm), *self.notes])
 
 
 Count = Callable[[int, int], None]
@@ -125,6 +160,8 @@ def evaluate(run: Run) -> None:
 
     comparison = compare(settings, count, note)
     write_table(settings, comparison)
+    for message in comparison.notes:
+        run.event("note", message=message)
     for values in means(comparison):
         run.metric(**{key: value for key, value in values.items() if value != ""})
 
@@ -164,9 +201,17 @@ def compare(
         rows += [Row(pair.case, model, one) for one in found.scores]
         slices += [SliceRow(pair.case, model, one) for one in found.slices]
         count(number, len(pairs))
-    missing = sorted(set(references) - {pair.case for pair in pairs})
+    left_out = tuple(_left_out(references, pairs))
     tolerance_mm = settings.nsd_tolerance_mm
-    return Comparison(tuple(rows), tuple(missing), tolerance_mm, tuple(slices))
+    return Comparison(tuple(rows), left_out, tolerance_mm, tuple(slices))
+
+
+def _left_out(references: Iterable[str], pairs: Sequence["Pair"]) -> Iterator[LeftOut]:
+    for model in dict.fromkeys(pair.prediction.model for pair in pairs):
+        own = [pair for pair in pairs if pair.prediction.model == model]
+        missing = sorted(set(references) - {pair.case for pair in own})
+        classes = Counter(one for pair in own for one in pair.not_compared().items())
+        yield LeftOut(model, tuple(missing), classes, len(own))
 
 
 def matched(reference: Path, prediction: Path) -> list["Pair"]:
@@ -288,6 +333,20 @@ class Pair:
             grid,
         )
 
+    def not_compared(self) -> dict[str, str]:
+        """Classes that one side speaks about and the other does not, each with why."""
+        names, known, predicted = self._common()
+        spoken = self.reference.annotated
+        found: dict[str, str] = {}
+        for name in dict.fromkeys((*known, *predicted)):
+            if name not in names and name not in known:
+                found[name] = "only in the prediction"
+            elif name not in names and name in predicted:
+                found[name] = "not annotated in the reference"
+            elif name not in names and (spoken is None or name in spoken):
+                found[name] = "only in the reference"
+        return found
+
     def _common(self) -> tuple[list[str], Values, Values]:
         """Classes of both, and the values that each has for what it knows."""
         reference, prediction = self.reference, self.prediction
@@ -306,6 +365,7 @@ class Pair:
         return names, known, predicted
 
 
-def _few(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3])
-    return f"{shown}, ... {len(names)} in all" if len(names) > 3 else shown or "none"
+def _few(names: Sequence[str], most: int = 3) -> str:
+    shown = ", ".join(names[:most])
+    more = len(names) > most
+    return f"{shown}, ... {len(names)} in all" if more else shown or "none"
