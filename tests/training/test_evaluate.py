@@ -329,6 +329,16 @@ def test_a_damaged_record_is_refused(settings: EvaluateConfig) -> None:
         compare(settings, ignore)
 
 
+@pytest.mark.parametrize("which", ["out", "slices"])
+def test_a_table_that_cannot_be_written_is_refused_before_anything_is_scored(
+    settings: EvaluateConfig, which: str
+) -> None:
+    folder = settings.out.with_name("folder.csv")
+    folder.mkdir()
+    with pytest.raises(UsageError, match=r"folder\.csv is a folder"):
+        compare(settings.model_copy(update={which: folder}), ignore)
+
+
 # ---- The table ----
 
 

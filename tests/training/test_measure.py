@@ -232,6 +232,14 @@ def test_other_endings_are_refused_before_the_work(
         measured(asked(tmp_path / "nothing", out=tmp_path / "table.xlsx"))
 
 
+def test_a_folder_in_place_of_the_table_is_refused_before_the_work(
+    tmp_path: Path, asked: Callable[..., MeasureConfig]
+) -> None:
+    (tmp_path / "table.csv").mkdir()
+    with pytest.raises(UsageError, match=r"table\.csv is a folder"):
+        measured(asked(tmp_path / "nothing"))
+
+
 def test_a_scan_that_is_not_there_is_said(
     tmp_path: Path, scan: Path, asked: Callable[..., MeasureConfig]
 ) -> None:

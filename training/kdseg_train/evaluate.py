@@ -30,9 +30,11 @@ from kdseg_train.summary import (
     summarised,
     write_tables,
 )
+from napari_kdseg.atomic import check_writable
 from napari_kdseg.errors import UsageError
 from napari_kdseg.measure.memory import Memory
 from napari_kdseg.measure.metrics import NSD_TOLERANCE_MM, ClassScore
+from napari_kdseg.measure.tables import check_table
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes import formats
 from napari_kdseg.volumes.labels import LabelSet, values_in
@@ -183,12 +185,15 @@ def compare(
     Raises
     ------
     UsageError, DataSetError
-        Where there is nothing to compare.
+        Where there is nothing to compare, or the table cannot be written.
     GridError
         Where a prediction does not lie on its reference's grid; says what differs.
     LabelError
         Where labels hold values that mean nothing.
     """
+    check_writable(settings.out)
+    if settings.slices is not None:
+        check_table(settings.slices)
     references = {file.case: file for file in reference_files(settings.reference)}
     pairs = list(matched(settings.reference, settings.prediction))
     memory = None if settings.memory is None else Memory(settings.memory)
