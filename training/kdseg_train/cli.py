@@ -39,6 +39,7 @@ from kdseg_train.options import (
     Regions,
     Resume,
 )
+from napari_kdseg.amounts import counted
 from napari_kdseg.atomic import refusal
 from napari_kdseg.errors import KdsegError, RequeueRequested, UsageError
 
@@ -86,7 +87,7 @@ def sample(
     write = write_partial_sample if partial else write_sample
     with counting(f"{name} scans") as count:
         write(name, out, cases=cases, size=size, seed=seed, on_progress=count)
-    _say(f"{out} holds {cases} scans.")
+    _say(f"{out} holds {counted(cases, 'scan')}.")
 
 
 @app.command()
