@@ -151,9 +151,9 @@ def _from_labels(
     )
 
 
-def meaning_of(path: Path) -> dict[int, str]:
+def meaning_of(path: Path, part: str | None = None) -> dict[int, str]:
     """Class by value: as the file says, else what lies beside it; else empty."""
-    named = formats.read_label_set(path)
+    named = formats.read_label_set(path, part)
     if named is not None:
         return {item.value: item.name for item in named.classes}
     return _said_beside(path)

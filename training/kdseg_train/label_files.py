@@ -116,9 +116,9 @@ def describes_cases(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (DATASET, "dataset.yaml"))
 
 
-def values_said(path: Path) -> Values | None:
+def values_said(path: Path, part: str | None = None) -> Values | None:
     """What the values of a file mean, as it or a record beside it says; else None."""
     values: dict[str, tuple[int, ...]] = {}
-    for value, name in meaning_of(path).items():
+    for value, name in meaning_of(path, part).items():
         values[name] = (*values.get(name, ()), value)
     return values or None

@@ -36,6 +36,9 @@ class MeasureConfig(config.Settings):
     labels: Path = Field(
         description="label file, folder of them, data set, OUT of predict, or project"
     )
+    part: str | None = Field(
+        None, description="which volume of a label file that holds several"
+    )
     images: Path | None = Field(
         None,
         description="scan, or folder of scans named like the labels; none: where the "
@@ -69,6 +72,8 @@ class Subject:
     parts: tuple[str | None, ...] = ()
     noted_hash: str = ""
     """Of the labels, as their prediction's record has it."""
+    labels_part: str | None = None
+    """Which volume of the label file, where it holds several."""
 
 
 def subjects(settings: MeasureConfig) -> list[Subject]:
@@ -78,6 +83,8 @@ def subjects(settings: MeasureConfig) -> list[Subject]:
     ------
     DataSetError
         Where there are none.
+    UsageError
+        Where a part is asked for of what is no file.
     """
     found = [
         one
@@ -96,13 +103,18 @@ def subjects(settings: MeasureConfig) -> list[Subject]:
 
 def _listed(settings: MeasureConfig) -> Iterable[Subject]:
     place = settings.labels
+    if settings.part is not None and not formats.is_volume(place):
+        raise UsageError(
+            f"{place} is no label file, and a part ({settings.part!r}) is one volume "
+            "of a file. Name the file, or leave --part out."
+        )
     if is_project(place):
         own = settings.of == "labels"
         return _annotated(place) if own else _predicted_in_project(place)
     if not place.exists():
         raise DataSetError(f"{place} is not there; give labels that are.")
     if formats.is_volume(place):
-        return [_with_scan(_from_file(place), settings.images)]
+        return [_with_scan(_from_file(place, settings.part), settings.images)]
     if describes_cases(place):
         return _annotated(place)
     return _from_folder(place, settings.images)
@@ -153,8 +165,9 @@ def _from_folder(folder: Path, images: Path | None) -> Iterator[Subject]:
         yield one
 
 
-def _from_file(path: Path) -> Subject:
-    return Subject(formats.case_id(path), path, values_said(path))
+def _from_file(path: Path, part: str | None) -> Subject:
+    said = values_said(path, part)
+    return Subject(formats.case_id(path), path, said, labels_part=part)
 
 
 def _with_scan(subject: Subject, image: Path | None) -> Subject:
@@ -172,11 +185,11 @@ def labels_of(subject: Subject) -> tuple[VoxelArray, Grid]:
     LabelError, VolumeError
         Where they are damaged, or no labels.
     """
-    header = formats.inspect_volume(subject.labels)
-    if header.bytes > LARGEST_DECODED_BYTES:
-        volume = open_scan(subject.labels)
+    path, part = subject.labels, subject.labels_part
+    if formats.inspect_volume(path, part).bytes > LARGEST_DECODED_BYTES:
+        volume = open_scan(path, part)
         return volume.data, volume.grid
-    data, grid = formats.read_labels(subject.labels)
+    data, grid = formats.read_labels(path, part)
     return data[None], grid
 
 
