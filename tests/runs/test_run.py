@@ -85,7 +85,9 @@ def test_the_same_run_is_opened_again(run: Run) -> None:
 
 
 def test_a_run_with_other_settings_is_refused_by_name_of_the_setting(run: Run) -> None:
-    with pytest.raises(RunError, match=r"prepared run with other settings \(inputs\)"):
+    with pytest.raises(
+        RunError, match=r"run that is prepared and has other settings \(inputs\)"
+    ):
         Run.create(run.folder, CONFIG | {"inputs": ["b.nii.gz"]})
 
 

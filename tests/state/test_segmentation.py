@@ -14,7 +14,7 @@ import zarr
 from napari.layers import Image
 from psygnal import Signal
 
-from napari_kdseg.amounts import duration, size
+from napari_kdseg.amounts import size
 from napari_kdseg.errors import KdsegError, ModelError, StopRequested
 from napari_kdseg.inference.estimate import estimate
 from napari_kdseg.inference.speeds import record_seconds
@@ -750,21 +750,3 @@ def test_a_full_disk_is_told_in_a_sentence(tmp_path: Path) -> None:
     copy.step()
     with pytest.raises(KdsegError, match="could not be copied"):
         copy.step()
-
-
-# ---- Words ----
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0.2, "< 1 s"), (42.4, "42 s"), (150, "2 min"), (9000, "2.5 h")],
-)
-def test_times_are_said_as_people_say_them(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
-
-
-@pytest.mark.parametrize(
-    ("count", "words"), [(2_500, "2 kB"), (7_440_000, "7.44 MB"), (22.6e9, "22.6 GB")]
-)
-def test_sizes_are_said_as_people_say_them(count: float, words: str) -> None:
-    assert size(count) == words

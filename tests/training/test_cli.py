@@ -85,7 +85,8 @@ def fail(error: Exception) -> Callable[[Run], None]:
     ("error", "says"),
     [
         (KdsegError("The scan is no good."), "The scan is no good."),
-        (OSError(28, "No space left on device", "x"), "x: No space left on device."),
+        (OSError(28, "No space left on device", "x"), "x: No space left on device. M"),
+        (OSError(30, "Read-only file system", f"x.partial-{0:032}"), "x: Read-only "),
         (ZeroDivisionError("by nought"), "ZeroDivisionError: by nought"),
     ],
 )

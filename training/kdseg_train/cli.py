@@ -39,6 +39,8 @@ from kdseg_train.options import (
     Regions,
     Resume,
 )
+from napari_kdseg.amounts import counted
+from napari_kdseg.atomic import refusal
 from napari_kdseg.errors import KdsegError, RequeueRequested, UsageError
 
 # Whatever else a command needs is imported inside it: --help must answer at once.
@@ -85,7 +87,7 @@ def sample(
     write = write_partial_sample if partial else write_sample
     with counting(f"{name} scans") as count:
         write(name, out, cases=cases, size=size, seed=seed, on_progress=count)
-    _say(f"{out} holds {cases} scans.")
+    _say(f"{out} holds {counted(cases, 'scan')}.")
 
 
 @app.command()
@@ -326,9 +328,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KdsegError as error:
         _fail(str(error), error.exit_code, debug=debug)
     except OSError as error:
-        reason = error.strerror or str(error)
-        where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{reason}.", KdsegError.exit_code, debug=debug)
+        _fail(refusal(error), KdsegError.exit_code, debug=debug)
     except Exception as error:  # noqa: BLE001 - here a person is told
         text = f"{type(error).__name__}: {error}. This is a fault of the program"
         hint = "" if debug else "; add --debug to see where"

@@ -130,8 +130,7 @@ def _from_labels(
     path: Path, classes: tuple[str, ...], preprocessing: Preprocessing
 ) -> Float[np.ndarray, "C Z Y X"]:
     values, grid = formats.read_labels(path)
-    said = _meaning(path)
-    meaning = said or dict(enumerate(classes, start=1))
+    meaning = meaning_of(path) or dict(enumerate(classes, start=1))
     for name in classes:
         if name not in meaning.values():
             raise DataSetError(_lacks(path, name, [*meaning.values()]))
@@ -152,9 +151,9 @@ def _from_labels(
     )
 
 
-def _meaning(path: Path) -> dict[int, str]:
-    """Class by value, from whoever says it; empty where nobody does."""
-    named = formats.read_label_set(path)
+def meaning_of(path: Path, part: str | None = None) -> dict[int, str]:
+    """Class by value: as the file says, else what lies beside it; else empty."""
+    named = formats.read_label_set(path, part)
     if named is not None:
         return {item.value: item.name for item in named.classes}
     return _said_beside(path)

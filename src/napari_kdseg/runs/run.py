@@ -466,7 +466,7 @@ def _other_config(run: Run, wanted: dict[str, Any]) -> str:
     found = run.config
     keys = [key for key in found | wanted if found.get(key) != wanted.get(key)]
     return (
-        f"{run.folder} holds a {run.state()} run with other settings "
+        f"{run.folder} holds a run that is {run.state()} and has other settings "
         f"({', '.join(keys)}); choose a new folder, or the same settings."
     )
 
