@@ -133,11 +133,17 @@ class Comparison:
     left_out: tuple[LeftOut, ...]
     tolerance_mm: float
     slices: tuple[SliceRow, ...] = ()
+    in_part: tuple[str, ...] = ()
+    """Cases of which people labelled some slices alone."""
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What was not compared, for each model."""
-        return tuple(text for one in self.left_out for text in one.sentences())
+        said = tuple(text for one in self.left_out for text in one.sentences())
+        if not self.in_part:
+            return said
+        cases = _few(self.in_part, 5)
+        return (*said, f"Labelled in some slices alone, not compared: {cases}.")
 
     @property
     def caption(self) -> str:
@@ -194,8 +200,10 @@ def compare(
     check_writable(settings.out)
     if settings.slices is not None:
         check_table(settings.slices)
-    references = {file.case: file for file in reference_files(settings.reference)}
-    pairs = list(matched(settings.reference, settings.prediction))
+    references = list(reference_files(settings.reference))
+    whole = [file.case for file in references if not file.in_part]
+    in_part = tuple(file.case for file in references if file.in_part)
+    pairs = matched(settings.reference, settings.prediction)
     memory = None if settings.memory is None else Memory(settings.memory)
     rows: list[Row] = []
     slices: list[SliceRow] = []
@@ -206,9 +214,9 @@ def compare(
         rows += [Row(pair.case, model, one) for one in found.scores]
         slices += [SliceRow(pair.case, model, one) for one in found.slices]
         count(number, len(pairs))
-    left_out = tuple(_left_out(references, pairs))
+    left_out = tuple(_left_out(whole, pairs))
     tolerance_mm = settings.nsd_tolerance_mm
-    return Comparison(tuple(rows), left_out, tolerance_mm, tuple(slices))
+    return Comparison(tuple(rows), left_out, tolerance_mm, tuple(slices), in_part)
 
 
 def _left_out(references: Iterable[str], pairs: Sequence["Pair"]) -> Iterator[LeftOut]:
@@ -221,6 +229,9 @@ def _left_out(references: Iterable[str], pairs: Sequence["Pair"]) -> Iterator[Le
 
 def matched(reference: Path, prediction: Path) -> list["Pair"]:
     """Find the labels that both places have of a case.
+
+    A case of which some slices alone were labelled has no pair: all others are copies
+    of a prediction.
 
     Raises
     ------
@@ -235,6 +246,13 @@ def matched(reference: Path, prediction: Path) -> list["Pair"]:
             f"No case is both in {reference} ({_few(list(references))}) and "
             f"in {prediction} ({_few([p.case for p in predictions])}); cases "
             "are matched by the names of their files, without the ending."
+        )
+    both = [(known, guess) for known, guess in both if not known.in_part]
+    if not both:
+        raise UsageError(
+            f"Of each scan in {reference} that is predicted some slices alone are "
+            "labelled: nothing whole can be compared with them. Correct whole scans, "
+            "or give another reference."
         )
     unnamed = _unnamed_classes([file for pair in both for file in pair])
     return [Pair(known, guess, unnamed) for known, guess in both]

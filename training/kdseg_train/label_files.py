@@ -28,6 +28,8 @@ class LabelFile:
     """Classes the labels speak about; None: all."""
     images: tuple[Path, ...] = ()
     """The scan, where a data set tells it."""
+    in_part: bool = False
+    """Whether people spoke about some slices alone; the others are as predicted."""
 
 
 def reference_files(folder: Path) -> Iterator[LabelFile]:
@@ -53,6 +55,7 @@ def reference_files(folder: Path) -> Iterator[LabelFile]:
                 case.values,
                 annotated=tuple(case.annotated),
                 images=case.images,
+                in_part=bool(case.slices),
             )
 
 
