@@ -7,11 +7,14 @@ import pytest
 
 from napari_kdseg.atomic import (
     atomic_file,
+    check_writable,
     publish_folder,
+    refusal,
     temporary_beside,
     write_bytes_atomic,
     write_text_atomic,
 )
+from napari_kdseg.errors import UsageError
 
 
 def names(folder: Path) -> list[str]:
@@ -76,3 +79,47 @@ def test_a_published_folder_is_never_replaced(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="never replaced"):
         publish_folder(tmp_path / "new", tmp_path / "result")
     assert names(tmp_path) == ["new", "result"]
+
+
+# ---- Places that cannot be written to ----
+
+
+def test_a_new_file_in_folders_that_are_not_there_yet_may_be_written(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "old.csv").write_text("old")
+    check_writable(tmp_path / "old.csv")
+    check_writable(tmp_path / "new" / "folder" / "table.csv")
+    assert names(tmp_path) == ["old.csv"]
+
+
+def test_a_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"is a folder; give the name of a file in"):
+        check_writable(tmp_path)
+
+
+def test_a_place_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a file")
+    with pytest.raises(UsageError, match=r"table\.csv cannot be written: .*/a: Not a"):
+        check_writable(tmp_path / "a" / "table.csv")
+
+
+def test_a_disk_that_may_only_be_read_is_refused_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise OSError(30, "Read-only file system", "/some/where/tmp3f")
+
+    monkeypatch.setattr("napari_kdseg.atomic.tempfile.TemporaryFile", refuse)
+    told = rf"{tmp_path}: Read-only file system\. Take a place that may be written to"
+    with pytest.raises(UsageError, match=told):
+        check_writable(tmp_path / "table.csv")
+
+
+def test_a_temporary_name_is_told_as_the_name_of_the_file(tmp_path: Path) -> None:
+    hidden = temporary_beside(tmp_path / "table.csv")
+    error = OSError(28, "No space left on device", str(hidden))
+    assert refusal(error) == (
+        f"{tmp_path / 'table.csv'}: No space left on device. Make room, or take "
+        "another place."
+    )

@@ -4,7 +4,10 @@ Everything is written under a temporary name in the folder where it will lie, fo
 to the disk, and renamed: a reader, a crash or a full disk never meets half a file.
 """
 
+import errno
 import os
+import re
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +15,59 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from napari_kdseg.errors import UsageError
+
 _SYNC_THREADS = 16
+_FIXES = {
+    errno.EACCES: "Ask for the right to use it, or take another place.",
+    errno.EISDIR: "Give the name of a file.",
+    errno.ENOSPC: "Make room, or take another place.",
+    errno.ENOTDIR: "Take another place, or move the file away.",
+    errno.EROFS: "Take a place that may be written to.",
+}
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a place where no file can come to lie, before the work is done.
+
+    Parameters
+    ----------
+    path
+        Of a file that will be written or replaced; folders above it may be missing.
+
+    Raises
+    ------
+    UsageError
+        Where it is a folder, or the folder it goes to cannot be written to.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; give the name of a file in it.")
+    above = next(one for one in path.absolute().parents if one.exists())
+    try:
+        with tempfile.TemporaryFile(dir=above):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be written: {refusal(error, above)}"
+        ) from error
+
+
+def refusal(error: OSError, path: Path | None = None) -> str:
+    """What the system refused, as a sentence, and what to do about it.
+
+    Parameters
+    ----------
+    error
+        A file that it names under a temporary name is told by its own.
+    path
+        Of the file, in place of the one that the error names.
+    """
+    name = str(path or error.filename or "")
+    where = re.sub(r"\.partial-[0-9a-f]{32}", "", name)
+    reason = error.strerror or str(error)
+    told = f"{where}: {reason}." if where else f"{reason}."
+    fix = _FIXES.get(error.errno or 0)
+    return f"{told} {fix}" if fix else told
 
 
 @contextmanager

@@ -132,7 +132,7 @@ def test_what_follows_one_another_takes_the_most_of_them_and_the_time_of_all(
     make_model: Make, header: Make
 ) -> None:
     model = make_model((16, 16, 16))
-    record_seconds(model.card, "cpu", (16, 16, 16), 0.5)
+    record_seconds(model.card, "cpu", (16, 16, 16), 0.5, 1)
     scans = (header((32, 32, 32)), header((64, 64, 64)))
     small, large = (estimate(scan, [model], PLAIN) for scan in scans)
     both = together([small, large])
@@ -170,8 +170,8 @@ def test_seconds_come_from_the_measurement_of_the_device(
     make_model: Make, header: Make
 ) -> None:
     model = make_model((16, 16, 16))
-    record_seconds(model.card, "cpu", (16, 16, 16), 0.5)
-    record_seconds(model.card, "cuda:1", (16, 16, 16), 0.01)
+    record_seconds(model.card, "cpu", (16, 16, 16), 0.5, 1)
+    record_seconds(model.card, "cuda:1", (16, 16, 16), 0.01, 1)
     scan = header((32, 32, 32))
     assert estimate(scan, [model], PLAIN).seconds == pytest.approx(27 * 0.5)
     on_cuda = estimate(scan, [model], Settings("auto"), device="cuda:0").seconds
@@ -180,7 +180,7 @@ def test_seconds_come_from_the_measurement_of_the_device(
 
 def test_another_tile_takes_time_in_proportion(make_model: Make, header: Make) -> None:
     model = make_model((16, 16, 16))
-    record_seconds(model.card, "cpu", (16, 16, 16), 0.8)
+    record_seconds(model.card, "cpu", (16, 16, 16), 0.8, 1)
     settings = Settings("cpu", uncertainty=None, tile=(8, 8, 8))
     # Windows of an eighth of the voxels, every 4 voxels: 3 along each axis of 16.
     found = estimate(header((16, 16, 16)), [model], settings).seconds
@@ -190,7 +190,7 @@ def test_another_tile_takes_time_in_proportion(make_model: Make, header: Make) -
 def test_networks_of_one_shape_share_a_measurement(
     make_model: Make, header: Make
 ) -> None:
-    record_seconds(make_model((16, 16, 16)).card, "cpu", (16, 16, 16), 0.5)
+    record_seconds(make_model((16, 16, 16)).card, "cpu", (16, 16, 16), 0.5, 1)
     scan = header((32, 32, 32))
     assert estimate(scan, [make_model((16, 16, 16), seed=1)], PLAIN).seconds is not None
     assert (
@@ -202,8 +202,23 @@ def test_networks_of_one_shape_share_a_measurement(
 def test_a_measurement_that_is_confirmed_stays(make_model: Make) -> None:
     card, tile = make_model((16, 16, 16)).card, (16, 16, 16)
     for measured, kept in ((0.5, 0.5), (0.9, 0.5), (1.1, 1.1)):
-        record_seconds(card, "cpu", tile, measured)
+        record_seconds(card, "cpu", tile, measured, 1)
         assert seconds_per_window(card, "cpu", tile) == kept
+
+
+def test_a_run_of_a_moment_does_not_undo_what_a_long_one_measured(
+    make_model: Make,
+) -> None:
+    card, tile = make_model((16, 16, 16)).card, (16, 16, 16)
+    for seconds, windows, kept in (
+        (3, 1, 3),
+        (60, 120, 0.5),
+        (3, 1, 0.5),
+        (7, 7, 0.5),
+        (8, 4, 2),
+    ):
+        record_seconds(card, "cpu", tile, seconds, windows)
+        assert seconds_per_window(card, "cpu", tile) == pytest.approx(kept)
 
 
 WAYS = {
@@ -220,7 +235,7 @@ def test_each_way_to_compute_has_a_measurement_of_its_own(
     make_model: Make, header: Make, measured: str
 ) -> None:
     model, scan = make_model((16, 16, 16)), header((32, 32, 32))
-    record_seconds(model.card, "cpu", (16, 16, 16), 0.5, WAYS[measured])
+    record_seconds(model.card, "cpu", (16, 16, 16), 0.5, 1, WAYS[measured])
     known = {
         name: estimate(scan, [model], settings).seconds
         for name, settings in WAYS.items()
@@ -232,14 +247,15 @@ def test_each_way_to_compute_has_a_measurement_of_its_own(
 def test_a_mirrored_model_has_a_measurement_of_its_own(make_model: Make) -> None:
     tile = (16, 16, 16)
     mirrored = make_model(tile, tiling=Tiling(tile_vox=tile, mirror=(0, 1))).card
-    record_seconds(mirrored, "cpu", tile, 0.5)
+    record_seconds(mirrored, "cpu", tile, 0.5, 1)
     plain = mirrored.model_copy(update={"tiling": Tiling(tile_vox=tile)})
     assert seconds_per_window(plain, "cpu", tile) is None
 
 
 def test_what_changes_no_time_shares_a_measurement(make_model: Make) -> None:
     card, tile = make_model((16, 16, 16)).card, (16, 16, 16)
-    record_seconds(card, "cuda:1", tile, 0.5, Settings(precision="float16", threads=2))
+    halves = Settings(precision="float16", threads=2)
+    record_seconds(card, "cuda:1", tile, 0.5, 1, halves)
     other = Settings(uncertainty="margin", probabilities=True, threads=8)
     assert seconds_per_window(card, "cuda", tile, other) == 0.5
 
@@ -248,7 +264,7 @@ def test_where_windows_may_be_passed_over_the_time_is_the_most(
     make_model: Make, header: Make
 ) -> None:
     model = make_model((16, 16, 16))
-    record_seconds(model.card, "cpu", (16, 16, 16), 0.5)
+    record_seconds(model.card, "cpu", (16, 16, 16), 0.5, 1)
     found = estimate(header((32, 32, 32)), [model], replace(PLAIN, roi="coarse"))
     assert found.seconds == pytest.approx(27 * 0.5)
     assert found.reason.endswith("less where windows are passed over")
@@ -264,9 +280,9 @@ def test_a_composites_time_is_that_of_a_fine_model_which_sees_the_whole_scan(
     coarse = make_model((16, 16, 16), seed=1, preprocessing=resized, network=wide)
     fine, scan = make_model((16, 16, 16)), header((32, 32, 32))
     both = Model.paired(coarse, fine)
-    record_seconds(fine.card, "cpu", (16, 16, 16), 0.5)
+    record_seconds(fine.card, "cpu", (16, 16, 16), 0.5, 1)
     assert estimate(scan, [both], PLAIN).seconds is None  # the coarse one is not known
-    record_seconds(coarse.card, "cpu", (16, 16, 16), 2)
+    record_seconds(coarse.card, "cpu", (16, 16, 16), 2, 1)
     found = estimate(scan, [both], PLAIN)
     assert found.seconds == pytest.approx(2 + 27 * 0.5)
     assert found.reason.endswith("less where the fine model sees a part of the scan")
@@ -275,7 +291,7 @@ def test_a_composites_time_is_that_of_a_fine_model_which_sees_the_whole_scan(
 def test_a_measurement_leaves_the_model_folder_as_it_is(make_model: Make) -> None:
     model = make_model()
     before = {file: file.read_bytes() for file in model.folder.iterdir()}
-    record_seconds(model.card, "cpu", (16, 16, 16), 0.5)
+    record_seconds(model.card, "cpu", (16, 16, 16), 0.5, 1)
     assert {file: file.read_bytes() for file in model.folder.iterdir()} == before
 
 
@@ -284,7 +300,7 @@ def test_a_spoiled_measurement_counts_as_none(
     make_model: Make, own_cache: Path, text: str
 ) -> None:
     card, tile = make_model().card, (16, 16, 16)
-    record_seconds(card, "cpu", tile, 0.5)
+    record_seconds(card, "cpu", tile, 0.5, 1)
     [file] = own_cache.rglob("*.json")
     file.write_text(text)
     assert seconds_per_window(card, "cpu", tile) is None

@@ -51,8 +51,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def hooks(told: list[Any]) -> Hooks:
     """They write down name, window and seconds of each model that they hear of."""
     return Hooks(
-        timed=lambda card, device, tile, seconds, settings: told.append(
-            (card.name, tile, seconds)
+        timed=lambda card, device, tile, seconds, windows, settings: told.append(
+            (card.name, tile, seconds / windows)
         )
     )
 

@@ -67,8 +67,10 @@ def test_a_store_goes_out_as_a_table_and_comes_in_once(
     assert call("export", "--reviews", tmp_path / "v.sqlite", "--out", table)[0] == 0
     assert list(read_verdicts(table)) == rows
     status, said = call("import", table, "--reviews", other)
-    assert (status, "6 new rows; 0 were there already" in said) == (0, True)
-    assert "0 new rows; 6" in call("import", table, "--reviews", other)[1]
+    assert (status, "6 new rows; there already: 0" in said) == (0, True)
+    assert (
+        "0 new rows; there already: 6" in call("import", table, "--reviews", other)[1]
+    )
     marked = [replace(one, source="imported") for one in rows]
     assert list(read_store(other)) == marked
 

@@ -85,7 +85,8 @@ def test_the_same_run_is_opened_again(run: Run) -> None:
 
 
 def test_a_run_with_other_settings_is_refused_by_name_of_the_setting(run: Run) -> None:
-    with pytest.raises(RunError, match=r"other settings \(inputs\).*remove it"):
+    words = r"run that is prepared and has other settings \(inputs\).*remove it"
+    with pytest.raises(RunError, match=words):
         Run.create(run.folder, CONFIG | {"inputs": ["b.nii.gz"]})
 
 
@@ -429,6 +430,16 @@ def test_settings_that_do_not_matter_do_not_keep_a_run_from_going_on(
 ) -> None:
     folder = tmp_path / ".run"
     leave_work(folder, CONFIG | {"preview": [0, 2]})
-    found = make_way(folder, CONFIG | {"preview": None}, but={"preview"})
+    asked = CONFIG | {"preview": None}
+    found = make_way(folder, asked, but={"preview"})
     assert found is not None
-    assert found.config["preview"] == [0, 2]
+    assert found.config == Run.open(folder).config == asked
+    assert (folder / "partial" / "half").exists()
+
+
+def test_a_run_that_is_at_work_or_done_says_with_which_settings(run: Run) -> None:
+    other = CONFIG | {"threads": 2}
+    with run.executing():
+        assert run.going_on_with(other).config == CONFIG
+    assert run.going_on_with(other).config == CONFIG
+    assert Run.open(run.folder).config == CONFIG

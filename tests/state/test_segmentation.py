@@ -14,7 +14,7 @@ import zarr
 from napari.layers import Image
 from psygnal import Signal
 
-from napari_kdseg.amounts import duration, size
+from napari_kdseg.amounts import size
 from napari_kdseg.errors import KdsegError, ModelError, StopRequested
 from napari_kdseg.inference.estimate import estimate
 from napari_kdseg.inference.speeds import record_seconds
@@ -197,7 +197,7 @@ def test_the_time_is_foreseen_from_a_run_of_the_dock(
     assert "time not known before a first run on cpu" in state.estimate_text
     threads = worker.jobs[0].run.config["threads"]
     done = replace(state.settings, threads=threads)
-    record_seconds(model.card, "cpu", (1, 16, 16), 2.5, done)
+    record_seconds(model.card, "cpu", (1, 16, 16), 2.5, 1, done)
     assert state.seconds(model) == pytest.approx(10)  # 4 slices of one window each
     assert "10 s" in state.estimate_text
 
@@ -523,7 +523,7 @@ def test_run_goes_on_after_other_scans_and_settings_in_the_same_folder(
     state.set_uncertainty("entropy")
     state.run(view=(1, 5))
     run = worker.jobs[-1].run
-    assert run.config == worker.jobs[0].run.config
+    assert run.config == worker.jobs[0].run.config | {"preview": [1, 5]}
     assert (run.partial / "case" / "ct" / "labels.zarr").exists()
     state.cancel()
     worker.tell(state="stopped")
@@ -750,21 +750,3 @@ def test_a_full_disk_is_told_in_a_sentence(tmp_path: Path) -> None:
     copy.step()
     with pytest.raises(KdsegError, match="could not be copied"):
         copy.step()
-
-
-# ---- Words ----
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0.2, "< 1 s"), (42.4, "42 s"), (150, "2 min"), (9000, "2.5 h")],
-)
-def test_times_are_said_as_people_say_them(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
-
-
-@pytest.mark.parametrize(
-    ("count", "words"), [(2_500, "2 kB"), (7_440_000, "7.44 MB"), (22.6e9, "22.6 GB")]
-)
-def test_sizes_are_said_as_people_say_them(count: float, words: str) -> None:
-    assert size(count) == words

@@ -85,7 +85,8 @@ def fail(error: Exception) -> Callable[[Run], None]:
     ("error", "says"),
     [
         (KdsegError("The scan is no good."), "The scan is no good."),
-        (OSError(28, "No space left on device", "x"), "x: No space left on device."),
+        (OSError(28, "No space left on device", "x"), "x: No space left on device. M"),
+        (OSError(30, "Read-only file system", f"x.partial-{0:032}"), "x: Read-only "),
         (ZeroDivisionError("by nought"), "ZeroDivisionError: by nought"),
     ],
 )
@@ -360,6 +361,23 @@ def test_another_model_joins_the_results_of_a_case(
     names = {path.name for path in (tmp_path / "out/case_1").iterdir()}
     assert names == {"organs", "student"}
     assert (tmp_path / "out/case_1/organs/prediction.json").read_bytes() == before
+
+
+def test_a_prediction_goes_on_with_another_number_of_threads(
+    predict: Any, tmp_path: Path, write_scan: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan, found = write_scan(), []
+
+    def half(run: Run) -> None:
+        found.append((run.config["threads"], (run.partial / "half").exists()))
+        (run.partial / "half").touch()
+        raise StopRequested("case_1: Stopped as asked after 3 of 9 windows.")
+
+    monkeypatch.setattr(execute_module, "COMMANDS", {"predict": half})
+    predict(scan, "--threads", "2")
+    predict(scan, "--threads", "1", "--resume")
+    assert found == [(2, False), (1, True)]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".run"]
 
 
 def test_a_failed_prediction_is_repeated_with_another_setting(

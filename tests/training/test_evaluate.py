@@ -96,7 +96,7 @@ def test_folders_of_labels_are_matched_by_file_name(settings: EvaluateConfig) ->
     assert [(row.case, row.score.name, row.score.dice) for row in found.rows] == [
         ("a", "1", 0.75)
     ]
-    assert found.without_prediction == ("b",)
+    assert found.notes == ("Without prediction, not counted: b.",)
 
 
 def test_classes_are_matched_by_name_whatever_their_values(
@@ -159,6 +159,117 @@ def test_names_in_an_ome_zarr_are_used(settings: EvaluateConfig) -> None:
     assert compare(settings, ignore).rows[0].score.name == "liver"
 
 
+# ---- What the means do not count ----
+
+
+def test_organs_that_one_side_does_not_know_are_named(settings: EvaluateConfig) -> None:
+    names = {"0": "background", "1": "liver", "2": "kidneys", "3": "pancreas"}
+    data_set(settings.reference, {"a": cube(), "b": cube()}, names)
+    for case in ("a", "b"):
+        publish(settings.prediction, case, "whole", cube(), liver=1, kidney=2)
+    publish(settings.prediction, "a", "all", cube(), liver=1, kidneys=2, pancreas=3)
+    publish(settings.prediction, "b", "all", cube(), liver=1, kidneys=2, pancreas=3)
+    assert compare(settings, ignore).notes == (
+        "Not compared for whole: kidneys, pancreas (only in the reference); "
+        "kidney (only in the prediction).",
+    )
+
+
+def test_organs_that_only_some_files_know_are_told_with_their_number(
+    settings: EvaluateConfig,
+) -> None:
+    names = {"0": "background", "1": "liver", "2": "spleen"}
+    data_set(settings.reference, {"a": cube(), "b": cube()}, names)
+    publish(settings.prediction, "a", "student", cube(), liver=1, spleen=2)
+    publish(settings.prediction, "b", "student", cube(), liver=1)
+    assert compare(settings, ignore).notes == (
+        "Not compared for student: spleen (only in the reference in 1 of 2 cases).",
+    )
+
+
+def test_organs_that_the_reference_has_not_annotated_are_told(
+    settings: EvaluateConfig,
+) -> None:
+    save(settings.reference / "a.nii.gz", cube())
+    save(settings.reference / "image.nii.gz", cube())
+    (settings.reference / "dataset.yaml").write_text(
+        "channels: [CT]\nclasses: {liver: 1, spleen: 2, eye: 3}\ncases:\n"
+        "- {id: a, images: {CT: image.nii.gz}, label: a.nii.gz, annotated: [liver]}\n"
+    )
+    publish(settings.prediction, "a", "student", cube(), liver=1, spleen=2)
+    assert compare(settings, ignore).notes == (
+        "Not compared for student: spleen (not annotated in the reference).",
+    )
+
+
+def test_an_organ_that_the_model_knows_and_did_not_find_counts(
+    settings: EvaluateConfig,
+) -> None:
+    names = {"0": "background", "1": "liver", "2": "spleen"}
+    data_set(settings.reference, {"a": cube(value=2)}, names)
+    publish(settings.prediction, "a", "student", 0 * cube(), liver=1, spleen=2)
+    found = compare(settings, ignore)
+    assert [row.score.dice for row in found.rows] == [1.0, 0.0]
+    assert found.notes == ()
+
+
+def test_cases_without_prediction_are_told_for_each_model(
+    settings: EvaluateConfig,
+) -> None:
+    for case in "abc":
+        save(settings.reference / f"{case}.nii.gz", cube())
+    publish(settings.prediction, "a", "abdomen", cube(), liver=1)
+    publish(settings.prediction, "b", "abdomen", cube(), liver=1)
+    publish(settings.prediction, "a", "fish", cube(), liver=1)
+    assert compare(settings, ignore).notes == (
+        "Without prediction by abdomen, not counted: c.",
+        "Without prediction by fish, not counted: b, c.",
+    )
+
+
+def test_what_is_not_compared_stands_below_the_table_in_the_summary_and_the_run(
+    settings: EvaluateConfig, tmp_path: Path
+) -> None:
+    names = {"0": "background", "1": "liver", "2": "spleen"}
+    data_set(settings.reference, {"a": cube()}, names)
+    publish(settings.prediction, "a", "student", cube(), liver=1)
+    said = "Not compared for student: spleen (only in the reference)."
+    assert said in compare(settings, ignore).caption
+    run = Run.create(tmp_path / "run", settings.model_dump(mode="json"))
+    with run.executing():
+        evaluate(run)
+    assert said in settings.out.with_name("metrics-summary.md").read_text()
+    assert {"event": "note", "message": said}.items() <= next(
+        event for event in run.events()[0] if event["event"] == "note"
+    ).items()
+
+
+# ---- Names from elsewhere ----
+
+NNUNET = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "spleen": 1}}
+
+
+def test_a_dataset_json_beside_predictions_says_what_their_values_mean(
+    settings: EvaluateConfig,
+) -> None:
+    names = {"0": "background", "1": "liver", "2": "spleen"}
+    data_set(settings.reference, {"a": cube(value=2)}, names)
+    save(settings.prediction / "a.nii.gz", cube())
+    (settings.prediction / "dataset.json").write_text(json.dumps(NNUNET))
+    rows = compare(settings, ignore).rows
+    assert [(row.score.name, row.score.dice) for row in rows] == [("spleen", 1.0)]
+
+
+def test_predictions_of_nnu_net_are_compared_with_each_other(
+    settings: EvaluateConfig,
+) -> None:
+    for folder in (settings.reference, settings.prediction):
+        save(folder / "a.nii.gz", cube())
+        (folder / "dataset.json").write_text(json.dumps(NNUNET))
+    rows = compare(settings, ignore).rows
+    assert [(row.score.name, row.score.dice) for row in rows] == [("spleen", 1.0)]
+
+
 def test_results_being_published_are_passed_over(settings: EvaluateConfig) -> None:
     save(settings.reference / "a.nii.gz", cube())
     publish(settings.prediction, "a", "student", cube(), liver=1)
@@ -216,6 +327,16 @@ def test_a_damaged_record_is_refused(settings: EvaluateConfig) -> None:
     (settings.prediction / "a/student/prediction.json").write_text("{}")
     with pytest.raises(DataSetError, match=r"prediction\.json is no record"):
         compare(settings, ignore)
+
+
+@pytest.mark.parametrize("which", ["out", "slices"])
+def test_a_table_that_cannot_be_written_is_refused_before_anything_is_scored(
+    settings: EvaluateConfig, which: str
+) -> None:
+    folder = settings.out.with_name("folder.csv")
+    folder.mkdir()
+    with pytest.raises(UsageError, match=r"folder\.csv is a folder"):
+        compare(settings.model_copy(update={which: folder}), ignore)
 
 
 # ---- The table ----

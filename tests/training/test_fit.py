@@ -1,6 +1,7 @@
 """Whole runs on made data: they learn, they resume, they leave a model behind."""
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ import pytest
 import torch
 
 from kdseg_train.methods import fit, prepare
+from kdseg_train.prepared import DONE, StoredCase
 from kdseg_train.samples import write_partial_sample
+from kdseg_train.supervised import often_missing
 from napari_kdseg import cores
 from napari_kdseg.errors import DataSetError, ModelError, StopRequested
 from napari_kdseg.models.model import Model
@@ -69,6 +72,26 @@ def test_a_class_that_no_training_case_shows_is_refused_before_training(
     with pytest.raises(DataSetError, match=sentence), run.executing():
         fit(run)
     assert not any(run.checkpoints.iterdir())
+
+
+def test_an_organ_that_is_missing_in_many_cases_that_are_to_show_it_is_told(
+    tmp_path: Path,
+) -> None:
+    def case(name: str, annotated: tuple[bool, ...], *shown: int) -> StoredCase:
+        (tmp_path / name).mkdir()
+        done = json.dumps({"case": name, "shown": shown})
+        (tmp_path / name / DONE).write_text(done)
+        return StoredCase(name, tmp_path / name, annotated)
+
+    both = (True, True)
+    drawn = [case(f"a{number}", both, 1, 2) for number in range(3)]
+    one = case("b", both, 1)
+    assert not [*often_missing(("liver", "spleen"), [*drawn, one])]
+    (told,) = often_missing(("liver", "spleen"), [*drawn, one, case("c", both, 1)])
+    assert told.startswith("spleen has no voxel in 2 of the 5 labelled scans")
+    assert "such as b: there it counts as background" in told
+    unknown = case("d", (True, False), 1)
+    assert not [*often_missing(("liver", "spleen"), [*drawn, one, unknown])]
 
 
 class Counting(Run):

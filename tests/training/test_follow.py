@@ -3,7 +3,7 @@
 import pytest
 from rich.console import Console
 
-from kdseg_train.follow import counting, showing
+from kdseg_train.follow import counting, print_failures, showing
 from napari_kdseg.errors import UsageError
 from napari_kdseg.runs.run import Run
 
@@ -72,3 +72,20 @@ def test_what_was_counted_is_a_bar(capsys: Capture) -> None:
         count(2, 3)
     assert "cases" in (said := capsys.readouterr().err)
     assert "2/3" in said
+
+
+def test_what_failed_is_told_with_paths_in_one_piece(capsys: Capture) -> None:
+    path = "/data/" + "deep/" * 40 + "scan.nii.gz"
+    print_failures(
+        [
+            {"failed": "one", "attempts": 1, "why": f"{path} is damaged."},
+            {"failed": "two [red]", "attempts": 3, "why": "its worker died."},
+        ],
+        "2 failed of 2 volumes in 5 s.",
+    )
+    told = capsys.readouterr().out
+    assert path in told.splitlines()
+    assert " ".join(told.split()) == (
+        f"one failed: {path} is damaged. two [red] failed after 3 attempts: its worker "
+        "died. 2 failed of 2 volumes in 5 s."
+    )

@@ -206,11 +206,49 @@ def test_the_command_says_how_many_volumes_lie_far_off(
     predicted(tmp_path / "out", "one", organs(), scan)
     status, _, said = call("measure", tmp_path / "out", "--out", tmp_path / "t.csv")
     assert status == 0
-    assert "2 rows; 0 volumes lie far" in said
+    assert "2 rows; 0 volumes far from the others" in said
     assert len(rows_of(tmp_path / "t.csv")) == 2
 
 
+def overlapping(folder: Path) -> Path:
+    """A segmentation of 3D Slicer with two layers of 2 x 2 x 2 voxels."""
+    header = (
+        "NRRD0004\ntype: unsigned char\ndimension: 4\nsizes: 2 2 2 2\n"
+        "space: left-posterior-superior\nspace origin: (0,0,0)\nencoding: raw\n"
+        "space directions: none (1,0,0) (0,1,0) (0,0,1)\n"
+        "kinds: list domain domain domain\n"
+    )
+    for layer, name in enumerate(("gut", "heart")):
+        header += f"Segment{layer}_Name:={name}\nSegment{layer}_LabelValue:=1\n"
+        header += f"Segment{layer}_Layer:={layer}\n"
+    voxels = np.array([[1, 1]] * 3 + [[1, 0]] * 5, np.uint8)
+    path = folder / "both.seg.nrrd"
+    path.write_bytes(header.encode() + b"\n" + voxels.tobytes())
+    return path
+
+
+def test_one_of_several_layers_is_measured_where_it_is_named(
+    tmp_path: Path, call: Callable[..., tuple[int, str, str]]
+) -> None:
+    labels, table = overlapping(tmp_path), tmp_path / "t.csv"
+    status, _, said = call("measure", labels, "--out", table)
+    assert status == 1
+    assert "--part NAME" in said
+    status, _, said = call("measure", labels, "--out", table, "--part", "layer 2")
+    assert status == 0, said
+    assert "has 1 row;" in said
+    (row,) = rows_of(table)
+    assert (row["class"], float(row["volume_mm3"])) == ("heart", 3.0)
+
+
 # ---- Bad input ----
+
+
+def test_a_part_of_a_folder_is_refused(
+    tmp_path: Path, asked: Callable[..., MeasureConfig]
+) -> None:
+    with pytest.raises(UsageError, match="is no label file, and a part"):
+        measured(asked(tmp_path, part="layer 2"))
 
 
 def test_a_scan_on_another_grid_is_refused_and_nothing_written(
@@ -230,6 +268,14 @@ def test_other_endings_are_refused_before_the_work(
 ) -> None:
     with pytest.raises(UsageError, match=r"ends in \.xlsx; a table ends in \.csv"):
         measured(asked(tmp_path / "nothing", out=tmp_path / "table.xlsx"))
+
+
+def test_a_folder_in_place_of_the_table_is_refused_before_the_work(
+    tmp_path: Path, asked: Callable[..., MeasureConfig]
+) -> None:
+    (tmp_path / "table.csv").mkdir()
+    with pytest.raises(UsageError, match=r"table\.csv is a folder"):
+        measured(asked(tmp_path / "nothing"))
 
 
 def test_a_scan_that_is_not_there_is_said(

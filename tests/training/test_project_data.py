@@ -13,10 +13,11 @@ from made_predictions import CLASSES, change_record, grid_of, write_prediction
 
 from kdseg_train.config import Recipe, load_recipe
 from kdseg_train.data import Cases, fingerprint, resolve
+from kdseg_train.evaluate import EvaluateConfig, compare
 from kdseg_train.layouts import read_data_set
 from kdseg_train.methods import fit, prepare
 from kdseg_train.new import new_recipe
-from napari_kdseg.errors import DataSetError, ModelError
+from napari_kdseg.errors import DataSetError, ModelError, UsageError
 from napari_kdseg.models.card import Calibration
 from napari_kdseg.models.model import Model, ModelCard, NetworkSpec, Tiling, save_model
 from napari_kdseg.models.networks import build_classifier
@@ -314,6 +315,22 @@ def test_a_few_corrected_slices_are_for_training_always(project: Path) -> None:
         assert "a" in names(cases.training)
     with pytest.raises(DataSetError, match="only 2 of its slices are labelled"):
         resolve(recipe(project, test=[{"path": str(project), "cases": ["a"]}]), Path())
+
+
+def test_a_scan_with_a_few_corrected_slices_is_compared_with_nothing(
+    project: Path, tmp_path: Path
+) -> None:
+    first, second, _ = predict(project)
+    correct(project, first, 7)
+    asked = EvaluateConfig(
+        reference=project, prediction=project, out=tmp_path / "scores.csv"
+    )
+    with pytest.raises(UsageError, match="some slices alone are labelled"):
+        compare(asked, lambda done, total: None)
+    correct(project, second)
+    found = compare(asked, lambda done, total: None)
+    assert {row.case for row in found.rows} == {"b"}
+    assert found.notes[-1] == "Labelled in some slices alone, not compared: a."
 
 
 def test_methods_that_need_whole_labels_refuse_a_few_slices(project: Path) -> None:

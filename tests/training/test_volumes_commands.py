@@ -31,6 +31,18 @@ def test_a_series_becomes_a_nifti_that_lies_on_it(call: Any, tmp_path: Path) -> 
     assert np.allclose(found.affine, affine, atol=1e-4)
 
 
+def test_labels_without_names_become_a_segmentation_with_the_option_that_is_told(
+    call: Any, tmp_path: Path
+) -> None:
+    labels, target = tmp_path / "labels.nii", tmp_path / "labels.seg.nrrd"
+    nibabel.save(nibabel.Nifti1Image(np.eye(3, dtype=np.uint8)[None], None), labels)
+    status, _, said = call("convert", labels, target)
+    assert status == 1
+    assert "with --labels" in " ".join(said.split())
+    status, _, said = call("convert", labels, target, "--labels")
+    assert status == 0, said
+
+
 def test_names_that_a_format_does_not_keep_are_told(call: Any, tmp_path: Path) -> None:
     organs = damaged_corpus.slicer(tmp_path)
     status, _, said = call("convert", organs, tmp_path / "organs.mha")
@@ -84,13 +96,19 @@ def test_inspect_names_every_volume_and_goes_on_after_a_bad_one(
     assert "notes.txt is of no kind we know" in said
 
 
+def test_inspect_calls_labels_labels(call: Any, tmp_path: Path) -> None:
+    _, out, _ = call("inspect", damaged_corpus.slicer(tmp_path))
+    assert " · labels · uint8" in out
+    assert "image" not in out
+
+
 def test_the_cache_says_what_it_holds_and_is_cleared(call: Any, tmp_path: Path) -> None:
     scan = damaged_corpus.nifti(tmp_path)
     default_cache().convert(scan)
     status, out, _ = call("cache")
     assert status == 0
     assert str(scan) in out
-    assert "in 1 scans" in out
+    assert "in 1 scan." in out
     call("cache", "--clear")
     assert default_cache().find(scan) is None
     assert "in 0 scans" in call("cache")[1]

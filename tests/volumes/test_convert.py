@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from napari_kdseg.errors import LabelError, VolumeError
+from napari_kdseg.errors import LabelError, UsageError, VolumeError
 from napari_kdseg.volumes import convert as module
 from napari_kdseg.volumes.cache import Cache
 from napari_kdseg.volumes.convert import convert
@@ -41,6 +41,17 @@ def scan(folder: Path, ending: str = ".nii.gz") -> Path:
     path = folder / f"scan{ending}"
     write_volume(path, noise(), GRID)
     return path
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_source_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("napari_kdseg.atomic.tempfile.TemporaryFile", refuse)
+    with pytest.raises(UsageError, match=r"out\.nii cannot be written: .*Read-only"):
+        convert(tmp_path / "nothing.nii", tmp_path / "out.nii")
 
 
 @pytest.mark.parametrize("start", [".nii.gz", ".nii", ".ome.zarr"])

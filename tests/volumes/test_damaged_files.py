@@ -313,5 +313,7 @@ def test_a_full_disk_keeps_the_old_file_and_leaves_no_litter(tmp_path: Path) -> 
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     check_sentence(str(refusal.value), path, "Nothing was left behind")
+    assert "Errno" not in str(refusal.value)
+    assert ".partial-" not in str(refusal.value)
     assert path.read_bytes() == old
     assert list(tmp_path.iterdir()) == [path]

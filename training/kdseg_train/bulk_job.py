@@ -18,11 +18,12 @@ from typing import Any
 from distributed import get_worker
 
 from kdseg_train.allocation import keep_freed_memory
+from kdseg_train.config import MAY_CHANGE
 from kdseg_train.crew import Job, Outcome, State
 from napari_kdseg.errors import KdsegError, RunError, StopRequested
 from napari_kdseg.review.predictions import RECORD
 from napari_kdseg.runs.lock import DEAD_AFTER_S, is_held
-from napari_kdseg.runs.run import Run
+from napari_kdseg.runs.run import Run, is_alike
 
 _LOOK_S = 0.5
 _KEPT = re.compile(r"\.\d\.[0-9a-f]+\.npy$")
@@ -64,10 +65,10 @@ def _prepared(folder: Path, config: dict[str, Any]) -> Run:
     _wait_for_the_dead(folder)
     if (folder / "config.yaml").exists():
         run = Run.open(folder)
-        if run.state() == "finished" or not _same(run.config, config):
+        if run.state() == "finished" or not is_alike(run, config, MAY_CHANGE):
             shutil.rmtree(folder)
         else:
-            return run
+            return run.going_on_with(config)
     return Run.create(folder, config)
 
 
@@ -81,16 +82,6 @@ def _wait_for_the_dead(folder: Path) -> None:
                 "the same command again later."
             )
         time.sleep(_LOOK_S)
-
-
-def _same(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    """Whether two executions would make the same; a device may change on the way."""
-    free = ("device", "threads")
-    both = [
-        json.dumps({**one, **dict.fromkeys(free)}, sort_keys=True)
-        for one in (first, second)
-    ]
-    return both[0] == both[1]
 
 
 def _device(job: Job) -> str:

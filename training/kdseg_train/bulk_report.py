@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdseg_train.crew import Outcome
+from napari_kdseg.amounts import counted
 from napari_kdseg.atomic import write_text_atomic
 
 NAME = "bulk-report"
@@ -120,7 +121,7 @@ class Report:
         }
 
     def _table(self) -> str:
-        lines = [f"{self.summary or 'nothing'} of {self.total} volumes.", ""]
+        lines = [f"{self.summary or 'nothing'} of {counted(self.total, 'volume')}.", ""]
         if self.failed:
             lines += ["| failed | why |", "| --- | --- |"]
             lines += [f"| {one.case} | {_cell(one.error)} |" for one in self.failed]
@@ -147,7 +148,8 @@ def read_failures(out: Path) -> tuple[list[dict[str, str | float]], str]:
         words = ", ".join(f"{count} {_WORDS[name]}" for name, count in counts.items())
     except (OSError, ValueError, KeyError):
         return [], ""
-    return rows, f"{words} of {found['volumes']} volumes in {found['seconds']:.0f} s."
+    total = counted(found["volumes"], "volume")
+    return rows, f"{words} of {total} in {found['seconds']:.0f} s."
 
 
 def _by_case(outcome: Outcome) -> str:

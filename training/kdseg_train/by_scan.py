@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from napari_kdseg.amounts import counted
 from napari_kdseg.errors import DataSetError
 from napari_kdseg.review.verdicts import check_both
 
@@ -100,15 +101,11 @@ def planned(
     left_out = folds(judged, count or FOLDS, seed)
     if left_out is None:
         raise DataSetError(
-            f"{len(every)} judged slices of {_scans(scans)} cannot be divided by scan "
-            "so that there are good and bad ones on both sides; a classifier is "
-            "measured on scans that it never saw. Judge slices of more scans."
+            f"{len(every)} judged slices of {counted(scans, 'scan')} cannot be divided "
+            "by scan so that there are good and bad ones on both sides; a classifier "
+            "is measured on scans that it never saw. Judge slices of more scans."
         )
     return Plan(every, every, [], left_out)
-
-
-def _scans(count: int) -> str:
-    return "1 scan" if count == 1 else f"{count} scans"
 
 
 def parts(

@@ -40,6 +40,8 @@ from kdseg_train.options import (
     Resume,
     Threads,
 )
+from napari_kdseg.amounts import counted
+from napari_kdseg.atomic import refusal
 from napari_kdseg.errors import KdsegError, RequeueRequested, UsageError
 
 # Whatever else a command needs is imported inside it: --help must answer at once.
@@ -86,7 +88,7 @@ def sample(
     write = write_partial_sample if partial else write_sample
     with counting(f"{name} scans") as count:
         write(name, out, cases=cases, size=size, seed=seed, on_progress=count)
-    _say(f"{out} holds {cases} scans.")
+    _say(f"{out} holds {counted(cases, 'scan')}.")
 
 
 @app.command()
@@ -178,7 +180,7 @@ def predict(
     resume: Resume = False,
 ) -> None:
     """Segment scans: OUT/CASE/MODEL/labels and what else is asked for."""
-    from kdseg_train.config import parse
+    from kdseg_train.config import MAY_CHANGE, parse
     from kdseg_train.plan import PredictConfig, plan
     from napari_kdseg.runs.run import make_way
     from napari_kdseg.shipped import find_model
@@ -211,7 +213,7 @@ def predict(
     config = parse(PredictConfig, values, "predict")
     plan(config, resume=resume)
     asked = config.model_dump(mode="json")
-    make_way(out / ".run", asked)
+    make_way(out / ".run", asked, but=(*MAY_CHANGE, "preview"))
     _execute(out / ".run", asked, resume=resume)
     _say(f"The results are in {out}.")
 
@@ -325,9 +327,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KdsegError as error:
         _fail(str(error), error.exit_code, debug=debug)
     except OSError as error:
-        reason = error.strerror or str(error)
-        where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{reason}.", KdsegError.exit_code, debug=debug)
+        _fail(refusal(error), KdsegError.exit_code, debug=debug)
     except Exception as error:  # noqa: BLE001 - here a person is told
         text = f"{type(error).__name__}: {error}. This is a fault of the program"
         hint = "" if debug else "; add --debug to see where"

@@ -203,7 +203,7 @@ def slurm_settings(wanted: bool, settings: list[str] | None) -> dict[str, Any]:
 def _execute(out: Path, config: dict[str, Any]) -> None:
     from kdseg_train.bulk import FOLDER, make_room
     from kdseg_train.bulk_report import read_failures
-    from kdseg_train.follow import prepare_and_execute, print_table
+    from kdseg_train.follow import prepare_and_execute, print_failures
     from napari_kdseg.runs.run import make_way
 
     folder = out / FOLDER
@@ -213,5 +213,5 @@ def _execute(out: Path, config: dict[str, Any]) -> None:
         prepare_and_execute(folder, config, resume=True)
     finally:
         rows, words = read_failures(out)
-        print_table(rows, words)
+        print_failures(rows, words)
     sys.stderr.write(f"The report is {out / 'bulk-report.json'}.\n")

@@ -21,6 +21,10 @@ def measure(
         ),
     ],
     out: Annotated[Path, typer.Option(help="The table, .csv or .parquet; replaced.")],
+    part: Annotated[
+        str | None,
+        typer.Option(help="Which volume, where a label file holds several."),
+    ] = None,
     images: Annotated[
         Path | None,
         typer.Option(help="Scan, or folder of scans named like the labels."),
@@ -40,11 +44,13 @@ def measure(
     from kdseg_train.config import parse
     from kdseg_train.follow import counting
     from kdseg_train.measurable import MeasureConfig
+    from napari_kdseg.amounts import counted
     from napari_kdseg.measure.organs import DEFINITIONS
     from napari_kdseg.measure.outliers import FAR
 
     values = {
         "labels": labels.absolute(),
+        "part": part,
         "images": None if images is None else images.absolute(),
         "of": "labels" if own else "predictions",
         "case": case,
@@ -57,8 +63,8 @@ def measure(
         rows = command.measure(settings, count)
     far = sum(abs(float(row["volume_robust_z"])) > FAR for row in rows)
     sys.stderr.write(
-        f"{out} has {len(rows)} rows; {far} volumes lie far from the others of their "
-        f"kind (|robust z| > {FAR}). {DEFINITIONS}\n"
+        f"{out} has {counted(len(rows), 'row')}; {counted(far, 'volume')} far from the "
+        f"others of their kind (|robust z| > {FAR}). {DEFINITIONS}\n"
     )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from kdseg_train.options import Device, Resume, Threads
+from napari_kdseg.amounts import counted
 from napari_kdseg.errors import UsageError
 
 # Whatever else a command needs is imported inside it: --help must answer at once.
@@ -149,7 +150,7 @@ def score(
         found = scored(parse(ScoreConfig, values, "quality score"), Shown())
         rows = [row for one in found for row in one.rows]
     write_scores(out, rows)
-    _say(f"{out} has {len(rows)} slices.")
+    _say(f"{out} has {counted(len(rows), 'slice')}.")
 
 
 @app.command("filter")
@@ -164,7 +165,7 @@ def keep(
     from kdseg_train.scores import filter_scores
 
     kept, total = filter_scores(scores, threshold, out)
-    _say(f"{out} has {kept} of {total} slices.")
+    _say(f"{out} has {kept} of {counted(total, 'slice')}.")
 
 
 @app.command()
@@ -254,7 +255,7 @@ def export(
 
     rows = read_verdicts(reviews)
     write_verdicts(out, rows)
-    _say(f"{out} has {len(rows)} rows.")
+    _say(f"{out} has {counted(len(rows), 'row')}.")
 
 
 @app.command("import")
@@ -272,7 +273,8 @@ def import_(
         new = store.add(rows)
     finally:
         store.close()
-    _say(f"{store.name} has {new} new rows; {len(rows) - new} were there already.")
+    old = len(rows) - new
+    _say(f"{store.name} has {counted(new, 'new row')}; there already: {old}.")
 
 
 @app.command()

@@ -95,13 +95,15 @@ def cache(
     ] = False,
 ) -> None:
     """Say where converted copies of packed scans lie, and how large they are."""
+    from napari_kdseg.amounts import counted
     from napari_kdseg.volumes.cache import default_cache
 
     found = default_cache()
     entries = found.entries()
     for entry in entries:
         sys.stdout.write(f"{entry.bytes / 1e6:10.1f} MB  {entry.source}\n")
-    said = f"{found.folder} holds {found.size() / 1e6:.1f} MB in {len(entries)} scans"
+    scans = counted(len(entries), "scan")
+    said = f"{found.folder} holds {found.size() / 1e6:.1f} MB in {scans}"
     if clear:
         found.clear()
         said += "; all removed"

@@ -20,6 +20,9 @@ from napari_kdseg.shipped import recipe_folder, shipped_recipes
 from napari_kdseg.volumes.preprocessing import Intensity, Preprocessing
 
 AnyConfig = TypeVar("AnyConfig", bound=BaseModel)
+MAY_CHANGE = ("device", "threads")
+"""Settings of a prediction that whoever goes on with it may choose anew."""
+
 _NUMBERS = re.compile(r"[-+]?[\d.]+(, ?[-+]?[\d.]+)+")
 
 

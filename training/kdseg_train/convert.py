@@ -117,16 +117,17 @@ def described(path: Path, part: str | None = None) -> str:
     known: tuple[str | None, ...] = formats.parts_of(path) or (None,)
     for name in known if part is None else (part,):
         header = formats.inspect_volume(path, name)
+        classes = formats.read_label_set(path, name)
+        is_labels = header.holds_labels or classes is not None
         depth, height, width = header.grid.shape
         facts = (
             header.grid.describe(),
             f"{width} x {height} x {depth} voxels",
-            ", ".join(header.channels),
+            "labels" if is_labels else ", ".join(header.channels),
             f"{header.dtype}, {header.bytes / 1e6:.1f} MB",
         )
         lines += [str(path) if name is None else f"{path}: {name}"]
         lines += ["  " + " · ".join(facts)]
-        classes = formats.read_label_set(path, name)
         if classes is not None:
             said = ", ".join(f"{item.value} {item.name}" for item in classes.classes)
             lines += [f"  labels: {said}"]

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from kdseg_train.config import Recipe, Training
 from kdseg_train.ranks import here
+from napari_kdseg.amounts import counted, size
 from napari_kdseg.errors import RunError
 from napari_kdseg.free_memory import free_bytes
 from napari_kdseg.inference.forward import pick_device
@@ -132,9 +133,9 @@ class Estimate:
         steps = sum(one.steps for one in self.stages)
         each = " in each process" if self.processes > 1 else ""
         return (
-            f"Foreseen: {_size(self.memory_bytes)} of memory{each} "
-            f"({_size(self.free_bytes)} free on {self.device}), "
-            f"{_duration(self.seconds)} for {steps} steps."
+            f"Foreseen: {size(self.memory_bytes)} of memory{each} "
+            f"({size(self.free_bytes)} free on {self.device}), "
+            f"{_duration(self.seconds)} for {counted(steps, 'step')}."
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -161,8 +162,8 @@ class Estimate:
             return
         worst = max(self.stages, key=lambda one: one.memory_bytes)
         raise RunError(
-            f"stage {worst.stage} needs about {_size(worst.memory_bytes)} and "
-            f"{_size(self.free_bytes)} are free on {self.device}; "
+            f"stage {worst.stage} needs about {size(worst.memory_bytes)} and "
+            f"{size(self.free_bytes)} are free on {self.device}; "
             f"{self._fix(worst)}, or try it all the same with --force."
         )
 
@@ -334,12 +335,8 @@ def _free_bytes(device: torch.device) -> int:
     return free_bytes() // here().neighbours
 
 
-def _size(count: float) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
-
-
 def _duration(seconds: float) -> str:
-    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(seconds, 1):.0f} seconds"
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= 2 * length:
+            return counted(round(seconds / length), unit)
+    return counted(max(round(seconds), 1), "second")

@@ -5,8 +5,8 @@ prediction is the OUT of ``predict``, with one model or several, a project, or a
 folder of label files.
 """
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,12 @@ from pydantic import Field
 
 from kdseg_train import config
 from kdseg_train.agreement import SliceRow, agreement, write_slices
-from kdseg_train.layouts import read_data_set
+from kdseg_train.label_files import (
+    LabelFile,
+    Values,
+    predicted_files,
+    reference_files,
+)
 from kdseg_train.summary import (
     Entry,
     beside,
@@ -25,10 +30,11 @@ from kdseg_train.summary import (
     summarised,
     write_tables,
 )
-from napari_kdseg.errors import DataSetError, UsageError
+from napari_kdseg.atomic import check_writable
+from napari_kdseg.errors import UsageError
 from napari_kdseg.measure.memory import Memory
 from napari_kdseg.measure.metrics import NSD_TOLERANCE_MM, ClassScore
-from napari_kdseg.project_folder import is_project
+from napari_kdseg.measure.tables import check_table
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes import formats
 from napari_kdseg.volumes.labels import LabelSet, values_in
@@ -77,21 +83,6 @@ class EvaluateConfig(config.Settings):
 
 
 @dataclass(frozen=True)
-class LabelFile:
-    """Labels of one case: a file, and what its values mean where that is known."""
-
-    case: str
-    path: Path
-    values: Mapping[str, tuple[int, ...]] | None
-    """Class -> stored values."""
-    model: str = ""
-    annotated: tuple[str, ...] | None = None
-    """Classes the labels speak about; None: all."""
-    images: tuple[Path, ...] = ()
-    """The scan, where a data set tells it."""
-
-
-@dataclass(frozen=True)
 class Row:
     """One class of one case under one model."""
 
@@ -101,28 +92,67 @@ class Row:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """What the means of one model do not count."""
+
+    model: str
+    cases: tuple[str, ...]
+    """Of the reference, without prediction."""
+    classes: Mapping[tuple[str, str], int]
+    """Class and why it was not compared -> in how many cases."""
+    compared: int
+    """Cases that were."""
+
+    def sentences(self) -> list[str]:
+        """Say it; nothing where all was compared."""
+        said = []
+        if self.cases:
+            whose = f" by {self.model}" if self.model else ""
+            cases = _few(self.cases, 5)
+            said.append(f"Without prediction{whose}, not counted: {cases}.")
+        if self.classes:
+            whose = f" for {self.model}" if self.model else ""
+            said.append(f"Not compared{whose}: {self._classes()}.")
+        return said
+
+    def _classes(self) -> str:
+        alike: dict[str, list[str]] = {}
+        for (name, reason), cases in self.classes.items():
+            why = reason
+            if cases < self.compared:
+                why = f"{why} in {cases} of {self.compared} cases"
+            alike.setdefault(f"({why})", []).append(name)
+        return "; ".join(f"{_few(names, 8)} {why}" for why, names in alike.items())
+
+
+@dataclass(frozen=True)
 class Comparison:
     """All scores, and what could not be compared."""
 
     rows: tuple[Row, ...]
-    without_prediction: tuple[str, ...]
+    left_out: tuple[LeftOut, ...]
     tolerance_mm: float
     slices: tuple[SliceRow, ...] = ()
+    in_part: tuple[str, ...] = ()
+    """Cases of which people labelled some slices alone."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was not compared, for each model."""
+        said = tuple(text for one in self.left_out for text in one.sentences())
+        if not self.in_part:
+            return said
+        cases = _few(self.in_part, 5)
+        return (*said, f"Labelled in some slices alone, not compared: {cases}.")
 
     @property
     def caption(self) -> str:
-        """Definitions, and cases that lack a prediction, to print beside a table."""
-        text = definitions(self.tolerance_mm)
-        if self.without_prediction:
-            missing = ", ".join(self.without_prediction[:5])
-            text += f" Without prediction, not counted: {missing}"
-            text += ", ..." if len(self.without_prediction) > 5 else "."
-        return text
+        """Definitions, and what was not compared, to print beside a table."""
+        return "\n".join([definitions(self.tolerance_mm), *self.notes])
 
 
 Count = Callable[[int, int], None]
-Values = Mapping[str, tuple[int, ...]]
-"""Class -> stored values."""
+"""Told how many cases are done, and how many there are."""
 
 
 def evaluate(run: Run) -> None:
@@ -138,6 +168,8 @@ def evaluate(run: Run) -> None:
 
     comparison = compare(settings, count, note)
     write_table(settings, comparison)
+    for message in comparison.notes:
+        run.event("note", message=message)
     for values in means(comparison):
         run.metric(**{key: value for key, value in values.items() if value != ""})
 
@@ -159,14 +191,19 @@ def compare(
     Raises
     ------
     UsageError, DataSetError
-        Where there is nothing to compare.
+        Where there is nothing to compare, or the table cannot be written.
     GridError
         Where a prediction does not lie on its reference's grid; says what differs.
     LabelError
         Where labels hold values that mean nothing.
     """
-    references = {file.case: file for file in _references(settings.reference)}
-    pairs = list(matched(settings.reference, settings.prediction))
+    check_writable(settings.out)
+    if settings.slices is not None:
+        check_table(settings.slices)
+    references = list(reference_files(settings.reference))
+    whole = [file.case for file in references if not file.in_part]
+    in_part = tuple(file.case for file in references if file.in_part)
+    pairs = matched(settings.reference, settings.prediction)
     memory = None if settings.memory is None else Memory(settings.memory)
     rows: list[Row] = []
     slices: list[SliceRow] = []
@@ -177,20 +214,31 @@ def compare(
         rows += [Row(pair.case, model, one) for one in found.scores]
         slices += [SliceRow(pair.case, model, one) for one in found.slices]
         count(number, len(pairs))
-    missing = sorted(set(references) - {pair.case for pair in pairs})
+    left_out = tuple(_left_out(whole, pairs))
     tolerance_mm = settings.nsd_tolerance_mm
-    return Comparison(tuple(rows), tuple(missing), tolerance_mm, tuple(slices))
+    return Comparison(tuple(rows), left_out, tolerance_mm, tuple(slices), in_part)
+
+
+def _left_out(references: Iterable[str], pairs: Sequence["Pair"]) -> Iterator[LeftOut]:
+    for model in dict.fromkeys(pair.prediction.model for pair in pairs):
+        own = [pair for pair in pairs if pair.prediction.model == model]
+        missing = sorted(set(references) - {pair.case for pair in own})
+        classes = Counter(one for pair in own for one in pair.not_compared().items())
+        yield LeftOut(model, tuple(missing), classes, len(own))
 
 
 def matched(reference: Path, prediction: Path) -> list["Pair"]:
     """Find the labels that both places have of a case.
+
+    A case of which some slices alone were labelled has no pair: all others are copies
+    of a prediction.
 
     Raises
     ------
     UsageError, DataSetError
         Where there are none.
     """
-    references = {file.case: file for file in _references(reference)}
+    references = {file.case: file for file in reference_files(reference)}
     predictions = list(predicted_files(prediction))
     both = [(references[p.case], p) for p in predictions if p.case in references]
     if not both:
@@ -198,6 +246,13 @@ def matched(reference: Path, prediction: Path) -> list["Pair"]:
             f"No case is both in {reference} ({_few(list(references))}) and "
             f"in {prediction} ({_few([p.case for p in predictions])}); cases "
             "are matched by the names of their files, without the ending."
+        )
+    both = [(known, guess) for known, guess in both if not known.in_part]
+    if not both:
+        raise UsageError(
+            f"Of each scan in {reference} that is predicted some slices alone are "
+            "labelled: nothing whole can be compared with them. Correct whole scans, "
+            "or give another reference."
         )
     unnamed = _unnamed_classes([file for pair in both for file in pair])
     return [Pair(known, guess, unnamed) for known, guess in both]
@@ -236,80 +291,6 @@ def _rows(comparison: Comparison) -> list[dict[str, str]]:
         values = named | scores_of(row.score, comparison.tolerance_mm)
         rows.append({name: values[name] for name in COLUMNS})
     return rows
-
-
-# ---- Finding files ----
-
-
-def _references(folder: Path) -> Iterator[LabelFile]:
-    if not folder.is_dir():
-        raise DataSetError(
-            f"{folder} is no folder; give a data set or a folder of labels."
-        )
-    described = any((folder / n).is_file() for n in ("dataset.json", "dataset.yaml"))
-    if not described and not is_project(folder):
-        yield from _plain_files(folder)
-        return
-    for case in read_data_set(folder).cases:
-        if case.label is not None:
-            yield LabelFile(
-                case.id,
-                case.label,
-                case.values,
-                annotated=tuple(case.annotated),
-                images=case.images,
-            )
-
-
-def predicted_files(folder: Path) -> Iterator[LabelFile]:
-    """Label files of predictions, in the OUT of ``predict`` or in a plain folder.
-
-    Raises
-    ------
-    DataSetError
-        Where there are none, or a record of a prediction is damaged.
-    """
-    if not folder.is_dir():
-        raise DataSetError(f"{folder} is no folder; give the OUT of predict.")
-    if is_project(folder):
-        folder = folder / "predictions"
-    records = sorted(folder.glob("*/*/prediction.json"))
-    published = [path for path in records if ".partial-" not in path.parts[-3]]
-    if not published:
-        yield from _plain_files(folder)
-    for path in published:
-        yield _published(path)
-
-
-def _published(path: Path) -> LabelFile:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        labels = record["labels"]
-        return LabelFile(
-            case=str(record["case"]),
-            path=path.parent / Path(labels["file"]).name,  # never outside its folder
-            values={item["name"]: (item["value"],) for item in labels["classes"]},
-            model=str(record["model"]["name"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataSetError(
-            f"{path} is no record of a prediction ({type(error).__name__}: {error}); "
-            "predict the case again."
-        ) from error
-
-
-def _plain_files(folder: Path) -> Iterator[LabelFile]:
-    listed = formats.volumes_among(sorted(folder.iterdir()))
-    paths = [path for path in listed if formats.is_volume(path)]
-    if not paths:
-        raise DataSetError(
-            f"{folder} holds no label file, dataset.json or prediction.json; give a "
-            "data set, the OUT of predict, or a folder of label files."
-        )
-    for path in paths:
-        known = formats.read_label_set(path)
-        values = {c.name: (c.value,) for c in known.classes} if known else None
-        yield LabelFile(formats.case_id(path), path, values)
 
 
 def _unnamed_classes(files: Sequence[LabelFile]) -> dict[str, tuple[int, ...]] | None:
@@ -375,6 +356,20 @@ class Pair:
             grid,
         )
 
+    def not_compared(self) -> dict[str, str]:
+        """Classes that one side speaks about and the other does not, each with why."""
+        names, known, predicted = self._common()
+        spoken = self.reference.annotated
+        found: dict[str, str] = {}
+        for name in dict.fromkeys((*known, *predicted)):
+            if name not in names and name not in known:
+                found[name] = "only in the prediction"
+            elif name not in names and name in predicted:
+                found[name] = "not annotated in the reference"
+            elif name not in names and (spoken is None or name in spoken):
+                found[name] = "only in the reference"
+        return found
+
     def _common(self) -> tuple[list[str], Values, Values]:
         """Classes of both, and the values that each has for what it knows."""
         reference, prediction = self.reference, self.prediction
@@ -393,6 +388,7 @@ class Pair:
         return names, known, predicted
 
 
-def _few(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3])
-    return f"{shown}, ... {len(names)} in all" if len(names) > 3 else shown or "none"
+def _few(names: Sequence[str], most: int = 3) -> str:
+    shown = ", ".join(names[:most])
+    more = len(names) > most
+    return f"{shown}, ... {len(names)} in all" if more else shown or "none"

@@ -239,6 +239,15 @@ def print_table(rows: Sequence[Mapping[str, str | float]], caption: str) -> None
     _say(console, caption)
 
 
+def print_failures(rows: Sequence[Mapping[str, str | float]], caption: str) -> None:
+    """Print what failed and why on standard output, one below the other."""
+    console = Console()
+    for row in rows:
+        tries = f" after {row['attempts']} attempts" * (row["attempts"] != 1)
+        _say(console, f"{row['failed']} failed{tries}: {row['why']}")
+    _say(console, caption)
+
+
 def _say(console: Console, text: str, style: str | None = None) -> None:
     """Print a text in lines between words; a path broken in two cannot be copied."""
     lines = (

@@ -116,7 +116,7 @@ def names_in(path: Path, case: Case, classes: Sequence[str]) -> list[str]:
     own = formats.inspect_volume(case.images[0]).grid
     check_same_grid(own, header.grid, case.images[0], path, SHARE_A_GRID)
     channels = len(header.channels)
-    said = _meaning(path) if channels == 1 else _said_beside(path)
+    said = meaning_of(path) if channels == 1 else _said_beside(path)
     if channels not in (1, len(said) + 1):
         said = {}  # it speaks of other files
         if channels != len(classes) + 1:
@@ -148,7 +148,7 @@ def _from_labels(
     path: Path, classes: tuple[str, ...], preprocessing: Preprocessing
 ) -> Float[np.ndarray, "C Z Y X"]:
     values, grid = formats.read_labels(path)
-    meaning = _meaning(path) or dict(enumerate(classes, start=1))
+    meaning = meaning_of(path) or dict(enumerate(classes, start=1))
     present = set(np.unique(values).tolist()) - {0}
     for value in sorted(present - set(meaning)):
         raise DataSetError(
@@ -166,9 +166,9 @@ def _from_labels(
     )
 
 
-def _meaning(path: Path) -> dict[int, str]:
-    """Class by value, from whoever says it; empty where nobody does."""
-    named = formats.read_label_set(path)
+def meaning_of(path: Path, part: str | None = None) -> dict[int, str]:
+    """Class by value: as the file says, else what lies beside it; else empty."""
+    named = formats.read_label_set(path, part)
     if named is not None:
         return {item.value: item.name for item in named.classes}
     return _said_beside(path)

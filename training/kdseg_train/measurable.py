@@ -1,6 +1,6 @@
 """What there is to measure: labels of a file, a folder, a data set, a project."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +9,12 @@ import numpy as np
 from pydantic import Field
 
 from kdseg_train import config
-from kdseg_train.evaluate import predicted_files
+from kdseg_train.label_files import (
+    Values,
+    describes_cases,
+    predicted_files,
+    values_said,
+)
 from kdseg_train.layouts import read_data_set
 from napari_kdseg.errors import DataSetError, UsageError
 from napari_kdseg.project_folder import is_project, read
@@ -21,7 +26,6 @@ from napari_kdseg.volumes.opening import open_scan
 from napari_kdseg.volumes.volume import Grid, VoxelArray, check_same_grid
 
 Of = Literal["predictions", "labels"]
-_DATA_SETS = ("dataset.json", "dataset.yaml")
 
 
 class MeasureConfig(config.Settings):
@@ -31,6 +35,9 @@ class MeasureConfig(config.Settings):
     command: Literal["measure"] = "measure"
     labels: Path = Field(
         description="label file, folder of them, data set, OUT of predict, or project"
+    )
+    part: str | None = Field(
+        None, description="which volume of a label file that holds several"
     )
     images: Path | None = Field(
         None,
@@ -57,7 +64,7 @@ class Subject:
 
     case: str
     labels: Path
-    values: Mapping[str, tuple[int, ...]] | None = None
+    values: Values | None = None
     """Class -> stored values; None where nobody says: classes are named by value."""
     model: str = ""
     group: str = ""
@@ -65,6 +72,8 @@ class Subject:
     parts: tuple[str | None, ...] = ()
     noted_hash: str = ""
     """Of the labels, as their prediction's record has it."""
+    labels_part: str | None = None
+    """Which volume of the label file, where it holds several."""
 
 
 def subjects(settings: MeasureConfig) -> list[Subject]:
@@ -74,6 +83,8 @@ def subjects(settings: MeasureConfig) -> list[Subject]:
     ------
     DataSetError
         Where there are none.
+    UsageError
+        Where a part is asked for of what is no file.
     """
     found = [
         one
@@ -92,14 +103,19 @@ def subjects(settings: MeasureConfig) -> list[Subject]:
 
 def _listed(settings: MeasureConfig) -> Iterable[Subject]:
     place = settings.labels
+    if settings.part is not None and not formats.is_volume(place):
+        raise UsageError(
+            f"{place} is no label file, and a part ({settings.part!r}) is one volume "
+            "of a file. Name the file, or leave --part out."
+        )
     if is_project(place):
         own = settings.of == "labels"
         return _annotated(place) if own else _predicted_in_project(place)
     if not place.exists():
         raise DataSetError(f"{place} is not there; give labels that are.")
     if formats.is_volume(place):
-        return [_with_scan(_from_file(place), settings.images)]
-    if any((place / name).is_file() for name in _DATA_SETS):
+        return [_with_scan(_from_file(place, settings.part), settings.images)]
+    if describes_cases(place):
         return _annotated(place)
     return _from_folder(place, settings.images)
 
@@ -149,10 +165,9 @@ def _from_folder(folder: Path, images: Path | None) -> Iterator[Subject]:
         yield one
 
 
-def _from_file(path: Path) -> Subject:
-    known = formats.read_label_set(path)
-    values = None if known is None else {c.name: (c.value,) for c in known.classes}
-    return Subject(formats.case_id(path), path, values)
+def _from_file(path: Path, part: str | None) -> Subject:
+    said = values_said(path, part)
+    return Subject(formats.case_id(path), path, said, labels_part=part)
 
 
 def _with_scan(subject: Subject, image: Path | None) -> Subject:
@@ -170,11 +185,11 @@ def labels_of(subject: Subject) -> tuple[VoxelArray, Grid]:
     LabelError, VolumeError
         Where they are damaged, or no labels.
     """
-    header = formats.inspect_volume(subject.labels)
-    if header.bytes > LARGEST_DECODED_BYTES:
-        volume = open_scan(subject.labels)
+    path, part = subject.labels, subject.labels_part
+    if formats.inspect_volume(path, part).bytes > LARGEST_DECODED_BYTES:
+        volume = open_scan(path, part)
         return volume.data, volume.grid
-    data, grid = formats.read_labels(subject.labels)
+    data, grid = formats.read_labels(path, part)
     return data[None], grid
 
 

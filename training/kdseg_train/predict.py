@@ -85,10 +85,10 @@ class _Job:
     number: int
 
     def do(self) -> None:
-        self._progress(0.0)
         refuse_lack_of_memory(self.run, self.plan, self.scan)
-        volume = read_scan(self.scan, self.plan.config.fill_nonfinite, self._converting)
         partial = Partial(self.run.partial / self.scan.id, self.plan, self.scan)
+        self._progress(partial.finished)
+        volume = read_scan(self.scan, self.plan.config.fill_nonfinite, self._converting)
         started = time.monotonic()
         self._preview(volume, partial)
         self._compute(volume, partial)

@@ -17,6 +17,7 @@ import jinja2
 import yaml
 
 from kdseg_train.summary import Entry, read_summary, shown
+from napari_kdseg.amounts import counted
 from napari_kdseg.atomic import write_text_atomic
 from napari_kdseg.errors import RunError
 from napari_kdseg.runs.curves import Curve, Curves, Example, StageCurves
@@ -105,7 +106,7 @@ def _facts(run: Run, events: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     hosts = dict.fromkeys(str(event.get("host", "")) for event in starts)
     facts.append(("On", ", ".join(hosts)))
     if len(starts) > 1:
-        facts.append(("Resumed", f"{len(starts) - 1} times"))
+        facts.append(("Resumed", counted(len(starts) - 1, "time")))
     return facts
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdseg_train.evaluate import LabelFile, predicted_files
+from kdseg_train.label_files import LabelFile, predicted_files
 from kdseg_train.layouts import Case, read_data_set
 from napari_kdseg.errors import DataSetError, VolumeError
 from napari_kdseg.project_folder import is_project, read

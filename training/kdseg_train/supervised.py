@@ -30,6 +30,8 @@ from napari_kdseg.models.networks.network import SegmentationNetwork
 from napari_kdseg.runs.run import Run
 
 TITLE = "Supervised training"
+OFTEN = 0.25
+"""Of the cases that are to show a class: more without a voxel of it are told."""
 
 
 class Config(Recipe):
@@ -119,12 +121,34 @@ def gather(
     )
     training, validation = len(cases.training), len(cases.validation)
     _refuse_unseen(config, cases.classes, stored[:training])
+    if run.leads:
+        for message in often_missing(cases.classes, stored[:training]):
+            run.warning(message)
     return Material(
         cases,
         tuple(stored[:training]),
         tuple(stored[training : training + validation]),
         tuple(stored[training + validation :]),
     )
+
+
+def often_missing(
+    classes: Sequence[str], training: Sequence[StoredCase]
+) -> Iterator[str]:
+    """Say of which classes many cases have no voxel, though they are to speak of them.
+
+    Perhaps nobody drew them there, and they would be learnt as background.
+    """
+    for place, name in enumerate(classes):
+        speak = [case for case in training if case.annotated[place]]
+        without = [case.id for case in speak if place + 1 not in case.shown]
+        if len(without) > OFTEN * len(speak):
+            yield (
+                f"{name} has no voxel in {len(without)} of the {len(speak)} labelled "
+                f"scans that are to show it, such as {without[0]}: there it counts as "
+                "background. Where it was not drawn, say so, with annotated in the "
+                "recipe or Organs drawn... in the Volumes dock."
+            )
 
 
 def _refuse_unseen(

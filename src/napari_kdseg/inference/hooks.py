@@ -7,8 +7,8 @@ from napari_kdseg.inference.plan import Sizes
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.models.card import ModelCard
 
-Timed = Callable[[ModelCard, str, Sizes, float, Settings], None]
-"""Takes what `record_seconds` takes: how long a window was on its way, on average."""
+Timed = Callable[[ModelCard, str, Sizes, float, int, Settings], None]
+"""Takes what `record_seconds` takes: how long some windows were on their way."""
 
 
 def _never() -> bool:

@@ -367,7 +367,7 @@ class _Job:
     def _timed(
         self, windows: Sweep, sweep: Pass, wanted: Box, hooks: Hooks
     ) -> Iterator[Slab]:
-        """The slabs of a pass; in the end the hooks hear what a window took."""
+        """The slabs of a pass; in the end the hooks hear what its windows took."""
         seconds, slabs = 0.0, windows.slabs(wanted, hooks)
         while True:
             began = time.monotonic()
@@ -376,10 +376,10 @@ class _Job:
             if slab is None:
                 break
             yield slab
-        looks = windows.computed * len(sweep.members)
-        for place in sweep.members if looks else ():
+        count, own = windows.computed, seconds / len(sweep.members)
+        for place in sweep.members if count else ():
             card = self.models[place].card
-            hooks.timed(card, self.device, sweep.tile, seconds / looks, self.settings)
+            hooks.timed(card, self.device, sweep.tile, own, count, self.settings)
 
     def _frame(self, sweep: Pass) -> Frame:
         """The frame of a pass; what nnU-Net prepares keeps its own order of axes."""

@@ -9,6 +9,7 @@ import hashlib
 import json
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from platformdirs import user_cache_path
 
@@ -18,6 +19,9 @@ from napari_kdseg.inference.plan import Sizes
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.json_files import object_in
 from napari_kdseg.models.card import ModelCard
+
+LONGER = 10
+"""So many times as long a measurement counts more than a newer one."""
 
 
 def seconds_per_window(
@@ -36,12 +40,9 @@ def seconds_per_window(
     settings
         How it is computed; None takes the defaults.
     """
-    found = object_in(_file(card)).get(_way(card, device, settings or Settings()), {})
-    try:
-        measured_vox = prod([int(side) for side in found["tile_vox"]])
-        return float(found["seconds_per_window"]) * prod(tile) / measured_vox
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return None  # never measured, or written by hand and wrong: no estimate
+    way = _way(card, device, settings or Settings())
+    known = _known(object_in(_file(card)).get(way, {}), tile)
+    return None if known is None else known[0]
 
 
 def record_seconds(
@@ -49,35 +50,50 @@ def record_seconds(
     device: str,
     tile: Sizes,
     seconds: float,
+    windows: int,
     settings: Settings | None = None,
 ) -> None:
-    """Keep how long a window took, for later estimates; the labels do not depend on it.
+    """Keep how long windows took, for later estimates; the labels do not depend on it.
 
-    A measurement that this one confirms, to a factor of two, stays as it is. Nothing
+    A measurement that this one confirms, to a factor of two, stays as it is, as does
+    one that was ten times as long: much of a short one is what begins slowly. Nothing
     happens where the cache cannot be written.
 
     Parameters
     ----------
     card, device, tile, settings
         As `seconds_per_window` takes them.
-    seconds
-        Of one window on its way from the source to the sums, on average; of windows
-        that were computed, not passed over.
+    seconds, windows
+        Of so many windows on their way from the source to the sums; of those that were
+        computed, not passed over.
     """
-    known = seconds_per_window(card, device, tile, settings)
-    if known is not None and known / 2 <= seconds <= known * 2:
-        return
-    file = _file(card)
-    found = object_in(file)
-    found[_way(card, device, settings or Settings())] = {
+    file, way = _file(card), _way(card, device, settings or Settings())
+    found, one = object_in(file), seconds / windows
+    known = _known(found.get(way, {}), tile)
+    if known is not None:
+        pace, of = known
+        if pace / 2 <= one <= pace * 2 or of > LONGER * seconds:
+            return
+    found[way] = {
         "tile_vox": list(tile),
-        "seconds_per_window": round(seconds, 6),
+        "seconds_per_window": round(one, 6),
+        "of_seconds": round(seconds, 3),
     }
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text_atomic(file, json.dumps(found, indent=2) + "\n")
     except OSError:
         return
+
+
+def _known(found: Any, tile: Sizes) -> tuple[float, float] | None:
+    """Seconds of a window, and of all that were measured."""
+    try:
+        measured_vox = prod([int(side) for side in found["tile_vox"]])
+        one = float(found["seconds_per_window"]) * prod(tile) / measured_vox
+        return one, float(found["of_seconds"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None  # never measured, or written by hand and wrong: no estimate
 
 
 def _way(card: ModelCard, device: str, settings: Settings) -> str:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from napari_kdseg.atomic import write_bytes_atomic
+from napari_kdseg.atomic import check_writable, write_bytes_atomic
 from napari_kdseg.errors import UsageError, VolumeError
 from napari_kdseg.extras import not_installed
 from napari_kdseg.measure.metrics import QUANTITY
@@ -27,7 +27,8 @@ def check_table(path: Path) -> None:
     Raises
     ------
     UsageError
-        Where the ending is neither CSV nor Parquet, or pyarrow is missing.
+        Where the ending is neither CSV nor Parquet, pyarrow is missing, or the place
+        cannot be written to.
     """
     if path.suffix.lower() not in ENDINGS:
         raise UsageError(
@@ -41,6 +42,7 @@ def check_table(path: Path) -> None:
             raise UsageError(
                 f"{not_installed(str(path), 'pyarrow')} Or let the table end in .csv."
             ) from error
+    check_writable(path)
 
 
 def write_table(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> None:

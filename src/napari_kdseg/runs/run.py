@@ -129,6 +129,18 @@ class Run:
         _refuse_newer(config.get("version"), path)
         return cls(folder, _ordered(config, str(path)))
 
+    def going_on_with(self, config: dict[str, Any]) -> Self:
+        """Give the run settings that do not matter to what it has done already.
+
+        One that is being executed, or is finished, keeps its own.
+        """
+        keeps = self.state() in ("running", "finished")
+        if keeps or as_plain(config) == self._config:
+            return self
+        text = as_yaml.dump(_ordered(config))
+        write_text_atomic(self._folder / "config.yaml", text)
+        return type(self).open(self._folder)
+
     # ---- What and where ----
 
     @property
@@ -378,7 +390,7 @@ def make_way(
     config
         Its settings.
     but
-        Settings that do not matter to a run that goes on.
+        Settings that do not matter to a run that goes on, which takes those given.
 
     Returns
     -------
@@ -387,8 +399,8 @@ def make_way(
     """
     if (folder / "config.yaml").exists():
         earlier = Run.open(folder)
-        if _alike(earlier, config, but):
-            return earlier
+        if is_alike(earlier, config, but):
+            return earlier.going_on_with(config)
         if earlier.state() == "running":
             return None
         number = 1
@@ -399,12 +411,12 @@ def make_way(
         return None
     for kept in _kept_aside(folder):
         if (
-            _alike(kept, config, but)
+            is_alike(kept, config, but)
             and kept.has_work
             and kept.state() in _TO_GO_ON_WITH
         ):
             kept.folder.rename(folder)
-            return Run.open(folder)
+            return Run.open(folder).going_on_with(config)
     return None
 
 
@@ -420,11 +432,11 @@ def _kept_aside(folder: Path) -> Iterator[Run]:
             yield Run.open(folder.with_name(f"{folder.name}-{number}"))
 
 
-def _alike(run: Run, config: dict[str, Any], but: Collection[str]) -> bool:
+def is_alike(run: Run, config: dict[str, Any], but: Collection[str]) -> bool:
     """Whether a run has these settings, apart from some."""
     kept, asked = (
         {key: value for key, value in one.items() if key not in but}
-        for one in (run.config, config)
+        for one in (run.config, as_plain(config))
     )
     return kept == asked
 
@@ -454,7 +466,7 @@ def _other_config(run: Run, wanted: dict[str, Any]) -> str:
     found = run.config
     keys = [key for key in found | wanted if found.get(key) != wanted.get(key)]
     return (
-        f"{run.folder} holds a {run.state()} run with other settings "
+        f"{run.folder} holds a run that is {run.state()} and has other settings "
         f"({', '.join(keys)}); choose a new folder, or the same settings, or remove "
         "it if nothing in it is wanted."
     )

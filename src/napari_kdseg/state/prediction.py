@@ -66,7 +66,8 @@ def prepared(wish: Wish, cache: Path) -> Run:
         lost = known.state() == "finished" and not (out / case_of(known)).exists()
         if lost and wish.out is None:
             shutil.rmtree(out)  # somebody cleared a part of the cache
-    return make_way(folder, config, but={"preview"}) or Run.create(folder, config)
+    free = {"preview", "threads"}
+    return make_way(folder, config, but=free) or Run.create(folder, config)
 
 
 def case_of(run: Run) -> str:

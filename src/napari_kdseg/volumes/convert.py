@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from napari_kdseg.atomic import check_writable
 from napari_kdseg.errors import LabelError, VolumeError
 from napari_kdseg.volumes.cache import Cache, default_cache
 from napari_kdseg.volumes.channels import onto_grid
@@ -157,6 +158,7 @@ def _check_target(target: Path) -> None:
             f"{target.parent} is no folder; the target is made in one that exists. "
             "Make it first."
         )
+    check_writable(target)
 
 
 def _replaced(

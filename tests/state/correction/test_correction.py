@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from made_predictions import CLASSES, write_prediction
 
+from napari_kdseg.project import Project
 from napari_kdseg.review import correction_files
 from napari_kdseg.review.corrections import labelled
 from napari_kdseg.review.predictions import Prediction, predictions_in
 from napari_kdseg.state.correction.correction import KEEP_AFTER_S, Correction
 from napari_kdseg.state.correction.view import Shown, listed
-from napari_kdseg.volumes.formats import read_labels
+from napari_kdseg.volumes.formats import read_labels, write_labels, write_volume
+from napari_kdseg.volumes.scan import NewScan, VolumeFile
+from napari_kdseg.volumes.volume import Grid
 
 SHAPE = (16, 40, 30)
 
@@ -181,6 +184,26 @@ def test_a_sent_slice_is_in_the_labelled_set(correction: Begun, project: Path) -
     state.send_slice()
     assert labelled(project) == ()
     assert not state.shown.place_is_sent
+
+
+def test_of_a_scan_that_came_with_labels_it_is_said_that_these_are_used(
+    make: Callable[[], Correction], project: Path, tmp_path: Path
+) -> None:
+    grid = Grid.from_affine(np.diag([1.0, 1, 3, 1]), SHAPE)
+    write_volume(tmp_path / "fish.nii.gz", predicted().astype(np.int16), grid)
+    write_labels(tmp_path / "drawn.nii.gz", predicted(), grid, CLASSES)
+    new = NewScan(
+        (VolumeFile(tmp_path / "fish.nii.gz"),), VolumeFile(tmp_path / "drawn.nii.gz")
+    )
+    with Project.create(tmp_path / "lab") as lab:
+        assert lab.add_scan(new).case == "fish"
+    (project / "predictions").rename(tmp_path / "lab" / "predictions")
+    state, told = make(), []
+    state.status_changed.connect(told.append)
+    assert state.begin(tmp_path / "lab", prediction(tmp_path / "lab"), "Ann")
+    state.send_volume()
+    settle(state)
+    assert "the scan came with labels, and training and Measure keep to" in told[-1]
 
 
 def test_a_volume_is_sent_as_a_whole(correction: Begun, project: Path) -> None:

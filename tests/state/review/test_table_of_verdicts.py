@@ -48,7 +48,7 @@ def test_a_saved_table_has_take_backs_and_is_added_once(
     assert review.status.endswith("verdicts.csv holds 3 verdicts and take-backs.")
     assert [row.kind for row in read_verdicts(table)].count("take-back") == 1
     review.import_verdicts(table)
-    assert review.status == "0 new rows; 3 were there already."
+    assert review.status == "0 new rows; there already: 3."
 
 
 def test_what_is_added_counts_from_the_next_look_on(

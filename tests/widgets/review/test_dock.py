@@ -681,7 +681,7 @@ def test_verdicts_are_saved_added_and_compared_from_the_menu(
     save.trigger()
     assert "verdicts.csv holds 1 verdicts" in dock.message.text()
     add.trigger()
-    assert dock.message.text() == "0 new rows; 1 were there already."
+    assert dock.message.text() == "0 new rows; there already: 1."
     agreement.trigger()
     assert dock.message.text().startswith("1 reviewer has verdicts here")
 

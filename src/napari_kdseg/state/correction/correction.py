@@ -8,6 +8,7 @@ from pathlib import Path
 from psygnal import Signal
 
 from napari_kdseg.errors import KdsegError, ReviewError
+from napari_kdseg.project_folder import is_project, read
 from napari_kdseg.review.correction_copy import Copy
 from napari_kdseg.review.corrections import Place, corrected
 from napari_kdseg.review.interpolation import changes, to_fill
@@ -22,6 +23,10 @@ from napari_kdseg.volumes.opening import open_scan
 KEEP_AFTER_S = 1.0
 """What was painted is put on disk after so long, whether or not painting goes on."""
 _BUDGET_S = 0.03
+_LABELS_BESIDE = (
+    " But the scan came with labels, and training and Measure keep to these: to have "
+    "the correction used, remove the scan in Volumes and add it without them."
+)
 
 
 class Correction:
@@ -47,6 +52,7 @@ class Correction:
         self._cache = cache
         self._clock = clock
         self._open: OpenCorrection | None = None
+        self._beside = ""
         self._savings = Savings()
         self._place: Place | None = None
         self._unkept_since: float | None = None
@@ -76,6 +82,7 @@ class Correction:
         try:
             found = self._savings.find(prediction)
             self._open = found or OpenCorrection.of(folder, prediction, self._cache)
+            self._beside = _LABELS_BESIDE if _is_drawn(folder, prediction.case) else ""
         except (KdsegError, OSError) as error:
             self._tell(_words(error))
             return False
@@ -253,7 +260,7 @@ class Correction:
 
         def send() -> None:
             current.copy.send(axis, index)
-            self._tell(f"{name} is in the labelled set.")
+            self._tell(f"{name} is in the labelled set.{self._beside}")
 
         self._save(current, send)
 
@@ -270,7 +277,7 @@ class Correction:
 
         def send() -> None:
             current.copy.send_whole()
-            self._tell(f"{name} is in the labelled set.")
+            self._tell(f"{name} is in the labelled set.{self._beside}")
 
         self._save(current, send)
 
@@ -375,3 +382,11 @@ def _words(error: Exception) -> str:
         f"What was painted could not be written ({error}); it is still in memory. Make "
         "room on the disk, or ask for the right to write, and go on."
     )
+
+
+def _is_drawn(folder: Path, case: str) -> bool:
+    """Whether a scan of a project came with labels."""
+    if not is_project(folder):
+        return False
+    document, _ = read(folder)
+    return any(one.case == case and one.labels is not None for one in document.scans)

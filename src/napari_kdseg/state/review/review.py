@@ -8,6 +8,7 @@ from pathlib import Path
 
 from psygnal import Signal
 
+from napari_kdseg.amounts import counted
 from napari_kdseg.errors import KdsegError, ProjectError, ReviewError
 from napari_kdseg.review.agreement import agreement
 from napari_kdseg.review.shared import share
@@ -220,7 +221,7 @@ class Review(Chosen):
             rows = imported(read_verdicts(table))
             new = self._desk.ledger.add(rows)
             self._news_at = -math.inf  # they count from the next look on
-            self._tell(f"{new} new rows; {len(rows) - new} were there already.")
+            self._tell(f"{counted(new, 'new row')}; there already: {len(rows) - new}.")
 
         self._try(added)
 

@@ -413,6 +413,6 @@ def _written(path: Path, write: partial[None]) -> None:
         write()
     except OSError as error:
         raise VolumeError(
-            f"{path} could not be written: {error}. Nothing was left behind; see that "
-            "its folder exists, may be written to and has room."
+            f"{path} could not be written: {error.strerror or error}. Nothing was left "
+            "behind; see that its folder exists, may be written to and has room."
         ) from error

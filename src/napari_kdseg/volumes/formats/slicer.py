@@ -100,7 +100,8 @@ def write(path: Path, data: VoxelArray, grid: Grid, channels: tuple[str, ...]) -
     del data, grid, channels
     raise VolumeError(
         f"{path} would be a segmentation, which holds labels and no image. Give it "
-        "the ending .nrrd or .nii.gz."
+        "the ending .nrrd or .nii.gz; or say that the values are labels, with --labels "
+        "on the command line."
     )
 
 
@@ -173,7 +174,8 @@ def _layer(
     if part is None:
         raise VolumeError(
             f"{path} has {len(names)} layers, as its segments overlap: {shown}. Choose "
-            "one, with --part NAME on the command line."
+            "one, with --part NAME on the command line, or make a file of each, with "
+            "kdseg-train convert --split."
         )
     raise VolumeError(f"{path} has no part {part!r}; it has {shown}. Choose one.")
 
