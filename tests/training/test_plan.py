@@ -12,7 +12,7 @@ from kdseg_train import plan
 from kdseg_train.layouts import group_channels
 from kdseg_train.plan import PredictConfig, claimants, find_scans
 from kdseg_train.predict import read_scan
-from napari_kdseg.errors import GridError, UsageError
+from napari_kdseg.errors import DataSetError, GridError, UsageError
 from napari_kdseg.inference import backends
 from napari_kdseg.volumes.formats import files_of
 from napari_kdseg.volumes.labels import LabelClass, LabelSet
@@ -176,6 +176,33 @@ def test_numbers_without_a_first_channel_are_cases(tmp_path: Path) -> None:
         "anna_0002": 1,
         "bert": 2,
     }
+
+
+def test_a_gap_in_the_numbers_of_channels_is_refused_by_its_name(
+    tmp_path: Path,
+) -> None:
+    for number in (0, 1, 3):
+        (tmp_path / f"anna_{number:04d}.nii.gz").touch()
+    with pytest.raises(
+        DataSetError, match=r"files 0000, 0001, 0003 of 'anna' and no anna_0002;"
+    ):
+        group_channels(sorted(tmp_path.iterdir()))
+
+
+@pytest.mark.parametrize("other", ["a.nrrd", "a_0000.nii.gz"])
+def test_files_of_one_name_are_no_channels_of_a_case(
+    tmp_path: Path, other: str
+) -> None:
+    for name in ("a.nii.gz", other, "b.nii.gz"):
+        (tmp_path / name).touch()
+    with pytest.raises(DataSetError, match=r"both called 'a', and files of one case"):
+        group_channels(sorted(tmp_path.iterdir()))
+
+
+def test_a_file_that_is_given_twice_is_no_second_channel(write_scan: Any) -> None:
+    scan = write_scan("a.nii.gz")
+    with pytest.raises(DataSetError, match=r"a\.nii\.gz is given twice"):
+        find_scans([scan, scan])
 
 
 def test_a_preset_settles_what_was_not_chosen(tmp_path: Path) -> None:

@@ -123,6 +123,11 @@ def group_channels(paths: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
 
     ``CASE_0000`` and ``CASE_0001`` belong together; without a ``CASE_0000`` the numbers
     are those of cases. What is no volume is left out.
+
+    Raises
+    ------
+    DataSetError
+        Where two files of a case have one number or none, or a number is missing.
     """
     volumes = [path for path in formats.volumes_among(paths) if formats.is_volume(path)]
     names = {formats.case_id(path) for path in volumes}
@@ -132,7 +137,35 @@ def group_channels(paths: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
         case = without_channel(name)
         known = name if f"{case}_0000" not in names else case
         groups.setdefault(known, []).append(path)
-    return {case: tuple(sorted(files)) for case, files in sorted(groups.items())}
+    return {case: _by_number(case, files) for case, files in sorted(groups.items())}
+
+
+def _by_number(case: str, files: Sequence[Path]) -> tuple[Path, ...]:
+    """Put the files of a case in the order of nnU-Net's numbers, all of them there."""
+    by_number: dict[str, Path] = {}
+    for path in sorted(files):
+        number = formats.case_id(path).removeprefix(case).removeprefix("_") or "0000"
+        if number in by_number:
+            raise DataSetError(_doubled(case, by_number[number], path))
+        by_number[number] = path
+    there = list(by_number)
+    missing = [n for n in (f"{i:04d}" for i in range(len(there))) if n not in there]
+    if missing:
+        raise DataSetError(
+            f"{files[0].parent} has the files {', '.join(there)} of {case!r} and no "
+            f"{case}_{missing[0]}; channels are numbered from 0000 without a gap. Add "
+            "the file that is missing, or rename the others."
+        )
+    return tuple(by_number.values())
+
+
+def _doubled(case: str, first: Path, second: Path) -> str:
+    if first == second:
+        return f"{first} is given twice; give each file once."
+    return (
+        f"{first} and {second.name} are both called {case!r}, and files of one case "
+        "differ in nnU-Net's number. Rename or move one of them."
+    )
 
 
 def _decathlon(folder: Path, description: dict[str, Any]) -> DataSet:

@@ -288,15 +288,13 @@ def find_scans(
     VolumeError
         A header that cannot be trusted, or channels on different grids.
     """
-    cases = find_cases(inputs)
-    if case is not None:
-        cases = [(case, tuple(inputs))]
     if isinstance(part, tuple) and (case is None or len(part) != len(inputs)):
         raise UsageError(
             f"The part {part} does not name one volume for each of {len(inputs)} "
             "channels of one case; a list does. Give one part, or a case and a part "
             "for each input."
         )
+    cases = find_cases(inputs) if case is None else [(case, _channels(inputs))]
     refuse_doubles(cases)
     return tuple(scan_of(name, images, part) for name, images in cases)
 
@@ -317,8 +315,7 @@ def find_cases(inputs: Sequence[Path]) -> list[tuple[str, tuple[Path, ...]]]:
     cases: list[tuple[str, tuple[Path, ...]]] = []
     files: dict[Path, list[Path]] = {}
     for path in inputs:
-        if not path.exists():
-            raise UsageError(f"{path} does not exist; give scans or folders of them.")
+        _check_exists(path)
         if path.is_dir() and not formats.is_volume(path):
             cases += [(case.id, case.images) for case in read_data_set(path).cases]
         elif formats.is_volume(path):
@@ -328,6 +325,18 @@ def find_cases(inputs: Sequence[Path]) -> list[tuple[str, tuple[Path, ...]]]:
     for together in files.values():
         cases += group_channels(together).items()
     return cases
+
+
+def _channels(inputs: Sequence[Path]) -> tuple[Path, ...]:
+    """The files that somebody says are the channels of one case."""
+    for path in inputs:
+        _check_exists(path)
+    return tuple(inputs)
+
+
+def _check_exists(path: Path) -> None:
+    if not path.exists():
+        raise UsageError(f"{path} does not exist; give scans or folders of them.")
 
 
 def claimants(models: Sequence[Model]) -> tuple[tuple[int, int, Claimant], ...]:
