@@ -23,7 +23,9 @@ from kdseg_train.crew import (
     Team,
     Watch,
 )
-from kdseg_train.plan import PredictConfig, scan_of
+from kdseg_train.inputs import GivenCase
+from kdseg_train.plan import PredictConfig
+from kdseg_train.scans import scan_of
 from napari_kdseg.inference.estimate import estimate
 from napari_kdseg.models.card import Calibration
 from napari_kdseg.models.model import (
@@ -405,7 +407,7 @@ def test_a_volume_with_a_file_for_each_channel_takes_what_all_of_them_take(
         inputs=files, models=(model.folder,), out=tmp_path / "out", device="cpu"
     )
     need = bulk._predict_bytes(asked, *bulk.check_prediction(asked))
-    scan = scan_of("a", files)
+    scan = scan_of(GivenCase("a", files))
     assert need == estimate(scan, [model], asked.settings).host_bytes
     assert scan.decoded_bytes == 2 * 2 * 64**3
     assert need != bulk.UNKNOWN_BYTES

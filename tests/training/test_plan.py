@@ -9,9 +9,10 @@ from dicom_files import image, save
 from pydicom.uid import generate_uid
 
 from kdseg_train import plan
-from kdseg_train.layouts import group_channels
-from kdseg_train.plan import PredictConfig, claimants, find_scans
+from kdseg_train.channel_files import group_channels
+from kdseg_train.plan import PredictConfig, claimants
 from kdseg_train.predict import read_scan
+from kdseg_train.scans import find_scans
 from napari_kdseg.errors import DataSetError, GridError, UsageError
 from napari_kdseg.inference import backends
 from napari_kdseg.volumes.formats import files_of

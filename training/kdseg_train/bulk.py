@@ -23,13 +23,9 @@ from kdseg_train import bulk_job
 from kdseg_train.bulk_report import Report
 from kdseg_train.config import Settings, parse
 from kdseg_train.crew import Crew, Foreman, Job, Outcome, Watch, at_work, gpus_for
-from kdseg_train.plan import (
-    PredictConfig,
-    find_cases,
-    open_models,
-    refuse_doubles,
-    scan_of,
-)
+from kdseg_train.inputs import GivenCase, find_cases, refuse_doubles
+from kdseg_train.plan import PredictConfig, open_models
+from kdseg_train.scans import scan_of
 from napari_kdseg.cores import usable_cores
 from napari_kdseg.errors import KdsegError, RunError, StopRequested, UsageError
 from napari_kdseg.free_memory import free_bytes
@@ -77,16 +73,17 @@ def bulk_predict(run: Run) -> None:
     jobs = [
         job(
             asked.out,
-            name,
+            case.id,
             single.model_copy(
                 update={
-                    "inputs": images,
-                    "case": None if _calls_itself(name, images) else name,
+                    "inputs": case.images,
+                    "case": None if _names_itself(case) else case.id,
+                    "channels": case.said or None,
                 }
             ),
             gpus,
         )
-        for name, images in cases
+        for case in cases
     ]
     with reporting(run, asked.out, len(jobs)) as report:
         for outcome in worked(run, jobs, config.crew, count, gpus):
@@ -103,8 +100,8 @@ def bulk_predict(run: Run) -> None:
 
 def check_prediction(
     asked: PredictConfig,
-) -> tuple[tuple[Model, ...], list[tuple[str, tuple[Path, ...]]]]:
-    """Check what holds for all volumes alike; give the models, and cases by name.
+) -> tuple[tuple[Model, ...], list[GivenCase]]:
+    """Check what holds for all volumes alike; give the models and the cases.
 
     Raises
     ------
@@ -261,18 +258,20 @@ def threads_of_each(crew: Crew, workers: int) -> int | None:
 def _predict_bytes(
     asked: PredictConfig,
     models: Sequence[Model],
-    cases: Sequence[tuple[str, tuple[Path, ...]]],
+    cases: Sequence[GivenCase],
 ) -> int:
     """What the largest volume takes; damaged ones are left out, they fail later."""
     largest = 0
-    for name, images in cases:
+    for case in cases:
         with contextlib.suppress(KdsegError, OSError):
-            scan = scan_of(name, images, asked.part)
+            scan = scan_of(case, asked.part)
             need = estimate(scan, models, asked.settings).host_bytes
             largest = max(largest, need)
     return largest or UNKNOWN_BYTES
 
 
-def _calls_itself(name: str, images: tuple[Path, ...]) -> bool:
-    """Whether the files alone give the case its name."""
-    return [found for found, _ in find_cases(images)] == [name]
+def _names_itself(case: GivenCase) -> bool:
+    """Whether the files alone give the case its name, and tell all that is known."""
+    with contextlib.suppress(KdsegError):
+        return find_cases(case.images) == [case]
+    return False

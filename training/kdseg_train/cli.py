@@ -113,7 +113,10 @@ def predict(
     part: cli_volumes.Part = None,
     case: Annotated[
         str | None,
-        typer.Option(help="The inputs are the channels of this one case, in order."),
+        typer.Option(
+            help="The inputs are the channels of this one case: as their names say "
+            "(t1, ct ...), else in the model's order."
+        ),
     ] = None,
     uncertainty: Annotated[
         str | None,

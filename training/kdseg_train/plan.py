@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from kdseg_train import config
-from kdseg_train.layouts import group_channels, read_data_set
+from kdseg_train.scans import Part, Scan, as_models_take, find_scans, pairings
 from napari_kdseg.errors import UsageError
 from napari_kdseg.extras import not_installed
 from napari_kdseg.inference.backends import check_backend
@@ -25,11 +25,9 @@ from napari_kdseg.inference.rolling import slow_axis
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.models.model import Model
 from napari_kdseg.volumes import formats
-from napari_kdseg.volumes.channels import SHARE_A_GRID, joined_names
 from napari_kdseg.volumes.labels import LabelSet
-from napari_kdseg.volumes.volume import Grid, check_same_grid
+from napari_kdseg.volumes.volume import Grid
 
-Part = str | tuple[str | None, ...] | None
 FormatName = Literal["source", "nifti", "nrrd", "mha", "tiff", "ome-zarr", "dicom-seg"]
 
 
@@ -49,7 +47,13 @@ class PredictConfig(config.Settings):
     case: str | None = Field(
         None,
         min_length=1,
-        description="name of the one case whose channels the inputs are, in this order",
+        description="name of the one case whose channels the inputs are, in this order "
+        "unless their names say otherwise",
+    )
+    channels: tuple[str, ...] | None = Field(
+        None,
+        description="what the inputs of one case show, whatever their names say; none: "
+        "as files and names have it",
     )
     models: tuple[Path, ...] = Field(min_length=1, description="model folders")
     out: Path = Field(description="gets a folder for each case")
@@ -111,43 +115,6 @@ class PredictConfig(config.Settings):
 
 
 @dataclass(frozen=True)
-class Scan:
-    """One case to predict, known by its headers."""
-
-    id: str
-    images: tuple[Path, ...]
-    """One file with every channel, or one file a channel."""
-    headers: tuple[formats.Header, ...]
-    parts: tuple[str | None, ...]
-    """Which volume of each file, where it holds several."""
-
-    @property
-    def grid(self) -> Grid:
-        """Where the voxels of all channels lie."""
-        return self.headers[0].grid
-
-    @property
-    def channels(self) -> tuple[str, ...]:
-        """What each channel shows."""
-        return joined_names([header.channels for header in self.headers])
-
-    @property
-    def dtype(self) -> np.dtype[np.generic]:
-        """The smallest type that holds the voxels of all channels."""
-        return np.result_type(*(header.dtype for header in self.headers))
-
-    @property
-    def decoded_bytes(self) -> int:
-        """Memory that the open scan takes; 0 where its voxels stay on the disk."""
-        return sum(header.decoded_bytes for header in self.headers)
-
-    @property
-    def name(self) -> str:
-        """What errors call it: its first file."""
-        return str(self.images[0])
-
-
-@dataclass(frozen=True)
 class Plan:
     """A prediction that nothing known beforehand speaks against."""
 
@@ -166,6 +133,11 @@ class Plan:
     def fuses(self) -> bool:
         """Whether the uncertainty of several teachers becomes one map."""
         return self.config.uncertainty is not None and len(self.teachers) > 1
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know before it begins, a sentence each."""
+        return tuple(pairings(self.scans, [model.card for model in self.models]))
 
     def only(self, models: Sequence[Model]) -> "Plan":
         """The same with some of the models; without regions where no teacher is left.
@@ -222,11 +194,10 @@ def plan(settings: PredictConfig, *, resume: bool) -> Plan:
         The first thing that is wrong, and its fix.
     """
     models = open_models(settings)
-    scans = find_scans(settings.inputs, settings.part, settings.case)
-    for scan in scans:
+    given = find_scans(settings.inputs, settings.part, settings.case, settings.channels)
+    for scan in given:
         _check_format(settings.format, scan)
-        for model in models:
-            model.card.check_fits(scan)
+    scans = as_models_take(models, given)
     found = Plan(settings, scans, models, claimants(models))
     if settings.regions and len(found.claimants) > MOST_TEACHERS:
         raise UsageError(
@@ -266,79 +237,6 @@ def _check_format(name: FormatName, scan: Scan) -> None:
         )
 
 
-def find_scans(
-    inputs: Sequence[Path], part: Part = None, case: str | None = None
-) -> tuple[Scan, ...]:
-    """Find the cases of the inputs, and read their headers.
-
-    Parameters
-    ----------
-    inputs
-        Files, folders of files and data sets.
-    part
-        Which volume of each, where they hold several; one for each input where these
-        are the channels of one case.
-    case
-        The one case whose channels the inputs are, in their order.
-
-    Raises
-    ------
-    UsageError, DataSetError
-        An input that is not there, or that holds no scan; one id for two cases.
-    VolumeError
-        A header that cannot be trusted, or channels on different grids.
-    """
-    if isinstance(part, tuple) and (case is None or len(part) != len(inputs)):
-        raise UsageError(
-            f"The part {part} does not name one volume for each of {len(inputs)} "
-            "channels of one case; a list does. Give one part, or a case and a part "
-            "for each input."
-        )
-    cases = find_cases(inputs) if case is None else [(case, _channels(inputs))]
-    refuse_doubles(cases)
-    return tuple(scan_of(name, images, part) for name, images in cases)
-
-
-def find_cases(inputs: Sequence[Path]) -> list[tuple[str, tuple[Path, ...]]]:
-    """Expand files, folders of files and data sets into cases, by their names alone.
-
-    Returns
-    -------
-    list of tuple
-        The id of each case, and its images.
-
-    Raises
-    ------
-    UsageError, DataSetError
-        An input that is not there, or that holds no scan.
-    """
-    cases: list[tuple[str, tuple[Path, ...]]] = []
-    files: dict[Path, list[Path]] = {}
-    for path in inputs:
-        _check_exists(path)
-        if path.is_dir() and not formats.is_volume(path):
-            cases += [(case.id, case.images) for case in read_data_set(path).cases]
-        elif formats.is_volume(path):
-            files.setdefault(path.parent, []).append(path)
-        else:
-            formats.inspect_volume(path)  # says which endings are known
-    for together in files.values():
-        cases += group_channels(together).items()
-    return cases
-
-
-def _channels(inputs: Sequence[Path]) -> tuple[Path, ...]:
-    """The files that somebody says are the channels of one case."""
-    for path in inputs:
-        _check_exists(path)
-    return tuple(inputs)
-
-
-def _check_exists(path: Path) -> None:
-    if not path.exists():
-        raise UsageError(f"{path} does not exist; give scans or folders of them.")
-
-
 def claimants(models: Sequence[Model]) -> tuple[tuple[int, int, Claimant], ...]:
     """Who may claim voxels: each class of each teacher; of every model without one.
 
@@ -375,45 +273,6 @@ def _common_values(models: Sequence[Model], teachers: Sequence[int]) -> dict[str
     if len({value for _, value in shared}) == len(names) == len(shared):
         return dict(shared)
     return {c.name: c.value for c in LabelSet.from_names(names).classes}
-
-
-def scan_of(name: str, images: tuple[Path, ...], part: Part = None) -> Scan:
-    """Read the headers of one case.
-
-    Raises
-    ------
-    VolumeError
-        A header that cannot be trusted, or channels on different grids.
-    """
-    parts = part if isinstance(part, tuple) else (part,) * len(images)
-    headers = tuple(map(formats.inspect_volume, images, parts))
-    first = headers[0]
-    for other in headers[1:]:
-        check_same_grid(first.grid, other.grid, first.path, other.path, SHARE_A_GRID)
-    return Scan(name, images, headers, parts)
-
-
-def refuse_doubles(cases: Sequence[tuple[str, tuple[Path, ...]]]) -> None:
-    """Refuse cases whose results would lie in one folder, or outside theirs.
-
-    Raises
-    ------
-    UsageError
-        Naming the files.
-    """
-    seen: dict[str, Path] = {}
-    for name, (first, *_) in cases:
-        if name != Path(name).name or name.startswith("."):
-            raise UsageError(
-                f"The case of {first} is called {name!r}; results go into a folder of "
-                "that name, so it may not begin with a dot or hold a separator."
-            )
-        if name in seen:
-            raise UsageError(
-                f"{seen[name]} and {first} are both called {name!r}, and their results "
-                "would lie in one folder. Rename one, or predict them apart."
-            )
-        seen[name] = first
 
 
 def _paired(models: Sequence[Model]) -> Model:
