@@ -9,6 +9,10 @@ from typing import Annotated
 import typer
 
 FORMATS = "source, nifti, nrrd, mha, tiff, ome-zarr or dicom-seg"
+UNCERTAINTIES = (
+    "entropy, margin, least-confidence, test-time-variance, disagreement (of several "
+    "models) or none"
+)
 
 Inputs = Annotated[
     list[Path], typer.Argument(help="Scans, folders of scans, data sets.")

@@ -3,6 +3,7 @@
 Needs no torch, so that the command line refuses at once.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -11,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from kdseg_train import config
 from kdseg_train.scans import Part, Scan, as_models_take, find_scans, pairings
@@ -24,6 +25,7 @@ from napari_kdseg.inference.regions import MOST_TEACHERS, Claimant, claims
 from napari_kdseg.inference.rolling import slow_axis
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.models.model import Model
+from napari_kdseg.review.predictions import RECORD
 from napari_kdseg.volumes import formats
 from napari_kdseg.volumes.labels import LabelSet
 from napari_kdseg.volumes.volume import Grid
@@ -89,6 +91,11 @@ class PredictConfig(config.Settings):
     preview: tuple[int, int] | None = Field(
         None, description="axis and index of the stored slice to compute first"
     )
+
+    @field_validator("uncertainty", mode="before")
+    @classmethod
+    def _none(cls, chosen: Any) -> Any:
+        return None if chosen == "none" else chosen
 
     @property
     def settings(self) -> Settings:
@@ -160,6 +167,16 @@ class Plan:
         if self.config.format == "source":
             return formats.result_endings(scan.images[0])
         return formats.RESULT_ENDINGS[self.config.format]
+
+    def shared_files(self, scan: Scan) -> tuple[Path, ...]:
+        """What is published of a scan for all teachers together."""
+        folder, image = self.folder(scan), self.endings(scan)[0]
+        regions = (
+            folder / f"regions{self.region_ending(scan)}",
+            folder / "regions.json",
+        )
+        fused = (folder / f"uncertainty{image}",)
+        return (regions if self.config.regions else ()) + (fused if self.fuses else ())
 
     def region_ending(self, scan: Scan) -> str:
         """Ending of the regions, whose bits are no classes of a DICOM segmentation."""
@@ -312,8 +329,22 @@ def _check_preview(found: Plan) -> None:
 def _refuse_existing(found: Plan) -> None:
     for scan in found.scans:
         folder = found.folder(scan)
-        if folder.exists():
+        wanted = [folder / model.card.name for model in found.models]
+        there = [one for one in (*wanted, *found.shared_files(scan)) if one.exists()]
+        if there or not _is_of(scan, folder):
+            path = there[0] if there else folder
             raise UsageError(
-                f"{folder} exists already, and what is published never changes. Choose "
+                f"{path} exists already, and what is published never changes. Choose "
                 "another --out, or add --resume to predict only what is missing."
             )
+
+
+def _is_of(scan: Scan, folder: Path) -> bool:
+    """Whether all results in a folder, if any, were made from the files of a scan."""
+    files = {str(path) for path in scan.images}
+    try:
+        records = [json.loads(path.read_bytes()) for path in folder.glob(f"*/{RECORD}")]
+        made_from = [{str(one["path"]) for one in made["source"]} for made in records]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return all(paths == files for paths in made_from)

@@ -86,7 +86,7 @@ def what_is_left(plan: Plan, scan: Scan) -> Plan | None:
         uncertainty would have to change.
     """
     folder = plan.folder(scan)
-    wanted = _files_of_case(plan, scan)
+    wanted = plan.shared_files(scan)
     there = [path for path in wanted if path.exists()]
     done = {
         place
@@ -105,14 +105,6 @@ def what_is_left(plan: Plan, scan: Scan) -> Plan | None:
     if len(done) == len(plan.models):
         return None
     return plan.only([m for i, m in enumerate(plan.models) if i not in done])
-
-
-def _files_of_case(plan: Plan, scan: Scan) -> list[Path]:
-    """What is published for all teachers together."""
-    folder, image = plan.folder(scan), plan.endings(scan)[0]
-    regions = [folder / f"regions{plan.region_ending(scan)}", folder / "regions.json"]
-    fused = [folder / f"uncertainty{image}"]
-    return (regions if plan.config.regions else []) + (fused if plan.fuses else [])
 
 
 def _is_published(plan: Plan, scan: Scan, model: Model) -> bool:
