@@ -25,7 +25,15 @@ from kdseg_train.config import Settings, parse
 from kdseg_train.crew import Crew, Foreman, Job, Outcome, Watch, at_work, gpus_for
 from kdseg_train.inputs import GivenCase, find_cases, refuse_doubles
 from kdseg_train.plan import PredictConfig, open_models
-from kdseg_train.scans import scan_of
+from kdseg_train.scans import (
+    Part,
+    as_models_take,
+    left_out,
+    pairings,
+    refuse_labels_alone,
+    says_labels,
+    scan_of,
+)
 from napari_kdseg.cores import usable_cores
 from napari_kdseg.errors import KdsegError, RunError, StopRequested, UsageError
 from napari_kdseg.free_memory import free_bytes
@@ -63,7 +71,10 @@ def bulk_predict(run: Run) -> None:
     """
     config = parse(BulkPredictConfig, run.config, str(run.folder / "config.yaml"))
     asked = config.predict
-    models, cases = check_prediction(asked)
+    models, found = check_prediction(asked)
+    cases, labels = _labels_apart(found)
+    for note in (*left_out(labels), *_told_channels(models, cases, asked.part)):
+        run.event("note", message=note)
     count, gpus = team(
         config.crew, asked.device, lambda: _predict_bytes(asked, models, cases)
     )
@@ -117,6 +128,40 @@ def check_prediction(
     cases = find_cases(asked.inputs)
     refuse_doubles(cases)
     return models, cases
+
+
+def _labels_apart(
+    cases: Sequence[GivenCase],
+) -> tuple[list[GivenCase], list[Path]]:
+    """Leave out files in folders that say that they hold labels.
+
+    A folder of slices is not looked into: reading all its headers takes long.
+    """
+    kept: list[GivenCase] = []
+    labels: list[Path] = []
+    for case in cases:
+        looked_at = not case.named and not any(map(Path.is_dir, case.images))
+        if looked_at and says_labels(case):
+            labels += case.images
+        else:
+            kept.append(case)
+    refuse_labels_alone(kept, labels)
+    return kept, labels
+
+
+def _told_channels(
+    models: Sequence[Model], cases: Sequence[GivenCase], part: Part
+) -> Iterator[str]:
+    """Say which file is which channel, for one case of those whose files are alike."""
+    cards = [model.card for model in models]
+    alike: dict[tuple[str, ...], GivenCase] = {}
+    for case in cases:
+        if len(case.images) > 1:
+            names = (path.name.replace(case.id, "*") for path in case.images)
+            alike.setdefault(tuple(names), case)
+    for case in alike.values():
+        with contextlib.suppress(KdsegError, OSError):  # told when its turn comes
+            yield from pairings(as_models_take(models, [scan_of(case, part)]), cards)
 
 
 def make_room(folder: Path) -> None:
@@ -198,6 +243,8 @@ def tell(run: Run, report: Report, outcome: Outcome) -> None:
         attempts=outcome.attempts,
         error=outcome.error,
     )
+    for warning in outcome.warnings:
+        run.warning(warning)
     if outcome.state == "failed":
         run.warning(f"{outcome.case}: {outcome.error}")
     run.progress(

@@ -85,6 +85,8 @@ class Outcome:
     """Host and process."""
     error: str = ""
     attempts: int = 1
+    warnings: tuple[str, ...] = ()
+    """What was odd, a sentence each."""
 
 
 Task = Callable[[Job], Outcome]

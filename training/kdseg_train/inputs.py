@@ -1,7 +1,7 @@
 """What a prediction is given: files, folders and data sets become cases."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdseg_train.channel_files import group_channels
@@ -19,6 +19,8 @@ class GivenCase:
     """One file with every channel, or one file a channel."""
     said: tuple[str, ...] = ()
     """What each channel shows by a data set's or a person's word; empty: by none."""
+    named: bool = field(default=True, compare=False)
+    """Whether somebody named it; else it was found by looking through a folder."""
 
 
 def find_cases(inputs: Sequence[Path]) -> list[GivenCase]:
@@ -94,9 +96,10 @@ def refuse_doubles(cases: Sequence[GivenCase]) -> None:
 
 def _cases_in(folder: Path) -> list[GivenCase]:
     found = read_data_set(folder)
-    told = describes_itself(folder)
+    if not describes_itself(folder):
+        return [GivenCase(case.id, case.images, named=False) for case in found.cases]
     return [
-        GivenCase(case.id, case.images, found.channels_of(case.id) if told else ())
+        GivenCase(case.id, case.images, found.channels_of(case.id))
         for case in found.cases
     ]
 

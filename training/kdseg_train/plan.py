@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from kdseg_train import config
-from kdseg_train.scans import Part, Scan, as_models_take, find_scans, pairings
+from kdseg_train.scans import (
+    Part,
+    Scan,
+    as_models_take,
+    doubts,
+    left_out,
+    pairings,
+    scans_and_labels,
+)
 from napari_kdseg.errors import UsageError
 from napari_kdseg.extras import not_installed
 from napari_kdseg.inference.backends import check_backend
@@ -130,6 +138,8 @@ class Plan:
     models: tuple[Model, ...]
     claimants: tuple[tuple[int, int, Claimant], ...]
     """The model's place, its own class value, and who claims what by it."""
+    labels: tuple[Path, ...] = ()
+    """Files of the inputs that are left out, as they say that they hold labels."""
 
     @property
     def teachers(self) -> tuple[int, ...]:
@@ -144,7 +154,13 @@ class Plan:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a person should know before it begins, a sentence each."""
-        return tuple(pairings(self.scans, [model.card for model in self.models]))
+        cards = [model.card for model in self.models]
+        return (*left_out(self.labels), *pairings(self.scans, cards))
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What should make a person think again, a sentence each."""
+        return tuple(doubts(self.scans, [model.card for model in self.models]))
 
     def only(self, models: Sequence[Model]) -> "Plan":
         """The same with some of the models; without regions where no teacher is left.
@@ -211,11 +227,13 @@ def plan(settings: PredictConfig, *, resume: bool) -> Plan:
         The first thing that is wrong, and its fix.
     """
     models = open_models(settings)
-    given = find_scans(settings.inputs, settings.part, settings.case, settings.channels)
+    given, labels = scans_and_labels(
+        settings.inputs, settings.part, settings.case, settings.channels
+    )
     for scan in given:
         _check_format(settings.format, scan)
     scans = as_models_take(models, given)
-    found = Plan(settings, scans, models, claimants(models))
+    found = Plan(settings, scans, models, claimants(models), labels)
     if settings.regions and len(found.claimants) > MOST_TEACHERS:
         raise UsageError(
             f"The models have {len(found.claimants)} classes in all; regions hold "

@@ -77,6 +77,8 @@ def predict(run: Run) -> None:
 def _tell_notes(run: Run, planned: Plan) -> None:
     for note in planned.notes:
         run.event("note", message=note)
+    for doubt in planned.doubts:
+        run.warning(doubt)
     preset = planned.config.preset
     if preset != "exact":
         costs = "; ".join(cost_in_words(model, preset) for model in planned.models)

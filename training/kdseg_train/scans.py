@@ -11,14 +11,16 @@ import numpy as np
 
 from kdseg_train.channel_files import in_order, shown_by
 from kdseg_train.inputs import GivenCase, find_cases, one_case, refuse_doubles
-from napari_kdseg.errors import ModelError, UsageError
+from napari_kdseg.errors import KdsegError, ModelError, UsageError, VolumeError
 from napari_kdseg.models.card import ModelCard
 from napari_kdseg.models.model import Model
 from napari_kdseg.volumes import formats
 from napari_kdseg.volumes.channels import SHARE_A_GRID, joined_names
+from napari_kdseg.volumes.modalities import contradict, machine_of
 from napari_kdseg.volumes.volume import Grid, check_same_grid
 
 Part = str | tuple[str | None, ...] | None
+_NAMED = 3  # files in a sentence
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,15 @@ class Scan:
         """What errors call it: its first file."""
         return str(self.images[0])
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What each channel is by the file itself, or else by its data set."""
+        own = tuple(name for header in self.headers for name in header.channels)
+        if len(self.said) != len(own):
+            return own
+        pairs = zip(own, self.said, strict=True)
+        return tuple(name if machine_of(name) else said for name, said in pairs)
+
     def shown(self, card: ModelCard) -> tuple[str, ...]:
         """What each channel shows, as far as a model's channels or names tell."""
         return shown_by(self.images, self.headers, self.said, card.channels)
@@ -88,6 +99,19 @@ def find_scans(
     case: str | None = None,
     channels: Sequence[str] | None = None,
 ) -> tuple[Scan, ...]:
+    """Find the cases of the inputs, without labels that lie among them.
+
+    As `scans_and_labels`.
+    """
+    return scans_and_labels(inputs, part, case, channels)[0]
+
+
+def scans_and_labels(
+    inputs: Sequence[Path],
+    part: Part = None,
+    case: str | None = None,
+    channels: Sequence[str] | None = None,
+) -> tuple[tuple[Scan, ...], tuple[Path, ...]]:
     """Find the cases of the inputs, and read their headers.
 
     Parameters
@@ -101,6 +125,14 @@ def find_scans(
         The one case whose channels the inputs are, in their order.
     channels
         What these show, where somebody said it.
+
+    Returns
+    -------
+    tuple of Scan
+        The cases.
+    tuple of Path
+        Files in folders that say of themselves that they hold labels. One that is
+        named is a case all the same.
 
     Raises
     ------
@@ -117,7 +149,59 @@ def find_scans(
         )
     cases = find_cases(inputs) if case is None else [one_case(case, inputs, channels)]
     refuse_doubles(cases)
-    return tuple(scan_of(one, part) for one in cases)
+    scans: list[Scan] = []
+    labels: list[Path] = []
+    for one in cases:
+        try:
+            scan = scan_of(one, part)
+        except VolumeError:
+            if one.named or not says_labels(one):
+                raise
+            labels += one.images
+            continue
+        if not one.named and all(header.holds_labels for header in scan.headers):
+            labels += one.images
+        else:
+            scans.append(scan)
+    refuse_labels_alone(scans, labels)
+    return tuple(scans), tuple(labels)
+
+
+def says_labels(case: GivenCase) -> bool:
+    """Whether files say of themselves that they hold labels; not where damaged."""
+    with contextlib.suppress(KdsegError, OSError):
+        return all(
+            formats.inspect_volume(path, part).holds_labels
+            for path in case.images
+            for part in formats.parts_of(path) or (None,)
+        )
+    return False
+
+
+def refuse_labels_alone(scans: Sequence[object], labels: Sequence[Path]) -> None:
+    """Refuse folders in which there is nothing but labels.
+
+    Raises
+    ------
+    UsageError
+        Naming a file.
+    """
+    if labels and not scans:
+        raise UsageError(
+            f"There is no scan in {labels[0].parent}: {labels[0].name} says that it "
+            "holds labels. Name the file to segment it all the same."
+        )
+
+
+def left_out(labels: Sequence[Path]) -> Iterator[str]:
+    """Say that labels were left out, if any were."""
+    if labels:
+        names = ", ".join(path.name for path in labels[:_NAMED])
+        more = len(labels) - _NAMED
+        yield (
+            f"Left out as labels, which they say they are: {names}"
+            f"{f' and {more} more' if more > 0 else ''}. Name a file to segment it."
+        )
 
 
 def scan_of(case: GivenCase, part: Part = None) -> Scan:
@@ -171,6 +255,24 @@ def pairings(scans: Sequence[Scan], cards: Sequence[ModelCard]) -> Iterator[str]
             )
             more = f"; {len(others)} more likewise" if others else ""
             yield f"{first.id}: {pairs}{more}."
+
+
+def doubts(scans: Sequence[Scan], cards: Sequence[ModelCard]) -> Iterator[str]:
+    """Say where files of another machine than a model's meet it, once for all alike."""
+    alike: dict[tuple[str, str, str], list[Scan]] = {}
+    for card in cards:
+        for scan in scans:
+            for found, wanted in zip(scan.kinds, card.channels, strict=True):
+                if contradict(found, wanted) and machine_of(found) != machine_of(
+                    wanted
+                ):
+                    alike.setdefault((card.name, found, wanted), []).append(scan)
+    for (model, found, wanted), (first, *others) in alike.items():
+        more = f" and {len(others)} more are" if others else " is"
+        yield (
+            f"{first.name}{more} {found}, and {model} is for {wanted}; what it finds "
+            "there may mean nothing."
+        )
 
 
 def _in_order_of(cards: Sequence[ModelCard], scan: Scan) -> Scan:
