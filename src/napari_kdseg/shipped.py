@@ -1,8 +1,9 @@
 """The volumes, models and recipes that come with the package."""
 
+from difflib import get_close_matches
 from pathlib import Path
 
-from napari_kdseg.errors import KdsegError
+from napari_kdseg.errors import KdsegError, MissingModelError
 
 _CARD = "model.yaml"
 _VOLUME_SUFFIX = ".nii.gz"
@@ -36,11 +37,36 @@ def shipped_models() -> dict[str, Path]:
 
 
 def find_model(name: str) -> Path:
-    """Give a model folder, or the folder of a model that comes along, by its name."""
-    folder = Path(name)
-    if folder.exists():
-        return folder.absolute()
-    return shipped_models().get(name, folder.absolute())
+    """Give a model folder, or the folder of a model that comes along, by its name.
+
+    A folder of such a name that is no model, such as a data set, does not count.
+
+    Raises
+    ------
+    MissingModelError
+        When there is neither a folder nor a model of this name; says which there are.
+    """
+    folder = Path(name).absolute()
+    if (folder / _CARD).is_file():
+        return folder
+    known = _known_models()
+    if name in known:
+        return known[name]
+    if folder.exists() or Path(name).name != name or not known:
+        return folder  # whoever opens it says what is wrong with it
+    close = get_close_matches(name, known, n=1)
+    hint = f"; did you mean {close[0]}?" if close else "."
+    raise MissingModelError(
+        f"There is no model folder {name}, and no shipped model of that name{hint} "
+        f"Shipped models are {', '.join(known)}."
+    )
+
+
+def _known_models() -> dict[str, Path]:
+    try:
+        return shipped_models()
+    except KdsegError:  # an installation without them
+        return {}
 
 
 def is_shipped(folder: Path) -> bool:

@@ -23,7 +23,9 @@ from kdseg_train.crew import (
     Team,
     Watch,
 )
-from kdseg_train.plan import PredictConfig, scan_of
+from kdseg_train.inputs import GivenCase, find_cases
+from kdseg_train.plan import PredictConfig
+from kdseg_train.scans import scan_of
 from kdseg_train.slurm_jobs import Slurm
 from napari_kdseg.errors import UsageError
 from napari_kdseg.inference.estimate import estimate
@@ -37,7 +39,12 @@ from napari_kdseg.models.model import (
 )
 from napari_kdseg.models.networks import build_classifier
 from napari_kdseg.runs.run import Run
-from napari_kdseg.volumes.formats import read_labels, write_volume
+from napari_kdseg.volumes.formats import (
+    inspect_volume,
+    read_labels,
+    write_labels,
+    write_volume,
+)
 from napari_kdseg.volumes.labels import LabelSet
 from napari_kdseg.volumes.preprocessing import Intensity, Preprocessing
 from napari_kdseg.volumes.volume import Grid
@@ -430,10 +437,34 @@ def test_a_volume_with_a_file_for_each_channel_takes_what_all_of_them_take(
         inputs=files, models=(model.folder,), out=tmp_path / "out", device="cpu"
     )
     need = bulk._predict_bytes(asked, *bulk.check_prediction(asked))
-    scan = scan_of("a", files)
+    scan = scan_of(GivenCase("a", files))
     assert need == estimate(scan, [model], asked.settings).host_bytes
     assert scan.decoded_bytes == 2 * 2 * 64**3
     assert need != bulk.UNKNOWN_BYTES
+
+
+def test_labels_in_a_folder_of_scans_are_no_volumes_of_bulk(
+    write_scan: Any, tmp_path: Path
+) -> None:
+    scan = write_scan("a.nii.gz")
+    grid = inspect_volume(scan).grid
+    file, made = scan.with_name("seg.nii.gz"), np.ones(grid.shape, np.uint8)
+    write_labels(file, made, grid, LabelSet.from_names(["liver"]))
+    kept, labels = bulk._labels_apart(find_cases([scan.parent]))
+    assert ([case.id for case in kept], labels) == (["a"], [file])
+    assert bulk._labels_apart(find_cases([scan, file]))[1] == []
+
+
+def test_channels_of_cases_that_are_called_alike_are_told_for_one(
+    write_scan: Any, model_folder: Any, tmp_path: Path
+) -> None:
+    for case in ("a", "b"):
+        for number in range(2):
+            write_scan(f"{case}_{number:04d}.nii.gz")
+    models = [model_folder("two", channels=("t1", "t2"))]
+    cases = find_cases([tmp_path / "scans"])
+    told = list(bulk._told_channels(models, cases, None))
+    assert told == ["a: t1 = a_0000.nii.gz, t2 = a_0001.nii.gz."]
 
 
 # ---- The report, and SLURM's script ----

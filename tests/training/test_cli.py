@@ -3,6 +3,7 @@
 import gzip
 import json
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import yaml
 
 from kdseg_train import execute as execute_module
 from napari_kdseg.errors import KdsegError, StopRequested
+from napari_kdseg.inference.settings import UNCERTAINTIES
 from napari_kdseg.runs.run import Run
 
 COMMANDS = (
@@ -355,8 +357,7 @@ def test_another_model_joins_the_results_of_a_case(
     before = (tmp_path / "out/case_1/organs/prediction.json").read_bytes()
     student = model_folder("student").folder
     words = ("--model", student, "--out", tmp_path / "out", "--device", "cpu")
-    assert call("predict", scan, *words)[0] == 2
-    status, _, said = call("predict", scan, *words, "--resume")
+    status, _, said = call("predict", scan, *words)
     assert status == 0, said
     names = {path.name for path in (tmp_path / "out/case_1").iterdir()}
     assert names == {"organs", "student"}
@@ -380,6 +381,17 @@ def test_a_prediction_goes_on_with_another_number_of_threads(
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".run"]
 
 
+def test_another_model_does_not_join_the_results_of_another_file(
+    predict: Any, call: Any, tmp_path: Path, write_scan: Any, model_folder: Any
+) -> None:
+    predict(write_scan())
+    other = write_scan(folder=tmp_path / "other")
+    words = ("--model", model_folder("student").folder, "--out", tmp_path / "out")
+    status, _, said = call("predict", other, *words, "--device", "cpu")
+    assert status == 2
+    assert_one_sentence(said, "case_1 exists already")
+
+
 def test_a_failed_prediction_is_repeated_with_another_setting(
     predict: Any, tmp_path: Path, write_scan: Any
 ) -> None:
@@ -388,6 +400,30 @@ def test_a_failed_prediction_is_repeated_with_another_setting(
     assert predict(scan)[0] == 1
     status, _, said = predict(scan, "--fill-nonfinite", "0")
     assert status == 0, said
+
+
+@pytest.mark.parametrize("preview", ["5", "1,2,3", "z,5"])
+def test_a_preview_is_told_what_it_is_made_of(
+    predict: Any, write_scan: Any, preview: str
+) -> None:
+    status, _, said = predict(write_scan(), "--preview", preview)
+    assert status == 2
+    assert_one_sentence(said, f"--preview is '{preview}'", "0,12 (AXIS,INDEX)")
+
+
+def test_no_uncertainty_can_be_asked_for(
+    predict: Any, write_scan: Any, tmp_path: Path
+) -> None:
+    status, _, said = predict(write_scan(), "--uncertainty", "none")
+    assert status == 0, said
+    assert not list((tmp_path / "out").rglob("uncertainty*"))
+
+
+@pytest.mark.parametrize("command", ["predict", "bulk predict"])
+def test_help_lists_every_uncertainty(call: Any, command: str) -> None:
+    _, told, _ = call(*command.split(), "--help")
+    words = re.sub(r"[\s│]+", "", told)  # names are broken where a column ends
+    assert all(name in words for name in (*UNCERTAINTIES, "none"))
 
 
 def test_a_tile_that_is_no_number_is_refused(predict: Any, write_scan: Any) -> None:

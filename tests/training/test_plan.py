@@ -1,5 +1,6 @@
 """Which cases inputs mean, and which values teachers claim."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ from dicom_files import image, save
 from pydicom.uid import generate_uid
 
 from kdseg_train import plan
-from kdseg_train.layouts import group_channels
-from kdseg_train.plan import PredictConfig, claimants, find_scans
+from kdseg_train.channel_files import group_channels
+from kdseg_train.plan import PredictConfig, claimants
 from kdseg_train.predict import read_scan
-from napari_kdseg.errors import GridError, UsageError
+from kdseg_train.scans import find_scans
+from napari_kdseg.errors import DataSetError, GridError, UsageError
 from napari_kdseg.inference import backends
-from napari_kdseg.volumes.formats import files_of
+from napari_kdseg.volumes.formats import files_of, inspect_volume, write_labels
 from napari_kdseg.volumes.labels import LabelClass, LabelSet
 
 
@@ -157,12 +159,12 @@ def test_folders_named_by_numbers_are_cases_of_their_own(tmp_path: Path) -> None
     assert len(files_of(tmp_path / "1.2.840.1")) == 3
 
 
-def slices(folder: Path, name: str, number: int) -> None:
+def slices(folder: Path, name: str, number: int, **more: str) -> None:
     """Write a series of three slices, all voxels of which are its number."""
     plane = np.full((4, 5), number, np.int16)
     uid = generate_uid()
     for at in range(3):
-        tags = {"SeriesDescription": name, "SeriesNumber": number}
+        tags = {"SeriesDescription": name, "SeriesNumber": number, **more}
         made = image(plane, (0, 0, 2.0 * at), **tags, SeriesInstanceUID=uid)
         save(made, plane, folder / f"{name}-{at}.dcm")
 
@@ -176,6 +178,94 @@ def test_numbers_without_a_first_channel_are_cases(tmp_path: Path) -> None:
         "anna_0002": 1,
         "bert": 2,
     }
+
+
+def test_a_gap_in_the_numbers_of_channels_is_refused_by_its_name(
+    tmp_path: Path,
+) -> None:
+    for number in (0, 1, 3):
+        (tmp_path / f"anna_{number:04d}.nii.gz").touch()
+    with pytest.raises(
+        DataSetError, match=r"files 0000, 0001, 0003 of 'anna' and no anna_0002;"
+    ):
+        group_channels(sorted(tmp_path.iterdir()))
+
+
+@pytest.mark.parametrize("other", ["a.nrrd", "a_0000.nii.gz"])
+def test_files_of_one_name_are_no_channels_of_a_case(
+    tmp_path: Path, other: str
+) -> None:
+    for name in ("a.nii.gz", other, "b.nii.gz"):
+        (tmp_path / name).touch()
+    with pytest.raises(DataSetError, match=r"both called 'a', and files of one case"):
+        group_channels(sorted(tmp_path.iterdir()))
+
+
+def test_a_file_that_is_given_twice_is_no_second_channel(write_scan: Any) -> None:
+    scan = write_scan("a.nii.gz")
+    with pytest.raises(DataSetError, match=r"a\.nii\.gz is given twice"):
+        find_scans([scan, scan])
+
+
+@pytest.fixture
+def with_labels(write_scan: Any, tmp_path: Path) -> Path:
+    """A folder with a scan and two files that name their labels."""
+    scan = write_scan("a.nii.gz", folder=tmp_path / "set")
+    names = LabelSet.from_names(["liver"])
+    grid = inspect_volume(scan).grid
+    for name in ("seg.nii.gz", "organs.seg.nrrd"):
+        made = np.ones(grid.shape, np.uint8)
+        write_labels(tmp_path / "set" / name, made, grid, names)
+    return tmp_path / "set"
+
+
+def test_labels_in_a_folder_of_scans_are_left_out_and_named(
+    with_labels: Path, model_folder: Any, tmp_path: Path
+) -> None:
+    model = model_folder().folder
+    given = {"inputs": [with_labels], "models": [model], "out": tmp_path / "out"}
+    found = plan.plan(PredictConfig.model_validate(given), resume=False)
+    assert [scan.id for scan in found.scans] == ["a"]
+    (note,) = found.notes
+    assert note.startswith("Left out as labels, which they say they are: organs.seg.")
+    assert "seg.nii.gz. Name a file" in note
+
+
+def test_labels_that_are_named_are_taken(with_labels: Path) -> None:
+    (scan,) = find_scans([with_labels / "seg.nii.gz"])
+    assert scan.id == "seg"
+
+
+def test_a_folder_of_labels_alone_is_refused(with_labels: Path) -> None:
+    (with_labels / "a.nii.gz").unlink()
+    with pytest.raises(UsageError, match=r"no scan in .*set: organs\.seg\.nrrd says"):
+        find_scans([with_labels])
+
+
+def test_labels_of_several_parts_are_left_out_too(
+    with_labels: Path, real_data: Path
+) -> None:
+    layers = real_data / "ct_chest_segnrrd/SegmentationOverlapping.seg.nrrd"
+    shutil.copy(layers, with_labels)
+    assert [scan.id for scan in find_scans([with_labels])] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("channel", "doubted"), [("CT", True), ("t1", False), ("image", False)]
+)
+def test_a_scan_of_another_machine_than_the_models_is_doubted(
+    tmp_path: Path, model_folder: Any, channel: str, doubted: bool
+) -> None:
+    (tmp_path / "knee").mkdir()
+    slices(tmp_path / "knee", "knee", 1, Modality="MR")
+    given = {
+        "inputs": [tmp_path / "knee"],
+        "models": [model_folder(channels=(channel,)).folder],
+        "out": tmp_path / "out",
+    }
+    found = plan.plan(PredictConfig.model_validate(given), resume=False)
+    said = f"knee is MR, and organs is for {channel}; what it finds there may mean"
+    assert [said in doubt for doubt in found.doubts] == [True] * doubted
 
 
 def test_a_preset_settles_what_was_not_chosen(tmp_path: Path) -> None:

@@ -183,7 +183,9 @@ def test_channels_in_files_of_their_own_are_one_case(
     model = model_folder(channels=("T1", "T2"))
     execute(prepare(inputs=[folder], models=[model.folder]))
     assert (tmp_path / "out/brain/organs/labels.nii.gz").exists()
-    assert len(record(tmp_path / "out/brain/organs")["source"]) == 2
+    files = record(tmp_path / "out/brain/organs")["source"]
+    shown = [(Path(file["path"]).name, file["channels"]) for file in files]
+    assert shown == [("brain_0000.nii.gz", ["T1"]), ("brain_0001.nii.gz", ["T2"])]
 
 
 def test_a_folder_of_scans_is_a_case_each(

@@ -69,6 +69,9 @@ def test_a_missing_voxel_size_can_be_given(call: Any, tmp_path: Path) -> None:
     status, _, said = call("convert", scan, tmp_path / "b.nrrd", "--spacing", "thick")
     assert status == 2
     assert "give millimetres along z, y, x" in said
+    status, _, said = call("convert", scan, tmp_path / "b.nrrd", "--spacing", "2")
+    assert status == 2
+    assert "give millimetres along z, y, x" in said
 
 
 def test_a_scan_is_resampled_onto_another_grid(call: Any, tmp_path: Path) -> None:
@@ -100,6 +103,35 @@ def test_inspect_calls_labels_labels(call: Any, tmp_path: Path) -> None:
     _, out, _ = call("inspect", damaged_corpus.slicer(tmp_path))
     assert " · labels · uint8" in out
     assert "image" not in out
+
+
+def test_inspect_lists_every_volume_of_a_folder(call: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    damaged_corpus.nifti(folder)
+    (folder / "notes.txt").touch()
+    damaged_corpus.slicer(folder)
+    status, out, said = call("inspect", folder)
+    assert status == 0, said
+    listed = [line.split(": ")[0] for line in out.splitlines() if line[0] != " "]
+    assert [Path(line).suffix for line in listed] == [".nrrd", ".gz"]
+
+
+@pytest.mark.parametrize("command", ["inspect", "convert"])
+def test_what_does_not_exist_is_not_called_of_an_unknown_kind(
+    call: Any, tmp_path: Path, command: str
+) -> None:
+    more = [tmp_path / "a.nrrd"] if command == "convert" else []
+    status, _, said = call(command, tmp_path / "nothing", *more)
+    assert status == 1
+    assert "nothing does not exist; give a file or folder that does." in said
+
+
+def test_a_folder_of_scans_is_not_converted_as_one(call: Any, tmp_path: Path) -> None:
+    scan = damaged_corpus.nifti(tmp_path)
+    status, _, said = call("convert", scan.parent, tmp_path / "a.nrrd")
+    assert status == 1
+    assert f"is a folder with a volume, such as {scan.name}; name one of them." in said
 
 
 def test_the_cache_says_what_it_holds_and_is_cleared(call: Any, tmp_path: Path) -> None:

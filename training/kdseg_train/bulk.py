@@ -24,11 +24,15 @@ from kdseg_train import bulk_job
 from kdseg_train.bulk_report import Report
 from kdseg_train.config import Settings, parse
 from kdseg_train.crew import Crew, Foreman, Job, Outcome, Watch, at_work, gpus_for
-from kdseg_train.plan import (
-    PredictConfig,
-    find_cases,
-    open_models,
-    refuse_doubles,
+from kdseg_train.inputs import GivenCase, find_cases, refuse_doubles
+from kdseg_train.plan import PredictConfig, open_models
+from kdseg_train.scans import (
+    Part,
+    as_models_take,
+    left_out,
+    pairings,
+    refuse_labels_alone,
+    says_labels,
     scan_of,
 )
 from kdseg_train.slurm_jobs import Slurm
@@ -69,7 +73,10 @@ def bulk_predict(run: Run) -> None:
     """
     config = parse(BulkPredictConfig, run.config, str(run.folder / "config.yaml"))
     asked = config.predict
-    models, cases = check_prediction(asked)
+    models, found = check_prediction(asked)
+    cases, labels = _labels_apart(found)
+    for note in (*left_out(labels), *_told_channels(models, cases, asked.part)):
+        run.event("note", message=note)
 
     def need_bytes() -> int:
         return _predict_bytes(asked, models, cases)
@@ -83,16 +90,17 @@ def bulk_predict(run: Run) -> None:
     jobs = [
         job(
             asked.out,
-            name,
+            case.id,
             single.model_copy(
                 update={
-                    "inputs": images,
-                    "case": None if _calls_itself(name, images) else name,
+                    "inputs": case.images,
+                    "case": None if _names_itself(case) else case.id,
+                    "channels": case.said or None,
                 }
             ),
             gpus,
         )
-        for name, images in cases
+        for case in cases
     ]
     with reporting(run, asked.out, len(jobs)) as report:
         for outcome in worked(run, jobs, config.crew, count, gpus):
@@ -109,8 +117,8 @@ def bulk_predict(run: Run) -> None:
 
 def check_prediction(
     asked: PredictConfig,
-) -> tuple[tuple[Model, ...], list[tuple[str, tuple[Path, ...]]]]:
-    """Check what holds for all volumes alike; give the models, and cases by name.
+) -> tuple[tuple[Model, ...], list[GivenCase]]:
+    """Check what holds for all volumes alike; give the models and the cases.
 
     Raises
     ------
@@ -126,6 +134,40 @@ def check_prediction(
     cases = find_cases(asked.inputs)
     refuse_doubles(cases)
     return models, cases
+
+
+def _labels_apart(
+    cases: Sequence[GivenCase],
+) -> tuple[list[GivenCase], list[Path]]:
+    """Leave out files in folders that say that they hold labels.
+
+    A folder of slices is not looked into: reading all its headers takes long.
+    """
+    kept: list[GivenCase] = []
+    labels: list[Path] = []
+    for case in cases:
+        looked_at = not case.named and not any(map(Path.is_dir, case.images))
+        if looked_at and says_labels(case):
+            labels += case.images
+        else:
+            kept.append(case)
+    refuse_labels_alone(kept, labels)
+    return kept, labels
+
+
+def _told_channels(
+    models: Sequence[Model], cases: Sequence[GivenCase], part: Part
+) -> Iterator[str]:
+    """Say which file is which channel, for one case of those whose files are alike."""
+    cards = [model.card for model in models]
+    alike: dict[tuple[str, ...], GivenCase] = {}
+    for case in cases:
+        if len(case.images) > 1:
+            names = (path.name.replace(case.id, "*") for path in case.images)
+            alike.setdefault(tuple(names), case)
+    for case in alike.values():
+        with contextlib.suppress(KdsegError, OSError):  # told when its turn comes
+            yield from pairings(as_models_take(models, [scan_of(case, part)]), cards)
 
 
 def make_room(folder: Path) -> None:
@@ -207,6 +249,8 @@ def tell(run: Run, report: Report, outcome: Outcome) -> None:
         attempts=outcome.attempts,
         error=outcome.error,
     )
+    for warning in outcome.warnings:
+        run.warning(warning)
     if outcome.state == "failed":
         run.warning(f"{outcome.case}: {outcome.error}")
     run.progress(
@@ -288,18 +332,20 @@ def threads_of_each(crew: Crew, workers: int) -> int | None:
 def _predict_bytes(
     asked: PredictConfig,
     models: Sequence[Model],
-    cases: Sequence[tuple[str, tuple[Path, ...]]],
+    cases: Sequence[GivenCase],
 ) -> int:
     """What the largest volume takes, 0: unknown; damaged ones fail later."""
     largest = 0
-    for name, images in cases:
+    for case in cases:
         with contextlib.suppress(KdsegError, OSError):
-            scan = scan_of(name, images, asked.part)
+            scan = scan_of(case, asked.part)
             need = estimate(scan, models, asked.settings).host_bytes
             largest = max(largest, need)
     return largest
 
 
-def _calls_itself(name: str, images: tuple[Path, ...]) -> bool:
-    """Whether the files alone give the case its name."""
-    return [found for found, _ in find_cases(images)] == [name]
+def _names_itself(case: GivenCase) -> bool:
+    """Whether the files alone give the case its name, and tell all that is known."""
+    with contextlib.suppress(KdsegError):
+        return find_cases(case.images) == [case]
+    return False

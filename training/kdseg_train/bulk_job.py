@@ -35,8 +35,9 @@ def do(job: Job) -> Outcome:
     keep_freed_memory()  # Dask has its workers do the contrary
     state: State = "failed"
     error = ""
+    warnings: tuple[str, ...] = ()
     try:
-        state = _done(job)
+        state, warnings = _done(job)
     except StopRequested:
         state = "stopped"
     except KdsegError as refused:
@@ -47,17 +48,21 @@ def do(job: Job) -> Outcome:
         error = f"{type(fault).__name__}: {fault}"
     seconds = round(time.monotonic() - started, 3)
     worker = f"{socket.gethostname()}:{os.getpid()}"
-    return Outcome(job.case, state, seconds, worker, error)
+    return Outcome(job.case, state, seconds, worker, error, warnings=warnings)
 
 
-def _done(job: Job) -> State:
+def _done(job: Job) -> tuple[State, tuple[str, ...]]:
     config = job.config | {"device": _device(job)}
     made, command = _COMMANDS[config["command"]]
     run = _prepared(job.folder, config)
     before = made(config, job.case)
+    _, start = run.events()
     with run.executing():
         command(run)
-    return "there" if before and made(config, job.case) == before else "done"
+    told = run.events(start)[0]
+    odd = tuple(event["message"] for event in told if event["event"] == "warning")
+    same = before and made(config, job.case) == before
+    return "there" if same else "done", odd
 
 
 def _prepared(folder: Path, config: dict[str, Any]) -> Run:

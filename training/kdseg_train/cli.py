@@ -29,6 +29,7 @@ from kdseg_train import (
 )
 from kdseg_train.allocation import keep_freed_memory
 from kdseg_train.options import (
+    UNCERTAINTIES,
     CoarseToFine,
     Device,
     Format,
@@ -116,14 +117,14 @@ def predict(
     part: cli_volumes.Part = None,
     case: Annotated[
         str | None,
-        typer.Option(help="The inputs are the channels of this one case, in order."),
+        typer.Option(
+            help="The inputs are the channels of this one case: as their names say "
+            "(t1, ct ...), else in the model's order."
+        ),
     ] = None,
     uncertainty: Annotated[
         str | None,
-        typer.Option(
-            help="Also write uncertainty, 0 (sure) to 1: entropy, margin or "
-            "least-confidence."
-        ),
+        typer.Option(help=f"Also write uncertainty, 0 (sure) to 1: {UNCERTAINTIES}."),
     ] = None,
     regions: Regions = False,
     probabilities: Annotated[
@@ -201,14 +202,14 @@ def predict(
         "device": device,
         "precision": precision,
         "batch": batch,
-        "tile": _numbers(tile, "--tile"),
+        "tile": _numbers(tile, "--tile", "64,64"),
         "overlap": overlap,
         "threads": threads,
         "fill_nonfinite": fill_nonfinite,
         "preset": preset,
         "backend": backend,
         "roi": roi,
-        "preview": _numbers(preview, "--preview"),
+        "preview": _numbers(preview, "--preview", "0,12 (AXIS,INDEX)", 2),
     }
     config = parse(PredictConfig, values, "predict")
     plan(config, resume=resume)
@@ -387,12 +388,15 @@ def _execute(folder: Path, config: dict[str, Any], *, resume: bool) -> None:
     prepare_and_execute(folder, config, resume=resume)
 
 
-def _numbers(text: str | None, option: str) -> list[int] | None:
+def _numbers(
+    text: str | None, option: str, example: str, count: int | None = None
+) -> list[int] | None:
     if text is None:
         return None
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise UsageError(
-            f"{option} is {text!r}; give whole numbers with commas, such as 64,64."
-        ) from error
+    with contextlib.suppress(ValueError):
+        found = [int(part) for part in text.split(",")]
+        if count in (None, len(found)):
+            return found
+    raise UsageError(
+        f"{option} is {text!r}; give whole numbers with commas, such as {example}."
+    )

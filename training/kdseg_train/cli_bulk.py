@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from kdseg_train.options import (
+    UNCERTAINTIES,
     CoarseToFine,
     Device,
     Format,
@@ -73,9 +74,7 @@ def predict(
     slurm: Slurm = False,
     slurm_set: SlurmSet = None,
     retries: Retries = 2,
-    uncertainty: Annotated[
-        str | None, typer.Option(help="entropy, margin or least-confidence.")
-    ] = None,
+    uncertainty: Annotated[str | None, typer.Option(help=f"{UNCERTAINTIES}.")] = None,
     regions: Regions = False,
     coarse_to_fine: CoarseToFine = False,
     format_: Format = "source",

@@ -61,10 +61,7 @@ def export_model(
     """Write a model for another tool, its values compared before it is kept."""
     from kdseg_train.interop.exporting import export
     from napari_kdseg.models.model import Model
-    from napari_kdseg.shipped import shipped_models
+    from napari_kdseg.shipped import find_model
 
-    folder = Path(model)
-    if not folder.exists():
-        folder = shipped_models().get(model, folder)
-    export(Model.open(folder), to, out)
+    export(Model.open(find_model(model)), to, out)
     sys.stderr.write(f"{out} is ready.\n")

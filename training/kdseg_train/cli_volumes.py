@@ -1,6 +1,8 @@
 """The commands about files of volumes: convert, inspect, cache."""
 
+import contextlib
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -76,10 +78,10 @@ def inspect(
     part: Part = None,
 ) -> None:
     """Say what volumes are: orientation, voxel size, channels, type, notes."""
-    from kdseg_train.convert import described
+    from kdseg_train.convert import described, volumes_of
 
     failed = False
-    for path in paths:
+    for path in chain.from_iterable(map(volumes_of, paths)):
         try:
             sys.stdout.write(described(path, part) + "\n")
         except KdsegError as error:
@@ -113,9 +115,10 @@ def cache(
 def _sizes(text: str | None) -> list[float] | None:
     if text is None:
         return None
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise UsageError(
-            f"--spacing is {text!r}; give millimetres along z, y, x, as 2.0,0.8,0.8."
-        ) from error
+    with contextlib.suppress(ValueError):
+        found = [float(part) for part in text.split(",")]
+        if len(found) == 3:
+            return found
+    raise UsageError(
+        f"--spacing is {text!r}; give millimetres along z, y, x, as 2.0,0.8,0.8."
+    )

@@ -110,6 +110,13 @@ def each_part(settings: ConvertConfig) -> list[ConvertConfig]:
     ]
 
 
+def volumes_of(path: Path) -> tuple[Path, ...]:
+    """List the volumes that a path stands for: of a folder that is none those in it."""
+    if path.is_dir() and not formats.is_volume(path):
+        return formats.volumes_in(path) or (path,)
+    return (path,)
+
+
 def described(path: Path, part: str | None = None) -> str:
     """Say in a few lines what each volume of a file is, with its notes."""
     lines: list[str] = []

@@ -90,6 +90,8 @@ class Outcome:
     """Host and process."""
     error: str = ""
     attempts: int = 1
+    warnings: tuple[str, ...] = ()
+    """What was odd, a sentence each."""
 
 
 Task = Callable[[Job], Outcome]

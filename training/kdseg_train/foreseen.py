@@ -7,7 +7,8 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from kdseg_train.plan import Plan, Scan
+from kdseg_train.plan import Plan
+from kdseg_train.scans import Scan
 from napari_kdseg.amounts import size
 from napari_kdseg.errors import UsageError
 from napari_kdseg.free_memory import free_bytes

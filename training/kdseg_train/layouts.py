@@ -7,13 +7,14 @@ speak about; every other class is unknown there.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from kdseg_train.channel_files import group_channels
 from napari_kdseg.errors import DataSetError
 from napari_kdseg.project_folder import is_project
 from napari_kdseg.project_folder import read as read_project
@@ -22,7 +23,8 @@ from napari_kdseg.review.labelled_set import labelled_set
 from napari_kdseg.volumes import formats
 from napari_kdseg.volumes.labels import LabelSet
 from napari_kdseg.volumes.scan import Scan, StoredImage
-from napari_kdseg.volumes.volume import without_channel
+
+_SETS = ("dataset.yaml", "dataset.json")
 
 Values = dict[str, tuple[int, ...]]
 """Class -> stored label values that mean it."""
@@ -69,6 +71,17 @@ class DataSet:
     classes: tuple[str, ...]
     cases: tuple[Case, ...]
     licence: str = ""
+    shown: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Case -> what its own channels show, where they are not called as all are."""
+
+    def channels_of(self, case: str) -> tuple[str, ...]:
+        """What the channels of a case show, in the order of its images."""
+        return self.shown.get(case, self.channels)
+
+
+def describes_itself(folder: Path) -> bool:
+    """Whether a folder says what its files are; else they are only looked through."""
+    return is_project(folder) or any(map(Path.is_file, map(folder.joinpath, _SETS)))
 
 
 def read_data_set(folder: Path) -> DataSet:
@@ -116,23 +129,6 @@ def _check_ids(folder: Path, ids: Sequence[str]) -> None:
             raise DataSetError(
                 f"{folder} has two cases called {name!r}; rename one of them."
             )
-
-
-def group_channels(paths: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
-    """Case id -> its files in channel order.
-
-    ``CASE_0000`` and ``CASE_0001`` belong together; without a ``CASE_0000`` the numbers
-    are those of cases. What is no volume is left out.
-    """
-    volumes = [path for path in formats.volumes_among(paths) if formats.is_volume(path)]
-    names = {formats.case_id(path) for path in volumes}
-    groups: dict[str, list[Path]] = {}
-    for path in volumes:
-        name = formats.case_id(path)
-        case = without_channel(name)
-        known = name if f"{case}_0000" not in names else case
-        groups.setdefault(known, []).append(path)
-    return {case: tuple(sorted(files)) for case, files in sorted(groups.items())}
 
 
 def _decathlon(folder: Path, description: dict[str, Any]) -> DataSet:
@@ -230,7 +226,7 @@ def _project(folder: Path) -> DataSet:
     used = [scan for scan in document.scans if scan.use != "left-out"]
     channels = (used or document.scans)[0].channels
     corrections = labelled_set(folder)
-    cases = []
+    cases, shown = [], {}
     for scan in document.scans:
         left_out = scan.use == "left-out"
         try:
@@ -239,6 +235,7 @@ def _project(folder: Path) -> DataSet:
             if left_out:
                 continue
             raise
+        shown[scan.case] = tuple(name for one in ordered for name in one.channels)
         case = Case(
             scan.case,
             tuple(one.file.find(folder) or Path(one.file.path) for one in ordered),
@@ -254,7 +251,7 @@ def _project(folder: Path) -> DataSet:
             case = _as_corrected(case, corrections[scan.case])
         cases.append(case)
     classes = tuple(dict.fromkeys(name for case in cases for name in case.values))
-    return DataSet(document.name, channels, classes, tuple(cases))
+    return DataSet(document.name, channels, classes, tuple(cases), shown=shown)
 
 
 def _ordered(

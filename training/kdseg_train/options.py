@@ -12,6 +12,10 @@ import typer
 from napari_kdseg.cores import threads_within_cores, told_of_threads
 
 FORMATS = "source, nifti, nrrd, mha, tiff, ome-zarr or dicom-seg"
+UNCERTAINTIES = (
+    "entropy, margin, least-confidence, test-time-variance, disagreement (of several "
+    "models) or none"
+)
 
 Inputs = Annotated[
     list[Path], typer.Argument(help="Scans, folders of scans, data sets.")

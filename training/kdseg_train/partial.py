@@ -30,7 +30,8 @@ import zarr
 import zarr.errors
 from numpy.typing import NDArray
 
-from kdseg_train.plan import Plan, Scan
+from kdseg_train.plan import Plan
+from kdseg_train.scans import Scan
 from napari_kdseg.atomic import sync_files, write_text_atomic
 from napari_kdseg.inference.predict import FinishedTile
 from napari_kdseg.inference.regions import shares

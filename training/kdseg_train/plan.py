@@ -3,6 +3,7 @@
 Needs no torch, so that the command line refuses at once.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -11,10 +12,18 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from kdseg_train import config
-from kdseg_train.layouts import group_channels, read_data_set
+from kdseg_train.scans import (
+    Part,
+    Scan,
+    as_models_take,
+    doubts,
+    left_out,
+    pairings,
+    scans_and_labels,
+)
 from napari_kdseg.errors import UsageError
 from napari_kdseg.extras import not_installed
 from napari_kdseg.inference.backends import check_backend
@@ -24,12 +33,11 @@ from napari_kdseg.inference.regions import MOST_TEACHERS, Claimant, claims
 from napari_kdseg.inference.rolling import slow_axis
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.models.model import Model
+from napari_kdseg.review.predictions import RECORD
 from napari_kdseg.volumes import formats
-from napari_kdseg.volumes.channels import SHARE_A_GRID, joined_names
 from napari_kdseg.volumes.labels import LabelSet
-from napari_kdseg.volumes.volume import Grid, check_same_grid
+from napari_kdseg.volumes.volume import Grid
 
-Part = str | tuple[str | None, ...] | None
 FormatName = Literal["source", "nifti", "nrrd", "mha", "tiff", "ome-zarr", "dicom-seg"]
 
 
@@ -49,7 +57,13 @@ class PredictConfig(config.Settings):
     case: str | None = Field(
         None,
         min_length=1,
-        description="name of the one case whose channels the inputs are, in this order",
+        description="name of the one case whose channels the inputs are, in this order "
+        "unless their names say otherwise",
+    )
+    channels: tuple[str, ...] | None = Field(
+        None,
+        description="what the inputs of one case show, whatever their names say; none: "
+        "as files and names have it",
     )
     models: tuple[Path, ...] = Field(min_length=1, description="model folders")
     out: Path = Field(description="gets a folder for each case")
@@ -86,6 +100,11 @@ class PredictConfig(config.Settings):
         None, description="axis and index of the stored slice to compute first"
     )
 
+    @field_validator("uncertainty", mode="before")
+    @classmethod
+    def _none(cls, chosen: Any) -> Any:
+        return None if chosen == "none" else chosen
+
     @property
     def settings(self) -> Settings:
         """What inference wants to know.
@@ -111,43 +130,6 @@ class PredictConfig(config.Settings):
 
 
 @dataclass(frozen=True)
-class Scan:
-    """One case to predict, known by its headers."""
-
-    id: str
-    images: tuple[Path, ...]
-    """One file with every channel, or one file a channel."""
-    headers: tuple[formats.Header, ...]
-    parts: tuple[str | None, ...]
-    """Which volume of each file, where it holds several."""
-
-    @property
-    def grid(self) -> Grid:
-        """Where the voxels of all channels lie."""
-        return self.headers[0].grid
-
-    @property
-    def channels(self) -> tuple[str, ...]:
-        """What each channel shows."""
-        return joined_names([header.channels for header in self.headers])
-
-    @property
-    def dtype(self) -> np.dtype[np.generic]:
-        """The smallest type that holds the voxels of all channels."""
-        return np.result_type(*(header.dtype for header in self.headers))
-
-    @property
-    def decoded_bytes(self) -> int:
-        """Memory that the open scan takes; 0 where its voxels stay on the disk."""
-        return sum(header.decoded_bytes for header in self.headers)
-
-    @property
-    def name(self) -> str:
-        """What errors call it: its first file."""
-        return str(self.images[0])
-
-
-@dataclass(frozen=True)
 class Plan:
     """A prediction that nothing known beforehand speaks against."""
 
@@ -156,6 +138,8 @@ class Plan:
     models: tuple[Model, ...]
     claimants: tuple[tuple[int, int, Claimant], ...]
     """The model's place, its own class value, and who claims what by it."""
+    labels: tuple[Path, ...] = ()
+    """Files of the inputs that are left out, as they say that they hold labels."""
 
     @property
     def teachers(self) -> tuple[int, ...]:
@@ -166,6 +150,17 @@ class Plan:
     def fuses(self) -> bool:
         """Whether the uncertainty of several teachers becomes one map."""
         return self.config.uncertainty is not None and len(self.teachers) > 1
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know before it begins, a sentence each."""
+        cards = [model.card for model in self.models]
+        return (*left_out(self.labels), *pairings(self.scans, cards))
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What should make a person think again, a sentence each."""
+        return tuple(doubts(self.scans, [model.card for model in self.models]))
 
     def only(self, models: Sequence[Model]) -> "Plan":
         """The same with some of the models; without regions where no teacher is left.
@@ -188,6 +183,16 @@ class Plan:
         if self.config.format == "source":
             return formats.result_endings(scan.images[0])
         return formats.RESULT_ENDINGS[self.config.format]
+
+    def shared_files(self, scan: Scan) -> tuple[Path, ...]:
+        """What is published of a scan for all teachers together."""
+        folder, image = self.folder(scan), self.endings(scan)[0]
+        regions = (
+            folder / f"regions{self.region_ending(scan)}",
+            folder / "regions.json",
+        )
+        fused = (folder / f"uncertainty{image}",)
+        return (regions if self.config.regions else ()) + (fused if self.fuses else ())
 
     def region_ending(self, scan: Scan) -> str:
         """Ending of the regions, whose bits are no classes of a DICOM segmentation."""
@@ -222,12 +227,13 @@ def plan(settings: PredictConfig, *, resume: bool) -> Plan:
         The first thing that is wrong, and its fix.
     """
     models = open_models(settings)
-    scans = find_scans(settings.inputs, settings.part, settings.case)
-    for scan in scans:
+    given, labels = scans_and_labels(
+        settings.inputs, settings.part, settings.case, settings.channels
+    )
+    for scan in given:
         _check_format(settings.format, scan)
-        for model in models:
-            model.card.check_fits(scan)
-    found = Plan(settings, scans, models, claimants(models))
+    scans = as_models_take(models, given)
+    found = Plan(settings, scans, models, claimants(models), labels)
     if settings.regions and len(found.claimants) > MOST_TEACHERS:
         raise UsageError(
             f"The models have {len(found.claimants)} classes in all; regions hold "
@@ -264,70 +270,6 @@ def _check_format(name: FormatName, scan: Scan) -> None:
             f"{scan.images[0]} is no DICOM series, and a DICOM segmentation refers to "
             "one. Leave --format out to take that of the scan, or choose another."
         )
-
-
-def find_scans(
-    inputs: Sequence[Path], part: Part = None, case: str | None = None
-) -> tuple[Scan, ...]:
-    """Find the cases of the inputs, and read their headers.
-
-    Parameters
-    ----------
-    inputs
-        Files, folders of files and data sets.
-    part
-        Which volume of each, where they hold several; one for each input where these
-        are the channels of one case.
-    case
-        The one case whose channels the inputs are, in their order.
-
-    Raises
-    ------
-    UsageError, DataSetError
-        An input that is not there, or that holds no scan; one id for two cases.
-    VolumeError
-        A header that cannot be trusted, or channels on different grids.
-    """
-    cases = find_cases(inputs)
-    if case is not None:
-        cases = [(case, tuple(inputs))]
-    if isinstance(part, tuple) and (case is None or len(part) != len(inputs)):
-        raise UsageError(
-            f"The part {part} does not name one volume for each of {len(inputs)} "
-            "channels of one case; a list does. Give one part, or a case and a part "
-            "for each input."
-        )
-    refuse_doubles(cases)
-    return tuple(scan_of(name, images, part) for name, images in cases)
-
-
-def find_cases(inputs: Sequence[Path]) -> list[tuple[str, tuple[Path, ...]]]:
-    """Expand files, folders of files and data sets into cases, by their names alone.
-
-    Returns
-    -------
-    list of tuple
-        The id of each case, and its images.
-
-    Raises
-    ------
-    UsageError, DataSetError
-        An input that is not there, or that holds no scan.
-    """
-    cases: list[tuple[str, tuple[Path, ...]]] = []
-    files: dict[Path, list[Path]] = {}
-    for path in inputs:
-        if not path.exists():
-            raise UsageError(f"{path} does not exist; give scans or folders of them.")
-        if path.is_dir() and not formats.is_volume(path):
-            cases += [(case.id, case.images) for case in read_data_set(path).cases]
-        elif formats.is_volume(path):
-            files.setdefault(path.parent, []).append(path)
-        else:
-            formats.inspect_volume(path)  # says which endings are known
-    for together in files.values():
-        cases += group_channels(together).items()
-    return cases
 
 
 def claimants(models: Sequence[Model]) -> tuple[tuple[int, int, Claimant], ...]:
@@ -368,45 +310,6 @@ def _common_values(models: Sequence[Model], teachers: Sequence[int]) -> dict[str
     return {c.name: c.value for c in LabelSet.from_names(names).classes}
 
 
-def scan_of(name: str, images: tuple[Path, ...], part: Part = None) -> Scan:
-    """Read the headers of one case.
-
-    Raises
-    ------
-    VolumeError
-        A header that cannot be trusted, or channels on different grids.
-    """
-    parts = part if isinstance(part, tuple) else (part,) * len(images)
-    headers = tuple(map(formats.inspect_volume, images, parts))
-    first = headers[0]
-    for other in headers[1:]:
-        check_same_grid(first.grid, other.grid, first.path, other.path, SHARE_A_GRID)
-    return Scan(name, images, headers, parts)
-
-
-def refuse_doubles(cases: Sequence[tuple[str, tuple[Path, ...]]]) -> None:
-    """Refuse cases whose results would lie in one folder, or outside theirs.
-
-    Raises
-    ------
-    UsageError
-        Naming the files.
-    """
-    seen: dict[str, Path] = {}
-    for name, (first, *_) in cases:
-        if name != Path(name).name or name.startswith("."):
-            raise UsageError(
-                f"The case of {first} is called {name!r}; results go into a folder of "
-                "that name, so it may not begin with a dot or hold a separator."
-            )
-        if name in seen:
-            raise UsageError(
-                f"{seen[name]} and {first} are both called {name!r}, and their results "
-                "would lie in one folder. Rename one, or predict them apart."
-            )
-        seen[name] = first
-
-
 def _paired(models: Sequence[Model]) -> Model:
     if len(models) != 2:
         raise UsageError(
@@ -444,8 +347,22 @@ def _check_preview(found: Plan) -> None:
 def _refuse_existing(found: Plan) -> None:
     for scan in found.scans:
         folder = found.folder(scan)
-        if folder.exists():
+        wanted = [folder / model.card.name for model in found.models]
+        there = [one for one in (*wanted, *found.shared_files(scan)) if one.exists()]
+        if there or not _is_of(scan, folder):
+            path = there[0] if there else folder
             raise UsageError(
-                f"{folder} exists already, and what is published never changes. Choose "
+                f"{path} exists already, and what is published never changes. Choose "
                 "another --out, or add --resume to predict only what is missing."
             )
+
+
+def _is_of(scan: Scan, folder: Path) -> bool:
+    """Whether all results in a folder, if any, were made from the files of a scan."""
+    files = {str(path) for path in scan.images}
+    try:
+        records = [json.loads(path.read_bytes()) for path in folder.glob(f"*/{RECORD}")]
+        made_from = [{str(one["path"]) for one in made["source"]} for made in records]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return all(paths == files for paths in made_from)

@@ -13,8 +13,9 @@ import numpy as np
 from kdseg_train.config import parse
 from kdseg_train.foreseen import refuse_lack_of_memory, tell
 from kdseg_train.partial import Partial
-from kdseg_train.plan import Plan, PredictConfig, Scan, plan
+from kdseg_train.plan import Plan, PredictConfig, plan
 from kdseg_train.publish import publish, what_is_left
+from kdseg_train.scans import Scan
 from napari_kdseg.errors import RunError, VolumeError
 from napari_kdseg.inference.coarse_to_fine import Found, look, predict_any_tiles
 from napari_kdseg.inference.hooks import Hooks
@@ -50,9 +51,7 @@ def predict(run: Run) -> None:
     config = parse(PredictConfig, run.config, str(run.folder / "config.yaml"))
     planned = _warm(plan(config, resume=True))
     left = {scan.id: what_is_left(planned, scan) for scan in planned.scans}
-    if config.preset != "exact":
-        costs = "; ".join(cost_in_words(m, config.preset) for m in planned.models)
-        run.event("note", message=f"The preset {config.preset}: {costs}.")
+    _tell_notes(run, planned)
     tell(run, [(own, scan) for scan in planned.scans if (own := left[scan.id])])
     failures: list[VolumeError] = []
     for number, scan in enumerate(planned.scans):
@@ -73,6 +72,17 @@ def predict(run: Run) -> None:
             f"{len(failures)} of {len(planned.scans)} cases could not be predicted; "
             f"the first: {failures[0]}"
         )
+
+
+def _tell_notes(run: Run, planned: Plan) -> None:
+    for note in planned.notes:
+        run.event("note", message=note)
+    for doubt in planned.doubts:
+        run.warning(doubt)
+    preset = planned.config.preset
+    if preset != "exact":
+        costs = "; ".join(cost_in_words(model, preset) for model in planned.models)
+        run.event("note", message=f"The preset {preset}: {costs}.")
 
 
 @dataclass(frozen=True)

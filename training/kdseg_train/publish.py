@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from kdseg_train.data import file_hash
 from kdseg_train.partial import Partial
-from kdseg_train.plan import Plan, Scan
+from kdseg_train.plan import Plan
+from kdseg_train.scans import Scan
 from napari_kdseg.atomic import publish_folder, temporary_beside
 from napari_kdseg.errors import RunError
 from napari_kdseg.inference.blockwise import clean_stored
@@ -85,7 +86,7 @@ def what_is_left(plan: Plan, scan: Scan) -> Plan | None:
         uncertainty would have to change.
     """
     folder = plan.folder(scan)
-    wanted = _files_of_case(plan, scan)
+    wanted = plan.shared_files(scan)
     there = [path for path in wanted if path.exists()]
     done = {
         place
@@ -106,14 +107,6 @@ def what_is_left(plan: Plan, scan: Scan) -> Plan | None:
     return plan.only([m for i, m in enumerate(plan.models) if i not in done])
 
 
-def _files_of_case(plan: Plan, scan: Scan) -> list[Path]:
-    """What is published for all teachers together."""
-    folder, image = plan.folder(scan), plan.endings(scan)[0]
-    regions = [folder / f"regions{plan.region_ending(scan)}", folder / "regions.json"]
-    fused = [folder / f"uncertainty{image}"]
-    return (regions if plan.config.regions else []) + (fused if plan.fuses else [])
-
-
 def _is_published(plan: Plan, scan: Scan, model: Model) -> bool:
     """Whether a record names this model, these files and these settings."""
     path = plan.folder(scan) / model.card.name / RECORD
@@ -124,14 +117,22 @@ def _is_published(plan: Plan, scan: Scan, model: Model) -> bool:
         hashes = [file["sha256"] for file in record["source"]]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    wanted = _deciding(plan.config.model_dump(mode="json"))
+    wanted = _deciding(_asked(plan, scan))
     same_files = hashes == [file_hash(path) for path in scan.images]
     return bool(same_model and same_files and settings == wanted)
 
 
+def _asked(plan: Plan, scan: Scan) -> dict[str, Any]:
+    """The settings as they are recorded: parts in the order of the files there."""
+    settings = plan.config.model_dump(mode="json", exclude={"inputs", "models", "out"})
+    if isinstance(settings["part"], list):
+        settings["part"] = [*scan.parts]
+    return settings
+
+
 def _deciding(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that the results of one model depend on."""
-    without = {"version", "command", "inputs", "case", "models", "out", "preview"}
+    without = {"version", "command", "case", "channels", "preview"}
     without |= {"device", "batch", "threads", "regions", "overlap_rule"}
     known = _SETTINGS_THAT_CAME_LATER | settings
     return {key: value for key, value in known.items() if key not in without}
@@ -231,8 +232,8 @@ def _write_model(case: _Case, place: int, folder: Path) -> None:
 
 
 def _record(case: _Case, model: Model, labels: VoxelArray) -> dict[str, Any]:
-    config, card = case.plan.config, model.card
-    asked = config.model_dump(mode="json", exclude={"inputs", "models", "out"})
+    card = model.card
+    shown = [list(names) for _, names in case.scan.files_of(card)]
     return {
         "version": 1,
         "uuid": str(uuid.uuid4()),
@@ -248,9 +249,12 @@ def _record(case: _Case, model: Model, labels: VoxelArray) -> dict[str, Any]:
             "sha256": labels_hash(labels),
             "classes": card.classes.model_dump(mode="json")["classes"],
         },
-        "source": case.source,
+        "source": [
+            {**file, "channels": names}
+            for file, names in zip(case.source, shown, strict=True)
+        ],
         "grid": asdict(case.grid),
-        "settings": asked,
+        "settings": _asked(case.plan, case.scan),
         "seconds": round(case.seconds, 3),
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {name: version(name) for name in ("napari-kdseg", "torch")},

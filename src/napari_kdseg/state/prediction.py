@@ -33,6 +33,8 @@ class Wish:
     """The files of all channels, where they have one each."""
     parts: tuple[str | None, ...] = ()
     """Which volume of each of these."""
+    channels: tuple[str, ...] = ()
+    """What each of these shows, as the project calls it."""
     case: str | None = None
     """What the scan is called, where files do not say it or say it otherwise."""
     preset: str = "exact"
@@ -92,6 +94,8 @@ def config_of(wish: Wish) -> dict[str, Any]:
         "inputs": [str(file) for file in wish.files or (wish.scan,)],
         "case": None if by_file else wish.case,
         "part": list(wish.parts) if any(wish.parts) else wish.part,
+        # What people call channels counts more than what names of files say.
+        **({"channels": list(wish.channels)} if len(wish.files) > 1 else {}),
         "models": [str(model.folder) for model in wish.models],
         "uncertainty": wish.settings.uncertainty,
         # Without a teacher among them all models count as teachers.

@@ -40,6 +40,7 @@ class _Wanted:
     case: str
     files: tuple[Path, ...]
     parts: tuple[str | None, ...]
+    channels: tuple[str, ...]
     models: tuple[Model, ...]
 
 
@@ -329,7 +330,8 @@ def _look_through(project: Path, models: Sequence[Model]) -> _Found:
             gone += 1
         else:
             parts = tuple(image.part for image in scan.images)
-            wanted.append(_Wanted(scan.case, found, parts, tuple(lacking)))
+            lacks = _Wanted(scan.case, found, parts, scan.channels, tuple(lacking))
+            wanted.append(lacks)
     return _Found(tuple(wanted), done, gone, tuple(unfit))
 
 
@@ -365,6 +367,7 @@ def _config(
         out=project / "predictions",
         files=one.files,
         parts=one.parts,
+        channels=one.channels,
         preset=preset,
     )
     there = (project / "predictions" / one.case).exists()

@@ -324,6 +324,7 @@ class Segmentation:
             part=source.part,
             files=source.files,
             parts=source.parts,
+            channels=source.channels,
             case=source.name if source.path else None,
             preset=self._preset,
         )

@@ -149,6 +149,27 @@ def channel_names(path: Path) -> dict[str, str]:
     return {f"{int(key):04d}": name for key, name in numbers.items() if key.isdigit()}
 
 
+def channel_told(path: Path, known: Iterable[str] = ()) -> str:
+    """Tell what a file shows, as its name or its data set has it; empty: neither says.
+
+    Parameters
+    ----------
+    path
+        The file: ``anna_t1.nii.gz``, ``t1.nii.gz``, or ``anna_0000.nii.gz`` in a data
+        set of nnU-Net, which lists what each number is.
+    known
+        Words that count beside `MODALITIES`, such as the channels of a model.
+    """
+    name = case_id(path)
+    numbered = _NUMBER.fullmatch(name)
+    if numbered is not None:
+        return channel_names(path).get(numbered["channel"], "")
+    words = sorted({*MODALITIES, *known}, key=len, reverse=True)
+    ending = rf"(?:.*[-_. ])?({'|'.join(map(re.escape, words))})"
+    found = re.fullmatch(ending, name, re.IGNORECASE | re.DOTALL)
+    return "" if found is None else found[1]
+
+
 def classes_of_data_set(path: Path) -> LabelSet | None:
     """Give the classes that the data set of a file lists (Decathlon, nnU-Net)."""
     try:

@@ -65,6 +65,7 @@ __all__ = [
     "result_endings",
     "suffix_of",
     "volumes_among",
+    "volumes_in",
     "write_labels",
     "write_volume",
 ]
@@ -367,6 +368,12 @@ def is_volume(path: Path) -> bool:
     return _module_of(path) is not None
 
 
+def volumes_in(folder: Path) -> tuple[Path, ...]:
+    """List the volumes that lie in a folder directly, by name; hidden ones do not."""
+    inside = (path for path in sorted(folder.iterdir()) if path.name[:1] != ".")
+    return tuple(path for path in volumes_among(inside) if is_volume(path))
+
+
 def is_dicom_series(path: Path) -> bool:
     """Whether a path is DICOM, to which a DICOM segmentation can refer."""
     return _module_of(path) == _DICOM
@@ -375,12 +382,24 @@ def is_dicom_series(path: Path) -> bool:
 def _format(path: Path) -> Format:
     module = _module_of(path)
     if module is None:
-        what = "a folder of no kind we know" if path.is_dir() else "of no kind we know"
-        raise VolumeError(
-            f"{path} is {what}; volumes are DICOM series, folders of pictures, or end "
-            f"in {', '.join(FORMATS)}. Convert it, for instance to .nii.gz."
-        )
+        raise VolumeError(_no_volume(path))
     return cast(Format, import_module(module))
+
+
+def _no_volume(path: Path) -> str:
+    if not path.exists():
+        return f"{path} does not exist; give a file or folder that does."
+    if path.is_dir() and (inside := volumes_in(path)):
+        count = "a volume" if len(inside) == 1 else f"{len(inside)} volumes"
+        return (
+            f"{path} is a folder with {count}, such as {inside[0].name}; name one of "
+            "them. predict and bulk take whole folders."
+        )
+    what = "a folder of no kind we know" if path.is_dir() else "of no kind we know"
+    return (
+        f"{path} is {what}; volumes are DICOM series, folders of pictures, or end in "
+        f"{', '.join(FORMATS)}. Convert it, for instance to .nii.gz."
+    )
 
 
 def _module_of(path: Path) -> str | None:
