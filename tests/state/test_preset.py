@@ -21,3 +21,13 @@ def test_what_is_foreseen_is_foreseen_for_the_preset() -> None:
     state.set_preset("exact")
     assert state.settings.overlap is None
     state.close()
+
+
+def test_what_a_project_calls_channels_goes_along_with_several_files(
+    tmp_path: Path,
+) -> None:
+    files = (tmp_path / "b_t2.nii.gz", tmp_path / "a_t1.nii.gz")
+    several = Wish(files[0], (), Settings(), files=files, channels=("t1", "t2"))
+    assert config_of(several)["channels"] == ["t1", "t2"]
+    alone = Wish(files[0], (), Settings(), files=files[:1], channels=("t1",))
+    assert "channels" not in config_of(alone)

@@ -106,6 +106,20 @@ def test_a_data_set_tells_what_its_numbers_show(
     assert names(found) == ["p_0001", "p_0000"]
 
 
+def test_channels_of_one_file_in_another_order_are_refused(
+    planned: Planned, write_scan: Any, tmp_path: Path
+) -> None:
+    write_scan("p.nii.gz", shape=(2, 12, 16, 16), folder=tmp_path / "set")
+    listed = {
+        "modality": {"0": "T2", "1": "T1"},
+        "labels": {"0": "background"},
+        "training": [{"image": "p.nii.gz", "label": "p.nii.gz"}],
+    }
+    (tmp_path / "set/dataset.json").write_text(json.dumps(listed))
+    with pytest.raises(ModelError, match="has the channels T2, T1; mri takes t1, t2"):
+        planned(tmp_path / "set", case=None, takes=("t1", "t2"))
+
+
 def test_what_a_person_calls_channels_counts_more_than_names(
     planned: Planned, write: Any
 ) -> None:

@@ -117,6 +117,18 @@ def test_inspect_lists_every_volume_of_a_folder(call: Any, tmp_path: Path) -> No
     assert [Path(line).suffix for line in listed] == [".nrrd", ".gz"]
 
 
+def test_inspect_lists_every_scan_of_a_data_set(call: Any, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    scan = damaged_corpus.nifti(tmp_path / "set")
+    (tmp_path / "set/dataset.yaml").write_text(
+        "channels: [CT]\nclasses: {}\n"
+        f"cases: [{{id: a, images: {{CT: {scan.name}}}}}]"
+    )
+    status, out, said = call("inspect", tmp_path / "set")
+    assert status == 0, said
+    assert out.startswith(str(scan))
+
+
 @pytest.mark.parametrize("command", ["inspect", "convert"])
 def test_what_does_not_exist_is_not_called_of_an_unknown_kind(
     call: Any, tmp_path: Path, command: str

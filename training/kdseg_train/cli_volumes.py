@@ -78,15 +78,15 @@ def inspect(
     part: Part = None,
 ) -> None:
     """Say what volumes are: orientation, voxel size, channels, type, notes."""
-    from kdseg_train.convert import described, volumes_of
+    from kdseg_train.convert import each_described
 
     failed = False
-    for path in chain.from_iterable(map(volumes_of, paths)):
-        try:
-            sys.stdout.write(described(path, part) + "\n")
-        except KdsegError as error:
+    for told in chain.from_iterable(each_described(path, part) for path in paths):
+        if isinstance(told, KdsegError):
             failed = True
-            sys.stderr.write(f"{error}\n")
+            sys.stderr.write(f"{told}\n")
+        else:
+            sys.stdout.write(told + "\n")
     if failed:
         raise typer.Exit(KdsegError.exit_code)
 

@@ -1,14 +1,15 @@
 """The command convert: a scan or labels from one format into another."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from kdseg_train import config
-from napari_kdseg.errors import UsageError
+from kdseg_train.layouts import describes_itself, read_data_set
+from napari_kdseg.errors import KdsegError, UsageError
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes import formats
 from napari_kdseg.volumes.cache import default_cache
@@ -110,11 +111,30 @@ def each_part(settings: ConvertConfig) -> list[ConvertConfig]:
     ]
 
 
-def volumes_of(path: Path) -> tuple[Path, ...]:
-    """List the volumes that a path stands for: of a folder that is none those in it."""
-    if path.is_dir() and not formats.is_volume(path):
-        return formats.volumes_in(path) or (path,)
-    return (path,)
+def each_described(path: Path, part: str | None = None) -> Iterator[str | KdsegError]:
+    """Describe every volume that a path stands for: of a folder of scans those in it.
+
+    What cannot be read gives its error, and the others are described all the same.
+    """
+    try:
+        inside = _volumes_of(path)
+    except KdsegError as error:
+        yield error
+        return
+    for one in inside:
+        try:
+            yield described(one, part)
+        except KdsegError as error:
+            yield error
+
+
+def _volumes_of(path: Path) -> tuple[Path, ...]:
+    if not path.is_dir() or formats.is_volume(path):
+        return (path,)
+    if describes_itself(path):
+        cases = read_data_set(path).cases
+        return tuple(image for case in cases for image in case.images)
+    return formats.volumes_in(path) or (path,)
 
 
 def described(path: Path, part: str | None = None) -> str:
