@@ -1,5 +1,6 @@
 """The Segment dock in a real viewer, with a real worker."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,27 @@ def test_a_scan_is_segmented_from_the_dock(
     written, source = nibabel.load(tmp_path / "saved.nii.gz"), nibabel.load(scan)
     assert np.allclose(written.affine, source.affine)
     assert written.shape == source.shape
+
+
+def test_a_scan_is_segmented_again_with_another_preset_once_that_is_offered(
+    qtbot: QtBot, dock: SegmentDock, make_model: MakeModel, scan: Path, tmp_path: Path
+) -> None:
+    dock.state.set_out(tmp_path / "results")
+    dock.viewer.open(str(scan), plugin="napari-kdseg")
+    tick(dock, make_model("organs"))
+    run_to_end(qtbot, dock)
+    assert dock.run_button.text() == "Run"
+    dock.preset.setCurrentText("draft")
+    assert dock.run_button.text() == "Replace and run"
+    assert "case has results of organs of other settings." in dock.estimate.text()
+    run_to_end(qtbot, dock)
+    assert dock.state.status.phase == "finished", dock.message.text()
+    record = json.loads((tmp_path / "results/case/organs/prediction.json").read_text())
+    assert record["settings"]["preset"] == "draft"
+    [aside] = (tmp_path / "results").glob(".earlier-*")
+    earlier = json.loads((aside / "case/organs/prediction.json").read_text())
+    assert earlier["settings"]["preset"] == "exact"
+    assert dock.run_button.text() == "Run"
 
 
 def test_the_dock_shows_what_repeats_the_run(

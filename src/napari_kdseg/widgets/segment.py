@@ -55,6 +55,7 @@ from napari_kdseg.widgets._open_project import open_project
 POLL_MS = 50
 LOOK_MS = 1000
 _NO_UNCERTAINTY = "none"
+_RUN, _REPLACE = "Run", "Replace and run"
 _BEHIND = "While you judge or paint, the results wait in the layer list."
 
 
@@ -176,7 +177,7 @@ class SegmentDock(Dock):
 
     def _build_run(self) -> None:
         self.estimate = wrapped_label()
-        self.run_button = QPushButton("Run")
+        self.run_button = QPushButton(_RUN)
         self.run_button.setToolTip("The slice in view comes first")
         self.cancel_button = QPushButton("Cancel")
         self.cancel_button.setToolTip("Finished tiles stay; Run goes on from there")
@@ -301,7 +302,8 @@ class SegmentDock(Dock):
     def _on_run_clicked(self) -> None:
         layer = self.layer_choice.value()
         self._shows_behind = False
-        self.state.run(None if layer is None else slice_in_view(self.viewer, layer))
+        view = None if layer is None else slice_in_view(self.viewer, layer)
+        self.state.run(view, replace_earlier=self.run_button.text() == _REPLACE)
         self._timer.start()
 
     def _on_cancel_clicked(self) -> None:
@@ -378,7 +380,10 @@ class SegmentDock(Dock):
         for box in self.boxes:
             box.show_ticked(box.value in self.state.chosen)
         said = self.state.problem or self.state.estimate_text
-        self.estimate.setText("\n".join(filter(None, (said, self.state.preset_text))))
+        replaced = self.state.replaced
+        told = (said, self.state.preset_text, replaced)
+        self.estimate.setText("\n".join(filter(None, told)))
+        self.run_button.setText(_REPLACE if replaced else _RUN)
         self._show_buttons()
 
     def _show_out(self) -> None:
