@@ -266,6 +266,69 @@ def test_a_start_hands_recipe_and_run_folder_on(setup: Setup, data: Path) -> Non
     assert yaml.safe_load((home / "recipe.yaml").read_text())["command"] == "fit"
 
 
+CHANGES: dict[str, Callable[[Setup], None]] = {
+    "edit": lambda setup: setup.edit(("training", "epochs"), 3),
+    "start": lambda setup: setup.start_from("supervised/small"),
+    "method": lambda setup: setup.choose_method("medaka"),
+    "name": lambda setup: setup.set_name("other"),
+    "out": lambda setup: setup.set_out(Path("elsewhere")),
+    "data": lambda setup: setup.remove(1),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_a_check_said_and_foresaw_goes_when_something_else_is_set(
+    setup: Setup, data: Path, script: Path, change: str
+) -> None:
+    (script.parent / "foreseen").touch()
+    setup.add(data)
+    other = data.with_name("other")
+    other.mkdir()
+    setup.add(other, "unlabelled")
+    rest(setup)
+    setup.start_from(OWN)
+    setup.check()
+    poll_until(setup, lambda: "Foreseen" in setup.status)
+    CHANGES[change](setup)
+    assert "It can start" not in setup.status
+    assert "Foreseen" not in setup.status
+
+
+@pytest.mark.parametrize("moment", ["while it checks", "while it foresees"])
+def test_an_answer_that_comes_after_a_change_is_not_told(
+    setup: Setup, data: Path, script: Path, moment: str
+) -> None:
+    told: list[str] = []
+    (script.parent / "foreseen").touch()
+    setup.add(data)
+    rest(setup)
+    setup.check()
+    if moment == "while it foresees":
+        rest(setup)
+        assert setup.status == "It can start: brain from CT."
+    setup.edit(("training", "epochs"), 3)
+    setup.status_changed.connect(told.append)
+    until = time.monotonic() + 1
+    while time.monotonic() < until:
+        setup.poll()
+        time.sleep(0.01)
+    assert (setup.status, told) == ("", [])
+    assert not setup.busy
+
+
+def test_a_start_is_not_called_off_by_a_change_after_it(
+    setup: Setup, data: Path
+) -> None:
+    started: list[Path] = []
+    setup.ready.connect(lambda recipe, _: started.append(recipe))
+    setup.add(data)
+    rest(setup)
+    setup.check(start=True)
+    setup.edit(("training", "epochs"), 3)
+    poll_until(setup, lambda: bool(started))
+    assert yaml.safe_load(started[0].read_text())["training"]["epochs"] == 7
+
+
 def test_memory_and_time_are_told_where_they_can_be_foreseen(
     setup: Setup, data: Path, script: Path
 ) -> None:

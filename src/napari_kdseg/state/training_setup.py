@@ -123,6 +123,7 @@ class Setup:
         assert self._form is not None
         self._form.set(path, value)
         self._edits[path] = value
+        self._forget_check()
         self.form_changed.emit()
 
     # ---- Data ----
@@ -166,7 +167,10 @@ class Setup:
 
     def set_name(self, name: str) -> None:
         """Call the model otherwise; nothing: as the data and the method."""
+        before = self.name
         self._name = plain_name(name) if name.strip() else ""
+        if self.name != before:
+            self._forget_check()
 
     @property
     def out(self) -> Path | None:
@@ -178,6 +182,8 @@ class Setup:
 
     def set_out(self, folder: Path | None) -> None:
         """Put runs into another folder; None: where they go by themselves."""
+        if folder != self._out:
+            self._forget_check()
         self._out = folder
 
     # ---- Checking and starting ----
@@ -280,8 +286,22 @@ class Setup:
         if known:
             self.choose_method(FIRST_METHOD if FIRST_METHOD in known else min(known))
 
+    def _forget_check(self) -> None:
+        """What was found out, or foreseen, is of other settings than those there now.
+
+        A start goes on: it is of the settings there were when it was asked for.
+        """
+        if self._estimating is not None:
+            self._estimating.close()
+            self._estimating = None
+        if self._checking is not None and not self._starts:
+            self._checking.close()
+            self._checking = None
+        if not self.busy:
+            self._tell("")
+
     def _on_entries(self) -> None:
-        self._tell("")
+        self._forget_check()
         self.entries_changed.emit()
         if self._start in (OWN, FROM_DATA) and not self._edits:
             self._apply(FROM_DATA if self._labelled else OWN)
@@ -293,7 +313,7 @@ class Setup:
         if self._filling is not None:  # what was asked for is not wanted any more
             self._filling.close()
             self._filling = None
-            self._tell("")
+        self._forget_check()
         if start == FROM_DATA:
             self._ask_for_recipe()
         elif start == OWN:
