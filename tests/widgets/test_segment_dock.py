@@ -13,7 +13,7 @@ from napari.layers import Labels
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QGuiApplication
-from qtpy.QtWidgets import QWidget
+from qtpy.QtWidgets import QFileDialog, QWidget
 
 from napari_kdseg.contributions import write_labels_nifti
 from napari_kdseg.models.model import Model
@@ -250,6 +250,24 @@ def test_the_project_of_the_volumes_dock_has_models_and_a_place_for_results(
     dock.viewer.window.remove_dock_widget(shell)
     dock._on_look()
     assert dock.out.text() == str(tmp_path / "atlas" / "predictions")
+
+
+def test_only_what_is_chosen_changes_where_results_go(
+    dock: SegmentDock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not dock.project_action.isEnabled()
+    (tmp_path / "atlas").mkdir()
+    dock.state.set_project(tmp_path / "atlas")
+    predictions, answers = str(tmp_path / "atlas" / "predictions"), ["", str(tmp_path)]
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: answers.pop(0))
+    dock.folder_action.trigger()  # and Cancel
+    assert dock.out.text() == predictions
+    dock.folder_action.trigger()
+    assert dock.out.text() == str(tmp_path)
+    dock.cache_action.trigger()
+    assert dock.out.text() == ""
+    dock.project_action.trigger()
+    assert dock.out.text() == predictions
 
 
 @pytest.mark.slow

@@ -254,6 +254,11 @@ class Segmentation:
         return "; ".join(costs)
 
     @property
+    def has_project(self) -> bool:
+        """Whether there is a project that results can go to."""
+        return self._project is not None
+
+    @property
     def out(self) -> Path | None:
         """Where results are published; None: in the cache, until saved from there.
 
@@ -267,9 +272,11 @@ class Segmentation:
 
     def set_out(self, folder: Path | None) -> None:
         """Choose where results are published; None: in the cache."""
-        self._out, self._out_is_chosen = folder, True
-        self.out_changed.emit()
-        self.estimate_changed.emit()
+        self._set_out(folder, chosen=True)
+
+    def set_out_to_project(self) -> None:
+        """Let results go to the project that is open again, as without a choice."""
+        self._set_out(None, chosen=False)
 
     # ---- Before Run ----
 
@@ -379,6 +386,11 @@ class Segmentation:
             self.worker.cancel(self._job)
 
     # ---- The project ----
+
+    def _set_out(self, folder: Path | None, *, chosen: bool) -> None:
+        self._out, self._out_is_chosen = folder, chosen
+        self.out_changed.emit()
+        self.estimate_changed.emit()
 
     def _offer_of_project(self, folder: Path) -> None:
         if any(known.folder == folder for known in self._models):

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtGui import QGuiApplication
+from qtpy.QtGui import QAction, QGuiApplication
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
     QGroupBox,
     QHBoxLayout,
     QLineEdit,
+    QMenu,
     QProgressBar,
     QPushButton,
     QTableWidget,
@@ -100,6 +101,7 @@ class SegmentDock(Dock):
         self._connect()
         self._on_layer_chosen()
         self._show_status(self.state.status)
+        self._show_out()
         self._on_look()
         self._look_timer.start()
 
@@ -164,7 +166,13 @@ class SegmentDock(Dock):
             "where Review finds them"
         )
         self.out_button = QPushButton("Choose…")
-        self.out_button.setToolTip("Choose a folder; Cancel goes back to the cache")
+        self.out_button.setToolTip("Where the results go")
+        menu = QMenu(self.out_button)
+        self.project_action = QAction("The project's predictions", menu)
+        self.folder_action = QAction("A folder…", menu)
+        self.cache_action = QAction("The cache, until saved", menu)
+        menu.addActions([self.project_action, self.folder_action, self.cache_action])
+        self.out_button.setMenu(menu)
         place = QHBoxLayout()
         place.addWidget(self.out)
         place.addWidget(self.out_button)
@@ -225,7 +233,9 @@ class SegmentDock(Dock):
         self.uncertainty.currentTextChanged.connect(self._on_uncertainty_chosen)
         self.device.currentTextChanged.connect(self._on_device_chosen)
         self.preset.currentTextChanged.connect(self._on_preset_chosen)
-        self.out_button.clicked.connect(self._on_out_clicked)
+        self.project_action.triggered.connect(self._on_project_out)
+        self.folder_action.triggered.connect(self._on_folder_out)
+        self.cache_action.triggered.connect(self._on_cache_out)
         self.run_button.clicked.connect(self._on_run_clicked)
         self.cancel_button.clicked.connect(self._on_cancel_clicked)
         self.copy_button.clicked.connect(self._on_copy_clicked)
@@ -293,11 +303,18 @@ class SegmentDock(Dock):
     def _on_preset_chosen(self, name: str) -> None:
         self.state.set_preset(name)
 
-    def _on_out_clicked(self) -> None:
+    def _on_project_out(self) -> None:
+        self.state.set_out_to_project()
+
+    def _on_folder_out(self) -> None:
         folder = QFileDialog.getExistingDirectory(
             self, "Where results are published", self.out.text()
         )
-        self.state.set_out(Path(folder) if folder else None)
+        if folder:
+            self.state.set_out(Path(folder))
+
+    def _on_cache_out(self) -> None:
+        self.state.set_out(None)
 
     def _on_run_clicked(self) -> None:
         layer = self.layer_choice.value()
@@ -389,6 +406,7 @@ class SegmentDock(Dock):
     def _show_out(self) -> None:
         out = self.state.out
         self.out.setText("" if out is None else str(out))
+        self.project_action.setEnabled(self.state.has_project)
 
     def _show_status(self, status: Status) -> None:
         self.progress.setValue(round(1000 * status.fraction))
