@@ -401,6 +401,19 @@ def test_models_of_the_project_are_offered_beside_the_others(
     assert len(state.models) == 3
 
 
+@pytest.mark.parametrize("place", ["run/teachers/liver", "teachers/liver"])
+def test_teachers_of_a_training_are_offered_beside_their_student(
+    state: Segmentation, make_model: MakeModel, tmp_path: Path, place: str
+) -> None:
+    """As MS-KD leaves them: from the Train dock, and from the command line."""
+    teacher = made(tmp_path / "project/runs/organs" / place)
+    make_model("liver", role="teacher").folder.rename(teacher)
+    student = made(teacher.parents[1] / "model")
+    make_model("student").folder.rename(student)
+    state.set_project(tmp_path / "project")
+    assert [model.folder for model in state.models] == [student, teacher]
+
+
 def test_a_model_that_was_trained_meanwhile_is_offered(
     state: Segmentation, make_model: MakeModel, tmp_path: Path
 ) -> None:
