@@ -51,6 +51,8 @@ def described() -> dict:
     training = {"epochs": {"type": "integer", "default": 1000, "minimum": 1}}
     settings = group(
         method={"type": "string", "default": "supervised"},
+        licence={"type": "string", "default": ""},
+        description={"type": "string", "default": ""},
         split=group(**split),
         threads={"anyOf": [{"type": "integer"}, {"type": "null"}], "default": None},
         training=group(**training),
@@ -146,6 +148,19 @@ def test_recipes_of_the_method_are_offered_and_bring_their_settings(
     assert setup.form.value(("training", "epochs")) == 20
     recipe = yaml.safe_load(setup.recipe_text())
     assert recipe["data"] == [{"path": str(data)}]
+
+
+def test_the_licence_of_a_recipe_that_comes_along_is_not_that_of_ones_own_model(
+    setup: Setup, data: Path
+) -> None:
+    """It is that of weights made of its own data, as is what it says of them."""
+    setup.add(data)
+    rest(setup)
+    setup.start_from("supervised/small")
+    asked = yaml.safe_load(setup.recipe_text())
+    assert not {"licence", "description"} & set(asked)
+    setup.edit(("licence",), "CC-BY-4.0")
+    assert yaml.safe_load(setup.recipe_text())["licence"] == "CC-BY-4.0"
 
 
 def test_a_training_leaves_one_core_to_the_viewer_unless_a_person_says_otherwise(

@@ -24,6 +24,8 @@ from napari_kdseg.volumes.naming import plain_name
 
 FROM_DATA, OWN = "Fitted to the data", "The method's own values"
 FIRST_METHOD = "supervised"
+_OF_ITS_DATA = ("licence", "description")
+"""What a recipe that comes along says of weights made of its data, not of others."""
 VALIDATION = 0.1
 """Share kept for curves where nothing else is said: without it they show no Dice."""
 
@@ -321,7 +323,8 @@ class Setup:
             self._form.set(("split", "validation"), VALIDATION)
         else:
             path = shipped_recipes()[start]
-            self._take(yaml.safe_load(path.read_text(encoding="utf-8")))
+            recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+            self._take({k: v for k, v in recipe.items() if k not in _OF_ITS_DATA})
         self.form_changed.emit()
 
     def _take(self, recipe: dict[str, Any]) -> None:
