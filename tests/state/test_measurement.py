@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,10 @@ from napari_kdseg.measure.disagreement import (
 )
 from napari_kdseg.measure.outliers import robust_z
 from napari_kdseg.project import Project
+from napari_kdseg.runs.run import Run
 from napari_kdseg.state.detached import Detached
-from napari_kdseg.state.measured import Result, Row
+from napari_kdseg.state.jobs import Job
+from napari_kdseg.state.measured import TABLE, Result, Row
 from napari_kdseg.state.measurement import Measurement
 from napari_kdseg.volumes.formats import write_labels
 from napari_kdseg.volumes.scan import NewScan, VolumeFile
@@ -114,6 +116,78 @@ def test_organs_are_measured_in_another_process(
     assert state.command_line.startswith("kdseg-train run ")
     assert state.export(tmp_path / "table.csv")
     assert len((tmp_path / "table.csv").read_text().splitlines()) == 3
+
+
+def measured_at_once(state: Measurement) -> Result:
+    """The job ends as one does, with a table of one row."""
+    state.run()
+    assert state.job is not None
+    state.job.state = "finished"
+    folder = state.job.run.folder
+    (folder / TABLE).write_text("case,model,class,volume_mm3\none,student,gut,43\n")
+    state._jobs.changed.emit(state.job)
+    assert state._result is not None
+    return state._result
+
+
+class NoProcess(Detached):
+    """Stands in for the process; the test says what it does."""
+
+    def start(self, run: Run) -> Job:
+        return Job(run, state="running")
+
+    def cancel(self, job: Job) -> None: ...
+
+    def poll(self) -> None: ...
+
+
+@pytest.fixture
+def at_once(tmp_path: Path) -> Iterator[Measurement]:
+    made = Measurement(NoProcess(), tmp_path / "scratch")
+    yield made
+    made.close()
+
+
+def test_a_table_is_neither_shown_nor_exported_under_another_choice(
+    at_once: Measurement, project: Path, tmp_path: Path
+) -> None:
+    told: list[Result | None] = []
+    at_once.result_changed.connect(lambda: told.append(at_once.result))
+    at_once.set_labels(project)
+    result = measured_at_once(at_once)
+    assert told == [result]
+    others: list[Callable[[], None]] = [
+        lambda: at_once.set_labels(tmp_path / "truth.nii.gz"),
+        lambda: at_once.change(reference=project),
+        lambda: at_once.change(of="labels"),
+    ]
+    for choose in others:
+        choose()
+        assert told.pop() is None
+        assert not at_once.export(tmp_path / "table.csv")
+        assert not (tmp_path / "table.csv").exists()
+        at_once.set_labels(project)  # the choice that was measured
+        assert told.pop() is result
+    assert at_once.export(tmp_path / "table.csv")
+
+
+def test_a_table_of_a_choice_that_was_left_meanwhile_waits_for_it(
+    at_once: Measurement, project: Path
+) -> None:
+    told: list[str] = []
+    at_once.failed.connect(told.append)
+    at_once.set_labels(project)
+    at_once.run()
+    job = at_once.job
+    assert job is not None
+    at_once.change(of="labels")
+    job.state = "finished"
+    (job.run.folder / TABLE).write_text("case,class,volume_mm3\none,gut,43\n")
+    at_once._jobs.changed.emit(job)
+    assert at_once.result is None
+    assert "of the choice before" in told[0]
+    at_once.change(of="predictions")
+    assert at_once.result is not None
 
 
 @pytest.mark.slow

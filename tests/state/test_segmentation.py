@@ -11,18 +11,25 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from made_predictions import change_record, write_prediction
 from napari.layers import Image
 from psygnal import Signal
 
+from kdseg_train.plan import PredictConfig
 from napari_kdseg.amounts import size
 from napari_kdseg.errors import KdsegError, ModelError, StopRequested
 from napari_kdseg.inference.estimate import estimate
+from napari_kdseg.inference.settings import Settings
 from napari_kdseg.inference.speeds import record_seconds
 from napari_kdseg.models.card import Calibration
 from napari_kdseg.models.model import Model, ModelCard, NetworkSpec, Tiling, save_model
 from napari_kdseg.models.networks import build, build_classifier
+from napari_kdseg.project import Project
+from napari_kdseg.review.predictions import predictions_in
+from napari_kdseg.review.verdicts import read_verdicts
 from napari_kdseg.runs.run import Run
 from napari_kdseg.state import estimates
+from napari_kdseg.state.earlier import _NO_MATTER, UNASKED
 from napari_kdseg.state.jobs import Job
 from napari_kdseg.state.layers import (
     NAMESPACE,
@@ -30,7 +37,8 @@ from napari_kdseg.state.layers import (
     image_layers,
     source_of_layer,
 )
-from napari_kdseg.state.prediction import case_of
+from napari_kdseg.state.prediction import Wish, case_of, config_of
+from napari_kdseg.state.review.review import Review
 from napari_kdseg.state.scratch import ScratchCopy
 from napari_kdseg.state.segmentation import Segmentation, Status
 from napari_kdseg.volumes.cache import Cache
@@ -393,6 +401,19 @@ def test_models_of_the_project_are_offered_beside_the_others(
     assert len(state.models) == 3
 
 
+@pytest.mark.parametrize("place", ["run/teachers/liver", "teachers/liver"])
+def test_teachers_of_a_training_are_offered_beside_their_student(
+    state: Segmentation, make_model: MakeModel, tmp_path: Path, place: str
+) -> None:
+    """As MS-KD leaves them: from the Train dock, and from the command line."""
+    teacher = made(tmp_path / "project/runs/organs" / place)
+    make_model("liver", role="teacher").folder.rename(teacher)
+    student = made(teacher.parents[1] / "model")
+    make_model("student").folder.rename(student)
+    state.set_project(tmp_path / "project")
+    assert [model.folder for model in state.models] == [student, teacher]
+
+
 def test_a_model_that_was_trained_meanwhile_is_offered(
     state: Segmentation, make_model: MakeModel, tmp_path: Path
 ) -> None:
@@ -477,6 +498,180 @@ def test_a_project_that_cannot_be_written_to_gets_no_results(
 def made(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+# ---- Results of other settings ----
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    with Project.create(tmp_path / "project") as made:
+        return made.folder
+
+
+def predicted(worker: WorkerAtHand, *models: Model) -> None:
+    """Publish as a prediction of the last run's settings does."""
+    run = worker.jobs[-1].run
+    settings = PredictConfig.model_validate(run.config).model_dump(mode="json")
+    case = Path(run.config["out"]) / "case"
+    for model in models:
+        labels = np.ones(SHAPE, np.uint8)
+        name, print_ = model.card.name, model.fingerprint
+        folder = write_prediction(
+            case.parent, "case", labels, model=name, fingerprint=print_
+        )
+        change_record(folder, settings=settings)
+    if run.config["regions"]:
+        (case / "regions.json").write_text("{}")
+        for kind in ("regions", "uncertainty"):
+            labels = np.ones(SHAPE, np.uint8)
+            write_labels(case / f"{kind}.nii.gz", labels, GRID, None)
+    with run.executing():
+        names = [model.card.name for model in models]
+        run.event("prediction", case="case", folder=case, models=names)
+    worker.tell(state="finished", fraction=1.0)
+
+
+def test_the_dock_asks_for_the_settings_that_a_prediction_has_by_itself() -> None:
+    """What Segment leaves out is compared by these."""
+    fields = PredictConfig.model_fields
+    assert {key: fields[key].default for key in UNASKED} == UNASKED
+    asked = set(config_of(Wish(Path("ct.nii.gz"), (), Settings())))
+    assert set(fields) <= asked | set(UNASKED) | _NO_MATTER
+
+
+def test_results_of_the_same_settings_are_not_in_the_way(
+    state: Segmentation,
+    scan: Source,
+    make_model: MakeModel,
+    worker: WorkerAtHand,
+    project: Path,
+) -> None:
+    model = make_model("ct")
+    state.set_project(project)
+    started(state, scan, model)
+    predicted(worker, model)
+    assert not state.replaced
+    state.choose(state.add_model(make_model("other").folder))
+    state.choose(state.models[0], chosen=False)
+    assert [one.card.name for one in state.chosen] == ["other"]
+    assert not state.replaced  # results of another model go beside
+
+
+def test_results_of_other_settings_are_replaced_only_where_that_is_wanted(
+    state: Segmentation,
+    scan: Source,
+    make_model: MakeModel,
+    worker: WorkerAtHand,
+    project: Path,
+) -> None:
+    model, told = make_model("ct"), []
+    state.set_project(project)
+    started(state, scan, model)
+    predicted(worker, model)
+    record = (project / "predictions/case/ct/prediction.json").read_text()
+    state.estimate_changed.connect(lambda: told.append(state.replaced))
+    state.set_preset("draft")
+    assert told[-1].startswith("case has results of ct of other settings.")
+    assert str(project / "trash") in told[-1]
+    assert "--out" not in told[-1]
+    state.run()
+    assert len(worker.jobs) == 1
+    assert state.status.phase == "failed"
+    assert (project / "predictions/case/ct/prediction.json").read_text() == record
+
+    state.run(replace_earlier=True)
+    assert worker.jobs[-1].run.config["preset"] == "draft"
+    [aside] = (project / "trash").iterdir()
+    assert (aside / "case/ct/prediction.json").read_text() == record
+    assert [one.model for one in predictions_in(aside)] == ["ct"]
+    assert not (project / "predictions/case/ct").exists()
+    predicted(worker, model)
+    assert str(aside) in state.status.text
+    assert not state.replaced
+    # And back again, which is a run of its own.
+    state.set_preset("exact")
+    state.run(replace_earlier=True)
+    assert len(worker.jobs) == 3
+    assert len(list((project / "trash").iterdir())) == 2
+
+
+def test_a_teacher_more_makes_the_results_of_all_anew(
+    state: Segmentation,
+    scan: Source,
+    make_model: MakeModel,
+    worker: WorkerAtHand,
+    project: Path,
+) -> None:
+    first = make_model("liver", role="teacher")
+    second = make_model("spleen", role="teacher")
+    state.set_project(project)
+    started(state, scan, first)
+    predicted(worker, first)
+    state.choose(state.add_model(second.folder))
+    assert state.replaced.startswith(
+        "case has results of liver, and regions are made of all teachers at once."
+    )
+    state.run(replace_earlier=True)
+    assert worker.jobs[-1].run.config["regions"]
+    predicted(worker, first, second)
+    assert not state.replaced
+    third = make_model("kidneys", role="teacher")
+    state.choose(state.add_model(third.folder))
+    assert "results of liver, spleen, and regions" in state.replaced
+    state.run(replace_earlier=True)
+    newest = max((project / "trash").iterdir(), key=lambda path: path.stat().st_mtime)
+    kept = {path.name for path in (newest / "case").iterdir()}
+    files = {"regions.json", "regions.nii.gz", "uncertainty.nii.gz"}
+    assert kept == files | {"liver", "spleen"}
+
+
+def test_of_results_that_were_judged_it_is_said_before_they_are_replaced(
+    state: Segmentation,
+    scan: Source,
+    make_model: MakeModel,
+    worker: WorkerAtHand,
+    project: Path,
+) -> None:
+    model = make_model("ct")
+    state.set_project(project)
+    started(state, scan, model)
+    predicted(worker, model)
+    review = Review()
+    review.open_folder(project)
+    assert review.begin("Ada"), review.status
+    [one] = review.predictions
+    for index in range(2):
+        review.go_to(one.about(0, index))
+        review.judge("good")
+    review.close()
+    state.set_uncertainty("margin")
+    assert "2 slices of it were judged: the verdicts stay" in state.replaced
+    state.run(replace_earlier=True)
+    [aside] = (project / "trash").iterdir()
+    [kept] = predictions_in(aside)
+    assert kept.labels_hash == one.labels_hash
+    verdicts = read_verdicts(project / "review" / "verdicts.sqlite")
+    assert {each.labels_hash for each in verdicts} == {kept.labels_hash}
+
+
+def test_results_that_cannot_be_put_aside_stay_and_nothing_is_computed(
+    state: Segmentation,
+    scan: Source,
+    make_model: MakeModel,
+    worker: WorkerAtHand,
+    project: Path,
+) -> None:
+    model = make_model("ct")
+    state.set_project(project)
+    started(state, scan, model)
+    predicted(worker, model)
+    (project / "trash").write_text("a file in its place")
+    state.set_preset("draft")
+    state.run(replace_earlier=True)
+    assert len(worker.jobs) == 1
+    assert "nothing was computed" in state.status.text
+    assert (project / "predictions/case/ct/prediction.json").is_file()
 
 
 # ---- Another run in the same folder ----

@@ -47,6 +47,8 @@ def described() -> dict:
     training = {"epochs": {"type": "integer", "default": 1000, "minimum": 1}}
     settings = group(
         method={"type": "string", "default": "supervised"},
+        licence={"type": "string", "default": ""},
+        description={"type": "string", "default": ""},
         split=group(**split),
         threads={"anyOf": [{"type": "integer"}, {"type": "null"}], "default": None},
         training=group(**training),
@@ -142,6 +144,19 @@ def test_recipes_of_the_method_are_offered_and_bring_their_settings(
     assert setup.form.value(("training", "epochs")) == 20
     recipe = yaml.safe_load(setup.recipe_text())
     assert recipe["data"] == [{"path": str(data)}]
+
+
+def test_the_licence_of_a_recipe_that_comes_along_is_not_that_of_ones_own_model(
+    setup: Setup, data: Path
+) -> None:
+    """It is that of weights made of its own data, as is what it says of them."""
+    setup.add(data)
+    rest(setup)
+    setup.start_from("supervised/small")
+    asked = yaml.safe_load(setup.recipe_text())
+    assert not {"licence", "description"} & set(asked)
+    setup.edit(("licence",), "CC-BY-4.0")
+    assert yaml.safe_load(setup.recipe_text())["licence"] == "CC-BY-4.0"
 
 
 def test_a_training_leaves_one_core_to_the_viewer_unless_a_person_says_otherwise(
@@ -260,3 +275,59 @@ def test_a_start_hands_recipe_and_run_folder_on(setup: Setup, data: Path) -> Non
     assert started[0] == (home / "recipe.yaml", home / "run")
     assert started[1][1] == home.with_name("fish-supervised-2") / "run"
     assert yaml.safe_load((home / "recipe.yaml").read_text())["command"] == "fit"
+
+
+CHANGES: dict[str, Callable[[Setup], None]] = {
+    "edit": lambda setup: setup.edit(("training", "epochs"), 3),
+    "start": lambda setup: setup.start_from("supervised/small"),
+    "method": lambda setup: setup.choose_method("medaka"),
+    "name": lambda setup: setup.set_name("other"),
+    "out": lambda setup: setup.set_out(Path("elsewhere")),
+    "data": lambda setup: setup.remove(1),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_a_check_said_goes_when_something_else_is_set(
+    setup: Setup, data: Path, change: str
+) -> None:
+    setup.add(data)
+    other = data.with_name("other")
+    other.mkdir()
+    setup.add(other, "unlabelled")
+    rest(setup)
+    setup.start_from(OWN)
+    setup.check()
+    poll_until(setup, lambda: "It can start" in setup.status)
+    CHANGES[change](setup)
+    assert "It can start" not in setup.status
+
+
+def test_an_answer_that_comes_after_a_change_is_not_told(
+    setup: Setup, data: Path
+) -> None:
+    told: list[str] = []
+    setup.add(data)
+    rest(setup)
+    setup.check()
+    setup.edit(("training", "epochs"), 3)
+    setup.status_changed.connect(told.append)
+    until = time.monotonic() + 1
+    while time.monotonic() < until:
+        setup.poll()
+        time.sleep(0.01)
+    assert (setup.status, told) == ("", [])
+    assert not setup.busy
+
+
+def test_a_start_is_not_called_off_by_a_change_after_it(
+    setup: Setup, data: Path
+) -> None:
+    started: list[Path] = []
+    setup.ready.connect(lambda recipe, _: started.append(recipe))
+    setup.add(data)
+    rest(setup)
+    setup.check(start=True)
+    setup.edit(("training", "epochs"), 3)
+    poll_until(setup, lambda: bool(started))
+    assert yaml.safe_load(started[0].read_text())["training"]["epochs"] == 7

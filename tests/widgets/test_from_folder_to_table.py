@@ -168,7 +168,7 @@ def test_an_empty_folder_becomes_a_student_and_an_organ_table(
     click(qtbot, train.run_page.segment_button)
     segment = dock_of(viewer, SegmentDock)
     answer(project.folder / "predictions")
-    click(qtbot, segment.out_button)
+    segment.folder_action.trigger()  # an entry of a menu
     click(qtbot, segment.run_button)
     qtbot.waitUntil(
         lambda: segment.state.status.phase == "finished", timeout=PATIENCE_MS

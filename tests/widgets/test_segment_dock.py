@@ -1,5 +1,6 @@
 """The Segment dock in a real viewer, with a real worker."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from napari.layers import Labels
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QGuiApplication
-from qtpy.QtWidgets import QWidget
+from qtpy.QtWidgets import QFileDialog, QWidget
 
 from napari_kdseg.contributions import write_labels_nifti
 from napari_kdseg.models.model import Model
@@ -113,6 +114,27 @@ def test_a_scan_is_segmented_from_the_dock(
     written, source = nibabel.load(tmp_path / "saved.nii.gz"), nibabel.load(scan)
     assert np.allclose(written.affine, source.affine)
     assert written.shape == source.shape
+
+
+def test_a_scan_is_segmented_again_with_another_preset_once_that_is_offered(
+    qtbot: QtBot, dock: SegmentDock, make_model: MakeModel, scan: Path, tmp_path: Path
+) -> None:
+    dock.state.set_out(tmp_path / "results")
+    dock.viewer.open(str(scan), plugin="napari-kdseg")
+    tick(dock, make_model("organs"))
+    run_to_end(qtbot, dock)
+    assert dock.run_button.text() == "Run"
+    dock.preset.setCurrentText("draft")
+    assert dock.run_button.text() == "Replace and run"
+    assert "case has results of organs of other settings." in dock.estimate.text()
+    run_to_end(qtbot, dock)
+    assert dock.state.status.phase == "finished", dock.message.text()
+    record = json.loads((tmp_path / "results/case/organs/prediction.json").read_text())
+    assert record["settings"]["preset"] == "draft"
+    [aside] = (tmp_path / "results").glob(".earlier-*")
+    earlier = json.loads((aside / "case/organs/prediction.json").read_text())
+    assert earlier["settings"]["preset"] == "exact"
+    assert dock.run_button.text() == "Run"
 
 
 def test_the_dock_shows_what_repeats_the_run(
@@ -228,6 +250,24 @@ def test_the_project_of_the_volumes_dock_has_models_and_a_place_for_results(
     dock.viewer.window.remove_dock_widget(shell)
     dock._on_look()
     assert dock.out.text() == str(tmp_path / "atlas" / "predictions")
+
+
+def test_only_what_is_chosen_changes_where_results_go(
+    dock: SegmentDock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not dock.project_action.isEnabled()
+    (tmp_path / "atlas").mkdir()
+    dock.state.set_project(tmp_path / "atlas")
+    predictions, answers = str(tmp_path / "atlas" / "predictions"), ["", str(tmp_path)]
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: answers.pop(0))
+    dock.folder_action.trigger()  # and Cancel
+    assert dock.out.text() == predictions
+    dock.folder_action.trigger()
+    assert dock.out.text() == str(tmp_path)
+    dock.cache_action.trigger()
+    assert dock.out.text() == ""
+    dock.project_action.trigger()
+    assert dock.out.text() == predictions
 
 
 @pytest.mark.slow

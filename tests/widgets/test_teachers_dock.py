@@ -126,8 +126,28 @@ def test_without_results_the_dock_says_what_to_do(make_napari_viewer: Any) -> No
     dock = TeachersDock(viewer)
     shell = viewer.window.add_dock_widget(dock, name="Teachers")
     assert "Run Segment" in dock.message.text()
-    assert not dock.regions_box.isEnabled()
+    idle = (
+        dock.regions_box,
+        dock.case_choice,
+        dock.uncertain_button,
+        dock.conflict_button,
+    )
+    assert not any(widget.isEnabled() for widget in idle)
+    assert dock.open_button.isEnabled()
     viewer.window.remove_dock_widget(shell)
+
+
+def test_of_one_model_alone_it_is_said_how_regions_are_made(
+    dock: TeachersDock, results: Path, tmp_path: Path
+) -> None:
+    assert dock.rule.text().startswith("Rule")
+    alone = tmp_path / "alone"
+    (alone / "case").mkdir(parents=True)
+    (results / "liver-teacher").rename(alone / "case" / "student")
+    dock.open_folder(alone)
+    assert dock.rule.text().startswith("student alone has results of this scan.")
+    assert "tick two or more teachers" in dock.rule.text()
+    assert not dock.regions_box.isEnabled()
 
 
 def test_closing_the_dock_disconnects_it(make_napari_viewer: Any) -> None:

@@ -100,7 +100,8 @@ def what_is_left(plan: Plan, scan: Scan) -> Plan | None:
     if not same or (wanted and not complete and not untouched):
         raise RunError(
             f"{folder} holds results of other models, files or settings, and what is "
-            "published never changes. Choose another --out."
+            "published never changes. Choose another folder for the results, or move "
+            "these away."
         )
     if len(done) == len(plan.models):
         return None

@@ -10,8 +10,13 @@ from napari_kdseg.errors import KdsegError
 from napari_kdseg.models.model import CARD, Model
 from napari_kdseg.shipped import shipped_models
 
-_MADE_HERE = ("models/*", "runs/*/model", "runs/*/run/model")
-_IN_PROJECT = (*_MADE_HERE, "runs/*/run/teacher")
+# A run lies in its own folder, or beside the recipe that a dock has written.
+_OF_A_RUN = ("model", "teacher", "teachers/*")
+_MADE_HERE = (
+    "models/*",
+    *(f"runs/*/{place}" for place in _OF_A_RUN),
+    *(f"runs/*/run/{place}" for place in _OF_A_RUN),
+)
 _PREDICTION_RUNS = ("predictions/.run*", ".run*")
 
 
@@ -20,7 +25,7 @@ def model_folders(folder: Path) -> tuple[Path, ...]:
 
     Those in it, those that its predictions were made with, and those that come along.
     """
-    found = [path for pattern in _IN_PROJECT for path in sorted(folder.glob(pattern))]
+    found = [path for pattern in _MADE_HERE for path in sorted(folder.glob(pattern))]
     for pattern in _PREDICTION_RUNS:
         for run in sorted(folder.glob(pattern)):
             found += _models_of(run)

@@ -403,10 +403,7 @@ def make_way(
             return earlier.going_on_with(config)
         if earlier.state() == "running":
             return None
-        number = 1
-        while (aside := folder.with_name(f"{folder.name}-{number}")).exists():
-            number += 1
-        folder.rename(aside)
+        keep_aside(folder)
     if folder.exists():
         return None
     for kept in _kept_aside(folder):
@@ -418,6 +415,14 @@ def make_way(
             kept.folder.rename(folder)
             return Run.open(folder).going_on_with(config)
     return None
+
+
+def keep_aside(folder: Path) -> None:
+    """Keep a run under the next of the names ``NAME-1``, ``NAME-2`` ..."""
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}-{number}")).exists():
+        number += 1
+    folder.rename(aside)
 
 
 def _kept_aside(folder: Path) -> Iterator[Run]:

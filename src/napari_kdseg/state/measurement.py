@@ -72,6 +72,8 @@ class Measurement:
         self._seen: tuple[int, ...] = ()
         self._job: Job | None = None
         self._result: Result | None = None
+        self._asked = self._measured = Wish()
+        self._shown: Result | None = None
         self._atlas: Atlas | None = None
         self._jobs.changed.connect(self._on_job_changed)
 
@@ -86,7 +88,7 @@ class Measurement:
         """Choose what to measure; what does not fit it any more is forgotten."""
         self._wish = Wish(place, tolerance_mm=self._wish.tolerance_mm)
         self._look()
-        self.wish_changed.emit()
+        self._tell_wish()
 
     def look_at_project(self, project: Path | None) -> None:
         """Offer the project that is open, and see what it has now.
@@ -103,14 +105,14 @@ class Measurement:
             self._look()
             if self._choices != before:
                 self._forget_lost()
-                self.wish_changed.emit()
+                self._tell_wish()
 
     def change(self, **changes: Any) -> None:
         """Change a field of the wish."""
         self._wish = replace(self._wish, **changes)
         if changes.get("of"):
             self._look()
-        self.wish_changed.emit()
+        self._tell_wish()
 
     @property
     def is_project(self) -> bool:
@@ -179,6 +181,7 @@ class Measurement:
         if self.busy or self.problem:
             return
         self._forget_run()
+        self._asked = self._wish
         folder = self._runs / uuid.uuid4().hex
         try:
             run = Run.create(folder, self._config(folder))
@@ -229,8 +232,8 @@ class Measurement:
 
     @property
     def result(self) -> Result | None:
-        """What was measured last."""
-        return self._result
+        """What was measured of this choice; None where the last was another one."""
+        return self._result if self._measured == self._wish else None
 
     @property
     def atlas(self) -> Atlas | None:
@@ -252,10 +255,11 @@ class Measurement:
 
     def export(self, path: Path) -> bool:
         """Write the table as CSV or Parquet; `failed` says why, where it cannot."""
-        if self._result is None:
+        result = self.result
+        if result is None:
             return False
         try:
-            write_table(path, self._result.rows, self._result.columns)
+            write_table(path, result.rows, result.columns)
         except KdsegError as error:
             self.failed.emit(str(error))
             return False
@@ -266,7 +270,8 @@ class Measurement:
 
         Empty, and `failed` says why, where they cannot be read.
         """
-        pair = None if self._result is None else self._result.pair(case, model)
+        result = self.result
+        pair = None if result is None else result.pair(case, model)
         if pair is None:
             return []
         try:
@@ -277,7 +282,7 @@ class Measurement:
 
     def key_of(self, place: Place) -> str:
         """What the layer of a slice's disagreement is found by."""
-        result = self._result
+        result = self.result
         pair = None if result is None else result.pair(place.case, place.model)
         return "" if pair is None else pair.key
 
@@ -315,6 +320,13 @@ class Measurement:
             "nsd_tolerance_mm": wish.tolerance_mm,
             "slices": str(folder / SLICES),
         }
+
+    def _tell_wish(self) -> None:
+        """Tell another wish; a table goes with its wish, and comes back with it."""
+        self.wish_changed.emit()
+        if self.result is not self._shown:
+            self._shown = self.result
+            self.result_changed.emit()
 
     def _look(self) -> None:
         """See which scans and models there are, from names alone."""
@@ -380,11 +392,20 @@ class Measurement:
             if makes_atlas:
                 self._atlas = Atlas.read(job.run)
             else:
-                self._result = Result.read(job.run)
+                self._result, self._measured = Result.read(job.run), self._asked
         except (OSError, ValueError, KeyError, KdsegError) as error:
             self.failed.emit(f"The result of {job.run.folder} cannot be read: {error}")
             return
-        (self.atlas_changed if makes_atlas else self.result_changed).emit()
+        if makes_atlas:
+            self.atlas_changed.emit()
+            return
+        self._shown = self.result
+        self.result_changed.emit()
+        if self._shown is None:
+            self.failed.emit(
+                "What was measured is of the choice before; its table is shown where "
+                "that is chosen again."
+            )
 
     def _forget_run(self) -> None:
         """Remove the run of a measurement; that of an atlas lies in it, and stays."""

@@ -11,7 +11,7 @@ from typing import Any
 from napari_kdseg.cores import cores_beside_viewer
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.models.model import WEIGHTS, Model
-from napari_kdseg.runs.run import Run, make_way
+from napari_kdseg.runs.run import Run, keep_aside, make_way
 from napari_kdseg.volumes.formats import files_of
 from napari_kdseg.volumes.volume import case_id, without_channel
 
@@ -65,17 +65,32 @@ def prepared(wish: Wish, cache: Path) -> Run:
     folder = out / ".run"
     if (folder / "config.yaml").exists():
         known = Run.open(folder)
-        lost = known.state() == "finished" and not (out / case_of(known)).exists()
-        if lost and wish.out is None:
-            shutil.rmtree(out)  # somebody cleared a part of the cache
+        if known.state() == "finished" and not _is_there(known):
+            if wish.out is None:
+                shutil.rmtree(out)  # somebody cleared a part of the cache
+            else:
+                keep_aside(folder)  # its results made way for others
     free = {"preview", "threads"}
     return make_way(folder, config, but=free) or Run.create(folder, config)
+
+
+def case_wanted(wish: Wish) -> str:
+    """The name that the results of a wish will have."""
+    return wish.case or _called_by(wish.scan)
 
 
 def case_of(run: Run) -> str:
     """The name of the one scan that a run of a dock predicts."""
     named = run.config.get("case")
     return str(named) if named else _called_by(Path(run.config["inputs"][0]))
+
+
+def _is_there(run: Run) -> bool:
+    """Whether the results of a finished run lie where it put them."""
+    folder = Path(run.config["out"]) / case_of(run)
+    done = [e["models"] for e in run.events()[0] if e["event"] == "prediction"]
+    names = done[-1] if done else ()
+    return folder.exists() and all((folder / name).exists() for name in names)
 
 
 def _called_by(file: Path) -> str:

@@ -19,6 +19,12 @@ with the viewer: so they lie apart from converted scans, which are cleared at wi
 _PLANES = 64  # as deep as a chunk, so that each is written once
 
 
+def file_name(source: Source) -> str:
+    """What the copy of a layer is called."""
+    name = re.sub(r"[^\w.-]+", "_", source.name).strip("._") or "scan"
+    return f"{name}.ome.zarr"
+
+
 class ScratchCopy:
     """A layer's array on its way into an OME-Zarr with its grid, a slab a step.
 
@@ -42,8 +48,7 @@ class ScratchCopy:
     @property
     def path(self) -> Path:
         """Where the copy is, once all steps are done."""
-        name = re.sub(r"[^\w.-]+", "_", self._source.name).strip("._") or "scan"
-        return self._folder / self._digest.hexdigest()[:16] / f"{name}.ome.zarr"
+        return self._folder / self._digest.hexdigest()[:16] / file_name(self._source)
 
     def step(self) -> float | None:
         """Copy a slab; gives the part that is done, None where all is.

@@ -18,12 +18,13 @@ from napari_kdseg.models.model import Model
 from napari_kdseg.review.known_models import models_of_project
 from napari_kdseg.runs.run import Run
 from napari_kdseg.shipped import shipped_models
+from napari_kdseg.state.earlier import Earlier, in_the_way
 from napari_kdseg.state.estimates import in_words, seconds_of
 from napari_kdseg.state.jobs import Job, Worker, command_line
 from napari_kdseg.state.layers import LayerData, Source
 from napari_kdseg.state.prediction import Wish, case_of, prepared
 from napari_kdseg.state.results import Kind, Result, labels_of, published_layers
-from napari_kdseg.state.scratch import COPIES, ScratchCopy
+from napari_kdseg.state.scratch import COPIES, ScratchCopy, file_name
 from napari_kdseg.state.ticks import Ticks
 from napari_kdseg.state.training_runs import Pace
 from napari_kdseg.volumes.volume import Grid
@@ -33,6 +34,7 @@ Phase = Literal[
 ]
 _JUDGE = "quality-classifier"  # tells good slices from bad ones; segments nothing
 COPYING = "Copying the layer for the worker"
+_IN_THE_WAY = "There are results here that this would replace: see above Run."
 BUSY: tuple[Phase, ...] = ("preparing", "running", "cancelling")
 
 
@@ -112,6 +114,7 @@ class Segmentation:
         self._running: tuple[Model, ...] = ()
         self._grid: Grid | None = None
         self._copy: ScratchCopy | None = None
+        self._aside = ""
         self.worker.changed.connect(self._on_job_changed)
 
     # ---- Models ----
@@ -161,6 +164,7 @@ class Segmentation:
             self._leave_project()
             self._project = folder
             self.out_changed.emit()
+            self.estimate_changed.emit()
         new = [one for one in models_of_project(folder) if one not in self._looked_at]
         self._looked_at.update(new)
         for path in new:
@@ -250,6 +254,11 @@ class Segmentation:
         return "; ".join(costs)
 
     @property
+    def has_project(self) -> bool:
+        """Whether there is a project that results can go to."""
+        return self._project is not None
+
+    @property
     def out(self) -> Path | None:
         """Where results are published; None: in the cache, until saved from there.
 
@@ -263,8 +272,11 @@ class Segmentation:
 
     def set_out(self, folder: Path | None) -> None:
         """Choose where results are published; None: in the cache."""
-        self._out, self._out_is_chosen = folder, True
-        self.out_changed.emit()
+        self._set_out(folder, chosen=True)
+
+    def set_out_to_project(self) -> None:
+        """Let results go to the project that is open again, as without a choice."""
+        self._set_out(None, chosen=False)
 
     # ---- Before Run ----
 
@@ -291,6 +303,12 @@ class Segmentation:
             return ""
         return in_words(self._source, self.chosen, self.settings)
 
+    @property
+    def replaced(self) -> str:
+        """What Run would put aside to make it anew, in words; empty: nothing."""
+        earlier = self._in_the_way()
+        return "" if earlier is None else earlier.words
+
     # ---- Run ----
 
     @property
@@ -303,31 +321,34 @@ class Segmentation:
         """What repeats the last run in a shell; empty before the first."""
         return command_line(self._run) if self._run is not None else ""
 
-    def run(self, view: tuple[int, int] | None = None) -> None:
+    def run(
+        self, view: tuple[int, int] | None = None, *, replace_earlier: bool = False
+    ) -> None:
         """Segment the scan; the slice in view comes first.
 
         Parameters
         ----------
         view
             Axis of the stored array and index of the slice that is looked at.
+        replace_earlier
+            Whether results that are `replaced` may be put aside; nothing runs
+            otherwise where there are such.
         """
         if self._source is None or self.problem or self._status.busy:
             return
+        earlier, aside = self._in_the_way(), None
+        if earlier is not None and not replace_earlier:
+            self.estimate_changed.emit()  # they came after it was told
+            self._set_status(Status("failed", 0.0, _IN_THE_WAY))
+            return
+        try:
+            aside = None if earlier is None else earlier.put_aside()
+        except KdsegError as error:
+            self._set_status(Status("failed", 0.0, str(error)))
+            return
+        self._aside = f" The earlier results are in {aside}." if aside else ""
         # What is asked now is what runs, whatever is chosen while the scan is prepared.
-        source = self._source
-        self._wish = Wish(
-            source.path or Path(),
-            self.chosen,
-            self.settings,
-            view,
-            self.out,
-            part=source.part,
-            files=source.files,
-            parts=source.parts,
-            channels=source.channels,
-            case=source.name if source.path else None,
-            preset=self._preset,
-        )
+        self._wish = self._wish_for(self._source, view)
         self._wanted_grid = self._source.grid
         self.worker.start()  # loads while the scan is prepared
         if self._source.path is not None:
@@ -366,6 +387,11 @@ class Segmentation:
 
     # ---- The project ----
 
+    def _set_out(self, folder: Path | None, *, chosen: bool) -> None:
+        self._out, self._out_is_chosen = folder, chosen
+        self.out_changed.emit()
+        self.estimate_changed.emit()
+
     def _offer_of_project(self, folder: Path) -> None:
         if any(known.folder == folder for known in self._models):
             return
@@ -385,6 +411,26 @@ class Segmentation:
             self.models_changed.emit()
 
     # ---- Preparing a run ----
+
+    def _wish_for(self, source: Source, view: tuple[int, int] | None = None) -> Wish:
+        return Wish(
+            source.path or Path(file_name(source)),
+            self.chosen,
+            self.settings,
+            view,
+            self.out,
+            part=source.part,
+            files=source.files,
+            parts=source.parts,
+            channels=source.channels,
+            case=source.name if source.path else None,
+            preset=self._preset,
+        )
+
+    def _in_the_way(self) -> Earlier | None:
+        if self._source is None or self.out is None or self.problem:
+            return None
+        return in_the_way(self._wish_for(self._source))
 
     def _prepare(self, copy: ScratchCopy) -> None:
         try:
@@ -481,7 +527,7 @@ class Segmentation:
         self.layers_published.emit(layers)
         in_cache = self._wish.out is None
         where = "kept in the cache until saved" if in_cache else str(folder)
-        self._set_status(Status("finished", 1.0, f"{words}; {where}."))
+        self._set_status(Status("finished", 1.0, f"{words}; {where}.{self._aside}"))
         self.models_changed.emit()  # how long each takes may be known better now
         self.estimate_changed.emit()
 

@@ -203,6 +203,20 @@ class Teachers:
         rule = self._regions.rule
         return f"Rule '{rule}': conflict is {said.get(rule, rule)}."
 
+    @property
+    def no_regions(self) -> str:
+        """Why there are no regions, and how to get them; empty where there are."""
+        if self._case is None or self._regions is not None:
+            return ""
+        found = self.teachers
+        told = "There are no regions of these models together."
+        if len(found) == 1:
+            told = f"{found[0]} alone has results of this scan."
+        return (
+            f"{told} In Segment tick two or more teachers and run them at once: "
+            "regions show which of them may teach where."
+        )
+
     # ---- Slices ----
 
     @property

@@ -24,6 +24,8 @@ from napari_kdseg.volumes.naming import plain_name
 
 FROM_DATA, OWN = "Fitted to the data", "The method's own values"
 FIRST_METHOD = "supervised"
+_OF_ITS_DATA = ("licence", "description")
+"""What a recipe that comes along says of weights made of its data, not of others."""
 VALIDATION = 0.1
 """Share kept for curves where nothing else is said: without it they show no Dice."""
 
@@ -122,6 +124,7 @@ class Setup:
         assert self._form is not None
         self._form.set(path, value)
         self._edits[path] = value
+        self._forget_check()
         self.form_changed.emit()
 
     # ---- Data ----
@@ -165,7 +168,10 @@ class Setup:
 
     def set_name(self, name: str) -> None:
         """Call the model otherwise; nothing: as the data and the method."""
+        before = self.name
         self._name = plain_name(name) if name.strip() else ""
+        if self.name != before:
+            self._forget_check()
 
     @property
     def out(self) -> Path | None:
@@ -177,6 +183,8 @@ class Setup:
 
     def set_out(self, folder: Path | None) -> None:
         """Put runs into another folder; None: where they go by themselves."""
+        if folder != self._out:
+            self._forget_check()
         self._out = folder
 
     # ---- Checking and starting ----
@@ -272,8 +280,19 @@ class Setup:
         if known:
             self.choose_method(FIRST_METHOD if FIRST_METHOD in known else min(known))
 
+    def _forget_check(self) -> None:
+        """What was found out is of other settings than those there now.
+
+        A start goes on: it is of the settings there were when it was asked for.
+        """
+        if self._checking is not None and not self._starts:
+            self._checking.close()
+            self._checking = None
+        if not self.busy:
+            self._tell("")
+
     def _on_entries(self) -> None:
-        self._tell("")
+        self._forget_check()
         self.entries_changed.emit()
         if self._start in (OWN, FROM_DATA) and not self._edits:
             self._apply(FROM_DATA if self._labelled else OWN)
@@ -285,7 +304,7 @@ class Setup:
         if self._filling is not None:  # what was asked for is not wanted any more
             self._filling.close()
             self._filling = None
-            self._tell("")
+        self._forget_check()
         if start == FROM_DATA:
             self._ask_for_recipe()
         elif start == OWN:
@@ -293,7 +312,8 @@ class Setup:
             self._form.set(("split", "validation"), VALIDATION)
         else:
             path = shipped_recipes()[start]
-            self._take(yaml.safe_load(path.read_text(encoding="utf-8")))
+            recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+            self._take({k: v for k, v in recipe.items() if k not in _OF_ITS_DATA})
         self.form_changed.emit()
 
     def _take(self, recipe: dict[str, Any]) -> None:

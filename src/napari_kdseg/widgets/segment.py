@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtGui import QGuiApplication
+from qtpy.QtGui import QAction, QGuiApplication
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
     QGroupBox,
     QHBoxLayout,
     QLineEdit,
+    QMenu,
     QProgressBar,
     QPushButton,
     QTableWidget,
@@ -55,6 +56,7 @@ from napari_kdseg.widgets._open_project import open_project
 POLL_MS = 50
 LOOK_MS = 1000
 _NO_UNCERTAINTY = "none"
+_RUN, _REPLACE = "Run", "Replace and run"
 _BEHIND = "While you judge or paint, the results wait in the layer list."
 
 
@@ -99,6 +101,7 @@ class SegmentDock(Dock):
         self._connect()
         self._on_layer_chosen()
         self._show_status(self.state.status)
+        self._show_out()
         self._on_look()
         self._look_timer.start()
 
@@ -163,7 +166,13 @@ class SegmentDock(Dock):
             "where Review finds them"
         )
         self.out_button = QPushButton("Choose…")
-        self.out_button.setToolTip("Choose a folder; Cancel goes back to the cache")
+        self.out_button.setToolTip("Where the results go")
+        menu = QMenu(self.out_button)
+        self.project_action = QAction("The project's predictions", menu)
+        self.folder_action = QAction("A folder…", menu)
+        self.cache_action = QAction("The cache, until saved", menu)
+        menu.addActions([self.project_action, self.folder_action, self.cache_action])
+        self.out_button.setMenu(menu)
         place = QHBoxLayout()
         place.addWidget(self.out)
         place.addWidget(self.out_button)
@@ -176,7 +185,7 @@ class SegmentDock(Dock):
 
     def _build_run(self) -> None:
         self.estimate = wrapped_label()
-        self.run_button = QPushButton("Run")
+        self.run_button = QPushButton(_RUN)
         self.run_button.setToolTip("The slice in view comes first")
         self.cancel_button = QPushButton("Cancel")
         self.cancel_button.setToolTip("Finished tiles stay; Run goes on from there")
@@ -224,7 +233,9 @@ class SegmentDock(Dock):
         self.uncertainty.currentTextChanged.connect(self._on_uncertainty_chosen)
         self.device.currentTextChanged.connect(self._on_device_chosen)
         self.preset.currentTextChanged.connect(self._on_preset_chosen)
-        self.out_button.clicked.connect(self._on_out_clicked)
+        self.project_action.triggered.connect(self._on_project_out)
+        self.folder_action.triggered.connect(self._on_folder_out)
+        self.cache_action.triggered.connect(self._on_cache_out)
         self.run_button.clicked.connect(self._on_run_clicked)
         self.cancel_button.clicked.connect(self._on_cancel_clicked)
         self.copy_button.clicked.connect(self._on_copy_clicked)
@@ -292,16 +303,24 @@ class SegmentDock(Dock):
     def _on_preset_chosen(self, name: str) -> None:
         self.state.set_preset(name)
 
-    def _on_out_clicked(self) -> None:
+    def _on_project_out(self) -> None:
+        self.state.set_out_to_project()
+
+    def _on_folder_out(self) -> None:
         folder = QFileDialog.getExistingDirectory(
             self, "Where results are published", self.out.text()
         )
-        self.state.set_out(Path(folder) if folder else None)
+        if folder:
+            self.state.set_out(Path(folder))
+
+    def _on_cache_out(self) -> None:
+        self.state.set_out(None)
 
     def _on_run_clicked(self) -> None:
         layer = self.layer_choice.value()
         self._shows_behind = False
-        self.state.run(None if layer is None else slice_in_view(self.viewer, layer))
+        view = None if layer is None else slice_in_view(self.viewer, layer)
+        self.state.run(view, replace_earlier=self.run_button.text() == _REPLACE)
         self._timer.start()
 
     def _on_cancel_clicked(self) -> None:
@@ -378,12 +397,16 @@ class SegmentDock(Dock):
         for box in self.boxes:
             box.show_ticked(box.value in self.state.chosen)
         said = self.state.problem or self.state.estimate_text
-        self.estimate.setText("\n".join(filter(None, (said, self.state.preset_text))))
+        replaced = self.state.replaced
+        told = (said, self.state.preset_text, replaced)
+        self.estimate.setText("\n".join(filter(None, told)))
+        self.run_button.setText(_REPLACE if replaced else _RUN)
         self._show_buttons()
 
     def _show_out(self) -> None:
         out = self.state.out
         self.out.setText("" if out is None else str(out))
+        self.project_action.setEnabled(self.state.has_project)
 
     def _show_status(self, status: Status) -> None:
         self.progress.setValue(round(1000 * status.fraction))

@@ -72,7 +72,9 @@ class TeachersDock(Dock):
         self._build_slices()
         self.rows.addStretch(1)
         self._connect()
+        self._show_cases()
         self._show_case()
+        self._show_profile()
         self._on_tick()
         self._timer.start()
 
@@ -206,11 +208,15 @@ class TeachersDock(Dock):
         with QSignalBlocker(self.case_choice):
             self.case_choice.clear()
             self.case_choice.addItems([case.name for case in self.state.cases])
+        self.case_choice.setEnabled(bool(self.state.cases))
 
     def _show_case(self) -> None:
         case = self.state.case
         if case is None:
-            text = "Run Segment with two or more models, or open results."
+            text = (
+                "Here models are compared on one scan. Run Segment with two or more "
+                "ticked, or open the results of such a run."
+            )
         else:
             text = "Still being computed, or cancelled." if case.growing else ""
             with QSignalBlocker(self.case_choice):
@@ -251,8 +257,10 @@ class TeachersDock(Dock):
             self.legend.setItem(row, 0, cell(region.name, color=region.color))
             self.legend.setItem(row, 1, cell(share))
         fit_height(self.legend, most_rows=16)
-        self.rule.setText(self.state.rule)
-        for widget in (self.legend, self.rule, self.regions_box):
+        told = self.state.rule or self.state.no_regions
+        self.rule.setText(told)
+        self.rule.setVisible(bool(told))
+        for widget in (self.legend, self.regions_box):
             widget.setEnabled(bool(legend))
 
     def _show_visibility(self) -> None:

@@ -237,10 +237,35 @@ def test_the_slider_says_what_a_threshold_would_accept(trained: GradingPanel) ->
     assert trained.grading.threshold == pytest.approx(0.3)
 
 
+def test_a_threshold_between_two_steps_of_the_slider_is_the_one_that_is_shown(
+    trained: GradingPanel,
+) -> None:
+    """As training suggests them; 0.25 would accept a slice more, of P(good) 0.25."""
+    trained.grading.threshold = 0.2512
+    accepted = trained.grading.at(0.2512).accepted
+    assert accepted == trained.grading.at(0.25).accepted - 1
+    for _ in range(2):  # when it is chosen, and when scores come in
+        text = trained.at_threshold.text()
+        assert f"0.2512 accepts {accepted} of 120 slices" in text
+        assert trained.by_threshold.mark() == pytest.approx(0.2512)
+        trained.grading.scores_changed.emit()
+
+
+def test_neighbouring_steps_of_the_slider_read_otherwise(trained: GradingPanel) -> None:
+    read = []
+    for step in range(STEPS + 1):
+        trained.slider.setValue(step)
+        read.append(trained.at_threshold.text().split(" accepts")[0])
+    assert len(set(read)) == STEPS + 1
+    assert read[90:93] == ["0.45", "0.455", "0.46"]
+
+
 def test_while_the_slider_is_held_nothing_is_decided(trained: GradingPanel) -> None:
     before = trained.grading.threshold
     trained.slider.setSliderDown(True)
     trained.slider.setValue(round(0.7 * STEPS))
+    assert "0.70 accepts" in trained.at_threshold.text()
+    trained.grading.scores_changed.emit()  # scores come in meanwhile
     assert "0.70 accepts" in trained.at_threshold.text()
     assert trained.grading.threshold == before
     trained.slider.setSliderDown(False)

@@ -16,7 +16,13 @@ from napari_kdseg.review.predictions import Prediction
 from napari_kdseg.review.verdicts import Place, Verdict, write_verdicts
 from napari_kdseg.runs.run import Run
 from napari_kdseg.state.grading.handing_over import Wish, put
-from napari_kdseg.state.grading.record import VERDICTS, Classifier, Document, Kept
+from napari_kdseg.state.grading.record import (
+    VERDICTS,
+    Classifier,
+    Document,
+    Kept,
+    threshold_in_words,
+)
 from napari_kdseg.state.grading.scores import ScoredSlices
 from napari_kdseg.state.review.found import Found
 from napari_kdseg.state.review.review import Review
@@ -263,9 +269,9 @@ class GradingDesk:
         ]
         if not accepted:
             raise ProjectError(
-                f"No slice that nobody judged is accepted from {self.threshold:.2f} "
-                "on, so there is nothing to check. Pick a lower threshold, or score "
-                "more slices."
+                "No slice that nobody judged is accepted from "
+                f"{threshold_in_words(self.threshold)} on, so there is nothing to "
+                "check. Pick a lower threshold, or score more slices."
             )
         number = next_number(self.home)
         seed = crc32(f"{self.classifier.fingerprint} {number}".encode())

@@ -110,6 +110,15 @@ class Document(_Part):
         return Document(models={**self.models, fingerprint: kept})
 
 
+def threshold_in_words(threshold: float) -> str:
+    """Write a threshold so that the next step of a slider reads otherwise.
+
+    Nor does one that lies between two steps read as either: 0.435 and 0.4352.
+    """
+    whole, _, decimals = f"{threshold:.4f}".partition(".")
+    return f"{whole}.{decimals.rstrip('0'):0<2}"
+
+
 @dataclass(frozen=True)
 class Curves:
     """How well the classifier judges slices of scans that it was not trained on."""

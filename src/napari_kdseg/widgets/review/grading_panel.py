@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 
 from napari_kdseg.review.curves import Roc
 from napari_kdseg.state.grading.grading import Grading
+from napari_kdseg.state.grading.record import threshold_in_words
 from napari_kdseg.state.jobs import Job
 from napari_kdseg.widgets._form import heading, wrapped_label
 from napari_kdseg.widgets._job_row import JobRow
@@ -304,24 +305,36 @@ class GradingPanel(QWidget):
             share = accepted / accepted.max()
             lines.append(Line("accepted of all slices", across, share, _SHARE))
         self.by_threshold.setLines(lines)
-        self._show_at(self.slider.value() / STEPS)
+        self._show_at(self._looked_at)
         self._show_student()
 
     def _show_threshold(self, threshold: float) -> None:
         with QSignalBlocker(self.slider):
             self.slider.setValue(round(threshold * STEPS))
         self._show_at(threshold)
-        self.suggest_button.setText(f"Suggested: {self.grading.suggested:.2f}")
+        suggested = threshold_in_words(self.grading.suggested)
+        self.suggest_button.setText(f"Suggested: {suggested}")
         self.suggest_button.setToolTip(self.grading.suggested_because)
         self._show_student()
+
+    @property
+    def _looked_at(self) -> float:
+        """The threshold in force, which may lie between two steps of the slider.
+
+        While the slider is held, that of its place.
+        """
+        if self.slider.isSliderDown():
+            return self.slider.value() / STEPS
+        return self.grading.threshold
 
     def _show_at(self, threshold: float) -> None:
         if not self.grading.has_classifier:
             return
         found = self.grading.at(threshold)
-        words = f"{threshold:.2f} accepts {found.accepted} of {found.of} slices"
+        told = threshold_in_words(threshold)
+        words = f"{told} accepts {found.accepted} of {found.of} slices"
         if not self.grading.scored[0]:
-            words = f"{threshold:.2f}: how many it accepts is known after scoring"
+            words = f"{told}: how many it accepts is known after scoring"
         if np.isfinite(found.precision):
             words += f"; of those accepted {found.precision:.0%} are good"
         if np.isfinite(found.recall):
