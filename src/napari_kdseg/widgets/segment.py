@@ -112,6 +112,10 @@ class SegmentDock(Dock):
         self.state.close()
         self.whole.close()
 
+    def choose_scan(self, layer: Any) -> None:
+        """Choose the scan to segment; what is none is ignored."""
+        self.layer_choice.setValue(layer)
+
     # ---- Building ----
 
     def _build_scan(self) -> None:

@@ -20,9 +20,10 @@ from qtpy.QtWidgets import (
 
 from napari_kdseg.shipped import shipped_volumes
 from napari_kdseg.state.adding import Status
+from napari_kdseg.state.front import bring_to_front, keep_behind
 from napari_kdseg.state.intake import Found, Intake, scans_of
 from napari_kdseg.state.layers import LayerData
-from napari_kdseg.state.views import show
+from napari_kdseg.state.views import is_being_painted
 from napari_kdseg.state.volumes import Volumes
 from napari_kdseg.volumes.naming import looks_like_labels
 from napari_kdseg.volumes.scan import Use
@@ -35,6 +36,7 @@ from napari_kdseg.widgets._form import (
     table,
     wrapped_label,
 )
+from napari_kdseg.widgets._occupied import is_judged, is_occupied
 from napari_kdseg.widgets._volumes_dialogs import (
     ClassesDialog,
     CopyBox,
@@ -50,6 +52,7 @@ _USES: dict[Use, str] = {
     "test": "test (held out)",
     "left-out": "left out",
 }
+_BEHIND = "While you judge or paint, the scan waits in the layer list; Open shows it."
 _WIDTHS = {0: 100, 1: 110, 2: 64}  # scan, grid, channels; the state has the rest
 
 
@@ -78,6 +81,7 @@ class VolumesDock(DropDock):
         self.dialog: SeriesDialog | ScansDialog | ClassesDialog | DrawnDialog | None = (
             None
         )
+        self._was_painted = False
         self._timer = QTimer(self)
         self._timer.setInterval(POLL_MS)
         self._build_project()
@@ -319,6 +323,7 @@ class VolumesDock(DropDock):
 
     def _on_open_clicked(self) -> None:
         if self.state.selected is not None:
+            self._was_painted = is_being_painted(self.viewer.layers.selection.active)
             self.state.open(self.state.selected.case)
 
     def _on_locate_clicked(self) -> None:
@@ -456,8 +461,19 @@ class VolumesDock(DropDock):
         self.resample_button.setVisible(self.state.can_resample and not busy)
 
     def _show_layers(self, layers: list[LayerData]) -> None:
-        for layer_data in layers:
-            show(self.viewer, layer_data)
+        # Who has a brush in hand and opens a scan means it; not who took it up while
+        # the scan was converted.
+        waits = is_judged if self._was_painted else is_occupied
+        if waits(self.viewer):
+            keep_behind(self.viewer, layers)
+            self.message.setText(_BEHIND)
+            self.message.show()
+            return
+        listed = [scan.case for scan in self.state.scans]
+        front = bring_to_front(self.viewer, layers, listed)
+        for dock in self.viewer.window.dock_widgets.values():
+            if hasattr(dock, "choose_scan"):
+                dock.choose_scan(front)
 
     def _show_cache(self) -> None:
         self.cache.setText(self.state.cache_text)
