@@ -253,6 +253,28 @@ def bring(qtbot: QtBot, dock: VolumesDock, folder: Path) -> None:
     settle(qtbot, dock)
 
 
+def test_what_names_do_not_tell_is_put_right_in_the_table(
+    qtbot: QtBot, dock: VolumesDock, tmp_path: Path
+) -> None:
+    write(tmp_path / "in" / "anna_t1.nii.gz")
+    write(tmp_path / "in" / "outlines.nii.gz")
+    write_mask(tmp_path / "in" / "anna-seg.nii.gz")
+    drop(qtbot, dock, tmp_path / "in")
+    dialog = dock.dialog
+    assert isinstance(dialog, ScansDialog)
+    cells = [dialog.table.item(row, 1) for row in range(3)]
+    assert [item.text() for item in cells] == ["t1", "labels", ""]
+    cells[1].setText("t2")  # no labels after all
+    dialog.table.item(2, 0).setText("anna")
+    cells[2].setText("Labels")
+    agree(qtbot, dock, ScansDialog)
+    settle(qtbot, dock)
+    [scan] = dock.state.scans
+    assert scan.channels == ("t1", "t2")
+    assert scan.labels is not None
+    assert scan.labels.file.name == "outlines.nii.gz"
+
+
 def test_a_person_says_which_organs_were_drawn(
     qtbot: QtBot, dock: VolumesDock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
