@@ -65,6 +65,17 @@ def keep_behind(viewer: Any, layers: Sequence[LayerData]) -> None:
         _note(layer, left=True)
 
 
+def is_behind(viewer: Any, layers: Sequence[LayerData]) -> bool:
+    """Whether results are of a scan that left the view for another one."""
+    for _, arguments, _ in layers:
+        record = record_of(arguments)
+        case = Path(record.get("result", "")).name
+        for layer in viewer.layers:
+            if _opened_scan(layer) == case and _is_on(layer, record["grid"]):
+                return bool(layer.metadata.get(_LEFT_VIEW)) and not layer.visible
+    return False
+
+
 def _opened_scan(layer: Any) -> str | None:
     return record_of({"metadata": layer.metadata}).get("scan")
 
