@@ -174,3 +174,46 @@ def test_the_scan_that_is_opened_again_is_the_one_to_segment(
     assert segment.state.source is not None
     assert segment.state.source.name == "anna"
     dock.viewer.window.remove_dock_widget(shell)
+
+
+def result(
+    dock: VolumesDock, name: str, values: int = 1
+) -> tuple[Any, dict[str, Any], str]:
+    """A result of anna, as a run gives it."""
+    grid = dock.viewer.layers["anna"].metadata["napari-kdseg"]["grid"]
+    data = np.full(SHAPE, values, np.uint8)
+    record = {"result": f"/predictions/{name}/anna", "key": name}
+    return labels_layer(data, grid, None, name=name, record=record)
+
+
+def test_new_results_are_seen_without_the_labels_that_were_there(
+    dock: VolumesDock, tmp_path: Path
+) -> None:
+    segment = SegmentDock(dock.viewer, Segmentation(scratch=tmp_path))
+    shell = dock.viewer.window.add_dock_widget(segment, name="Segment")
+    add(dock, tmp_path, "anna", labels=True)
+    dock.state.open("anna")
+    dock.viewer.add_labels(np.zeros(SHAPE, np.uint8), name="notes", scale=(2, 0.8, 0.8))
+    results = [result(dock, "liver"), result(dock, "spleen")]
+    segment.state.layers_published.emit(results)  # teachers of one run, side by side
+    assert in_view(dock) == ["anna", "notes", "liver", "spleen"]
+    segment.state.layers_published.emit([result(dock, "kidneys")])
+    assert in_view(dock) == ["anna", "notes", "kidneys"]
+    # What is shown again by the eye is not hidden by results that were there.
+    dock.viewer.layers["liver"].visible = True
+    segment.state.layers_published.emit([result(dock, "kidneys", 2)])
+    assert in_view(dock) == ["anna", "notes", "liver", "kidneys"]
+    dock.viewer.window.remove_dock_widget(shell)
+
+
+def test_labels_that_a_person_painted_on_are_not_hidden_by_results(
+    dock: VolumesDock, tmp_path: Path
+) -> None:
+    segment = SegmentDock(dock.viewer, Segmentation(scratch=tmp_path))
+    shell = dock.viewer.window.add_dock_widget(segment, name="Segment")
+    add(dock, tmp_path, "anna", labels=True)
+    dock.state.open("anna")
+    dock.viewer.layers["anna labels"].paint((3, 4, 5), 7)
+    segment.state.layers_published.emit([result(dock, "liver")])
+    assert in_view(dock) == ["anna", "anna labels", "liver"]
+    dock.viewer.window.remove_dock_widget(shell)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_kdseg.state.layers import NAMESPACE, LayerData, record_of
-from napari_kdseg.state.views import show, show_hidden
+from napari_kdseg.state.views import is_being_painted, show, show_hidden
 from napari_kdseg.volumes.volume import Grid
 
 _LEFT_VIEW = f"{NAMESPACE} left view"  # beside the record, which a new showing replaces
@@ -76,13 +76,35 @@ def is_behind(viewer: Any, layers: Sequence[LayerData]) -> bool:
     return False
 
 
+def make_room(viewer: Any, layers: Sequence[LayerData]) -> None:
+    """Hide labels that new results would be mixed with: drawn ones, earlier results.
+
+    Where nothing new comes they stay as they are, and so does what a person paints on.
+    """
+    keys = {record_of(arguments).get("key") for _, arguments, _ in layers}
+    new = keys - {_record(layer).get("key") for layer in viewer.layers}
+    for _, arguments, kind in layers:
+        record = record_of(arguments)
+        if kind != "labels" or record["key"] not in new:
+            continue
+        for layer in viewer.layers:
+            own = _record(layer)
+            is_old = own.get("kind") == "labels" and own.get("key") not in keys
+            if is_old and _is_on(layer, record["grid"]) and not is_being_painted(layer):
+                layer.visible = False
+
+
+def _record(layer: Any) -> dict[str, Any]:
+    return record_of({"metadata": layer.metadata})
+
+
 def _opened_scan(layer: Any) -> str | None:
-    return record_of({"metadata": layer.metadata}).get("scan")
+    return _record(layer).get("scan")
 
 
 def _owner(layer: Any) -> str | None:
     """Name of the scan that a layer shows, or shows results of; None: of no scan."""
-    record = record_of({"metadata": layer.metadata})
+    record = _record(layer)
     if "scan" in record:
         return str(record["scan"])
     if "result" in record:  # its folder has the name of the scan
@@ -96,7 +118,7 @@ def _is_of(layer: Any, case: str, grid: Grid) -> bool:
 
 
 def _is_on(layer: Any, grid: Grid) -> bool:
-    own = record_of({"metadata": layer.metadata}).get("grid")
+    own = _record(layer).get("grid")
     return isinstance(own, Grid) and own.matches(grid)
 
 

@@ -25,7 +25,7 @@ from napari_kdseg.inference.presets import PRESETS
 from napari_kdseg.inference.settings import UNCERTAINTIES
 from napari_kdseg.models.model import Model
 from napari_kdseg.state.estimates import devices
-from napari_kdseg.state.front import is_behind, keep_behind
+from napari_kdseg.state.front import is_behind, keep_behind, make_room
 from napari_kdseg.state.layers import LayerData, source_of_layer
 from napari_kdseg.state.project_prediction import ProjectPrediction
 from napari_kdseg.state.segmentation import Segmentation, Status
@@ -424,6 +424,7 @@ class SegmentDock(Dock):
         if is_behind(self.viewer, layers):
             keep_behind(self.viewer, layers)
             return
+        make_room(self.viewer, layers)
         shown = [show(self.viewer, layer_data) for layer_data in layers]
         self.viewer.layers.selection.active = shown[-1]
         for layer in shown:
