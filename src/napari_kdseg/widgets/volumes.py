@@ -53,7 +53,9 @@ _USES: dict[Use, str] = {
     "left-out": "left out",
 }
 _BEHIND = "While you judge or paint, the scan waits in the layer list; Open shows it."
-_WIDTHS = {0: 100, 1: 110, 2: 64}  # scan, grid, channels; the state has the rest
+_SCAN, _GRID, _CHANNELS, _STATE = range(4)
+_WIDTHS = {_SCAN: 100, _GRID: 100, _CHANNELS: 60}  # the state has the rest
+_NARROWEST_PX = 400
 
 
 class VolumesDock(DropDock):
@@ -82,6 +84,7 @@ class VolumesDock(DropDock):
             None
         )
         self._was_painted = False
+        self._names: list[str] = []
         self._timer = QTimer(self)
         self._timer.setInterval(POLL_MS)
         self._build_project()
@@ -133,10 +136,12 @@ class VolumesDock(DropDock):
         self.table.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         header = self.table.horizontalHeader()
         assert header is not None
-        header.setSectionResizeMode(3, QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(_STATE, QHeaderView.ResizeMode.Stretch)
         for column, width in _WIDTHS.items():
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.Interactive)
             header.resizeSection(column, width)
+        # Names of scans mostly begin alike, and differ at their end.
+        self.table.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         self.hint = wrapped_label("Drop files and folders here.")
         self.files_button = _button("Add files…", "Scans, and their labels")
         self.folder_button = _button(
@@ -391,8 +396,29 @@ class VolumesDock(DropDock):
                     item.setFlags(item.flags() | Qt.ItemFlag.ItemIsSelectable)
                     self.table.setItem(number, column, item)
         fit_height(self.table, most_rows=9)
+        self._fit_columns()
         self.hint.setVisible(not rows)
         self._show_selected()
+
+    def _fit_columns(self) -> None:
+        """Leave room for names and states: what is the same of all scans is hidden.
+
+        The text below the table says it of the one that is looked at. Names that were
+        there keep the width that a person gave them.
+        """
+        rows = self.state.rows
+        grids, channels = {row.badge for row in rows}, {row.channels for row in rows}
+        for column, different in ((_GRID, grids), (_CHANNELS, channels)):
+            self.table.setColumnHidden(column, len(rows) > 1 and len(different) == 1)
+        names = [row.case for row in rows]
+        if names == self._names:
+            return
+        self._names = names
+        beside = sum(map(self.table.columnWidth, (_GRID, _CHANNELS)))
+        width = max(_NARROWEST_PX, self.table.width())
+        wanted = max(_WIDTHS[_SCAN], self.table.sizeHintForColumn(_SCAN))
+        half = max(_WIDTHS[_SCAN], (width - beside) // 2)
+        self.table.setColumnWidth(_SCAN, min(wanted, half))
 
     def _show_selected(self) -> None:
         scan, chosen = self.state.selected, self.state.chosen
