@@ -366,6 +366,20 @@ def test_a_chosen_folder_gets_the_format_of_the_scan(
     assert run.folder == tmp_path / "results" / ".run"
 
 
+def test_progress_and_end_name_their_scan_where_another_is_chosen(
+    state: Segmentation, scan: Source, make_model: MakeModel, worker: WorkerAtHand
+) -> None:
+    started(state, scan, make_model("ct"))
+    worker.tell(state="running", fraction=0.1)
+    assert state.about == ""
+    state.set_source(replace(scan, name="another"))
+    assert state.about == scan.name
+    worker.tell(state="stopped")
+    assert state.about == scan.name
+    state.set_source(scan)
+    assert state.about == ""
+
+
 def test_what_was_told_of_a_scan_goes_with_it(
     state: Segmentation, scan: Source, make_model: MakeModel, worker: WorkerAtHand
 ) -> None:

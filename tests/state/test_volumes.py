@@ -143,6 +143,108 @@ def test_labels_in_a_folder_of_their_own_find_their_scan(tmp_path: Path) -> None
     assert bert.labels == VolumeFile(tmp_path / "labelsTr" / "b.nii.gz")
 
 
+def write_floats(path: Path, value: float) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    grid = Grid.from_affine(np.diag([1.0, 1.0, 2.0, 1.0]), SHAPE)
+    write_volume(path, np.full(SHAPE, value, np.float32), grid)
+    return path
+
+
+@pytest.mark.parametrize(
+    "name", ["labelsTr/a.nii.gz", "a-seg.nii.gz", "drawn/a.nii.gz"]
+)
+def test_whole_numbers_that_are_stored_as_floats_are_labels(
+    state: Volumes, tmp_path: Path, name: str
+) -> None:
+    write(tmp_path / "imagesTr" / "a.nii.gz")
+    pair = {"image": "./imagesTr/a.nii.gz", "label": "./drawn/a.nii.gz"}
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": [pair]}))
+    labels = write_floats(tmp_path / name, 2.0)
+    [scan] = scans_of(state.look_at([tmp_path]).found)
+    assert scan.labels == VolumeFile(labels)
+    state.create_project(tmp_path / "project")
+    state.add([scan])
+    settle(state)
+    assert states(state) == {"a": "labelled"}
+    assert state.project is not None
+    assert state.project.classes is not None
+    assert state.project.classes.values == (2,)
+
+
+def test_a_scan_that_is_called_a_mask_and_has_fractions_is_an_image(
+    tmp_path: Path,
+) -> None:
+    write_floats(tmp_path / "a-mask.nii.gz", 0.5)
+    [found] = look_at([tmp_path]).found
+    assert not found.is_labels
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_fractions_among_labels_are_refused_when_they_are_added(
+    state: Volumes, tmp_path: Path, kept: bool
+) -> None:
+    write(tmp_path / "imagesTr" / "a.nii.gz")
+    write_floats(tmp_path / "labelsTr" / "a.nii.gz", 0.5)
+    if kept:
+        state.create_project(tmp_path / "project")
+    bring(state, tmp_path / "imagesTr", tmp_path / "labelsTr")
+    assert state.rows == ()
+    assert "labels are whole numbers" in state.status.text
+
+
+def test_what_is_called_labels_is_no_channel(tmp_path: Path) -> None:
+    files = [VolumeFile(tmp_path / name) for name in ("x.nii", "y.nii")]
+    [scan] = scans_of(
+        [Found(files[0], "anna", "t1"), Found(files[1], "anna", "Labels")]
+    )
+    assert [image.channel for image in scan.images] == ["t1"]
+    assert scan.labels == files[1]
+
+
+def test_labels_go_to_the_scan_whose_grid_they_have(tmp_path: Path) -> None:
+    # A file that is called ct is the case of its folder, and so are labels that name
+    # no case: the name would give the chest's labels to the abdomen.
+    folder = tmp_path / "mix"
+    write(folder / "chest.nii.gz", shift=50.0)
+    write(folder / "ct.nii.gz")
+    write_mask(folder / "seg.nii.gz")
+    grid = Grid.from_affine(np.diag([1.0, 1.0, 2.0, 1.0]), SHAPE)
+    affine = grid.affine.copy()
+    affine[0, 3] = 50.0
+    known = LabelSet.from_names(["lung"])
+    chest = Grid.from_affine(affine, SHAPE)
+    write_labels(
+        folder / "Segmentation.seg.nrrd", np.ones(SHAPE, np.uint8), chest, known
+    )
+    intake = look_at([folder])
+    assert not intake.notes
+    labels = {one.case: one.labels for one in scans_of(intake.found)}
+    assert labels == {
+        "chest": VolumeFile(folder / "Segmentation.seg.nrrd"),
+        "mix": VolumeFile(folder / "seg.nii.gz"),
+    }
+
+
+def test_a_name_decides_among_scans_of_one_grid(tmp_path: Path) -> None:
+    for case in "ab":
+        write(tmp_path / f"{case}.nii.gz")
+    write_mask(tmp_path / "b-labels.nii.gz")
+    anna, bert = scans_of(look_at([tmp_path]).found)
+    assert anna.labels is None
+    assert bert.labels == VolumeFile(tmp_path / "b-labels.nii.gz")
+
+
+def test_labels_off_the_grid_of_their_own_scan_are_not_given_to_another(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path / "imagesTr" / "a.nii.gz", shift=0.5)
+    write(tmp_path / "imagesTr" / "b.nii.gz")
+    write_mask(tmp_path / "labelsTr" / "a.nii.gz")
+    anna, bert = scans_of(look_at([tmp_path]).found)
+    assert anna.labels == VolumeFile(tmp_path / "labelsTr" / "a.nii.gz")
+    assert bert.labels is None
+
+
 def test_labels_of_no_scan_are_left_out_with_a_word(tmp_path: Path) -> None:
     for case in "ab":
         write(tmp_path / f"{case}.nii.gz")
@@ -558,9 +660,9 @@ def test_what_names_no_organs_teaches_no_classes(
 ) -> None:
     state.create_project(tmp_path / "project")
     grid = Grid.from_affine(np.diag([1, 1, 2, 1.0]), SHAPE)
-    voxels = np.zeros(SHAPE, np.float32)
+    voxels = np.zeros(SHAPE, np.int16)
     if kind == "no labels":
-        voxels[0] = 0.5
+        voxels[0] = -1
     if kind == "too many":
         grid = Grid.from_affine(np.eye(4), (8, 8, 8))
         voxels = np.arange(512, dtype=np.uint16).reshape(8, 8, 8)

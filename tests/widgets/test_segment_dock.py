@@ -1,6 +1,7 @@
 """The Segment dock in a real viewer, with a real worker."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -300,6 +301,37 @@ def test_all_scans_of_the_project_are_segmented_and_the_open_one_shows_it(
     assert labels.visible
     assert dock.viewer.layers.selection.active is labels
     assert "those of case are in the viewer" in dock.all_message.text()
+
+
+def two_scans(dock: SegmentDock, scan: Path, tmp_path: Path) -> Volumes:
+    """List the scan and another one, and open the first."""
+    state = Volumes(cache=Cache(tmp_path / "cache"), scratch=tmp_path / "scratch")
+    dock.viewer.window.add_dock_widget(VolumesDock(dock.viewer, state), name="Volumes")
+    other = shutil.copy(scan, scan.with_name("other.nii.gz"))
+    state.add([NewScan((VolumeFile(path),)) for path in (scan, Path(other))])
+    while state.status.busy:
+        state.poll()
+    state.open("case")
+    return state
+
+
+def test_a_run_names_its_scan_and_shows_its_results_with_it(
+    qtbot: QtBot, dock: SegmentDock, make_model: MakeModel, scan: Path, tmp_path: Path
+) -> None:
+    volumes = two_scans(dock, scan, tmp_path)
+    tick(dock, make_model("organs"))
+    qtbot.mouseClick(dock.run_button, Qt.MouseButton.LeftButton)
+    assert not dock.message.text().startswith("case:")
+    volumes.open("other")
+    assert dock.message.text().startswith("case:")
+    qtbot.waitUntil(lambda: not dock.state.status.busy, timeout=PATIENCE_MS)
+    assert dock.message.text().startswith("case: Finished in")
+    other = dock.viewer.layers["other"]
+    assert [layer for layer in dock.viewer.layers if layer.visible] == [other]
+    assert dock.viewer.layers.selection.active is other
+    volumes.open("case")
+    assert dock.message.text().startswith("Finished in")
+    assert dock.viewer.layers["case organs"].visible
 
 
 # ---- A person is at work in the canvas ----

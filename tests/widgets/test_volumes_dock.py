@@ -253,6 +253,57 @@ def bring(qtbot: QtBot, dock: VolumesDock, folder: Path) -> None:
     settle(qtbot, dock)
 
 
+def test_what_names_do_not_tell_is_put_right_in_the_table(
+    qtbot: QtBot, dock: VolumesDock, tmp_path: Path
+) -> None:
+    write(tmp_path / "in" / "anna_t1.nii.gz")
+    write(tmp_path / "in" / "outlines.nii.gz")
+    write_mask(tmp_path / "in" / "anna-seg.nii.gz")
+    drop(qtbot, dock, tmp_path / "in")
+    dialog = dock.dialog
+    assert isinstance(dialog, ScansDialog)
+    cells = [dialog.table.item(row, 1) for row in range(3)]
+    assert [item.text() for item in cells] == ["t1", "labels", ""]
+    cells[1].setText("t2")  # no labels after all
+    dialog.table.item(2, 0).setText("anna")
+    cells[2].setText("Labels")
+    agree(qtbot, dock, ScansDialog)
+    settle(qtbot, dock)
+    [scan] = dock.state.scans
+    assert scan.channels == ("t1", "t2")
+    assert scan.labels is not None
+    assert scan.labels.file.name == "outlines.nii.gz"
+
+
+def test_scans_with_long_names_can_be_told_apart(
+    qtbot: QtBot, dock: VolumesDock, tmp_path: Path
+) -> None:
+    names = [f"hippocampus_{number:03}" for number in range(3)]
+    drop(qtbot, dock, *(write(tmp_path / f"{name}.nii.gz") for name in names))
+    table = dock.table
+    assert table.columnWidth(0) >= table.sizeHintForColumn(0)
+    assert table.item(2, 0).toolTip() == "hippocampus_002"
+    # What is the same of all leaves its place to the state of each.
+    assert [table.isColumnHidden(column) for column in range(4)] == [0, 1, 1, 0]
+    # A width that a person chose stays while the same scans are listed.
+    table.setColumnWidth(0, 77)
+    click(qtbot, dock.refresh_button)
+    assert table.columnWidth(0) == 77
+    drop(qtbot, dock, write(tmp_path / ("case_" * 30 + "7.nii.gz"), shift=1.0))
+    assert table.textElideMode() == Qt.TextElideMode.ElideMiddle
+    assert 77 < table.columnWidth(0) < 250
+
+
+def test_grids_that_differ_are_listed(
+    qtbot: QtBot, dock: VolumesDock, tmp_path: Path
+) -> None:
+    other = Grid.from_affine(np.diag([1.0, 1.0, 3.0, 1.0]), SHAPE)
+    write_volume(tmp_path / "bert.nii.gz", np.ones(SHAPE, np.int16), other)
+    drop(qtbot, dock, write(tmp_path / "anna.nii.gz"), tmp_path / "bert.nii.gz")
+    assert not dock.table.isColumnHidden(1)
+    assert dock.table.isColumnHidden(2)
+
+
 def test_a_person_says_which_organs_were_drawn(
     qtbot: QtBot, dock: VolumesDock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

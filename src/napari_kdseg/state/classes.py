@@ -3,12 +3,13 @@
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 
+import numpy as np
 from pydantic import ValidationError
 
 from napari_kdseg.errors import KdsegError, LabelError
 from napari_kdseg.project import Project
 from napari_kdseg.state.scan_layers import classes_of_labels
-from napari_kdseg.volumes.formats import blocks_of
+from napari_kdseg.volumes.formats import blocks_of, inspect_volume
 from napari_kdseg.volumes.labels import LabelClass, LabelSet, unnamed, values_in
 from napari_kdseg.volumes.scan import NewScan, Scan, VolumeFile
 
@@ -28,10 +29,13 @@ def adding_and_learning(
     Raises
     ------
     LabelError
-        Where the labels call a value otherwise than the project does.
+        Where the labels call a value otherwise than the project does, or have one that
+        is not a whole number.
     """
     # Of the file where it lies now: what names its classes may lie beside it, and does
     # not come along into a copy.
+    if new.labels is not None:
+        yield from refusing_fractions(new.labels)
     found = None if new.labels is None else (yield from _found_in(new.labels))
     known = project.classes
     found = _as_called_here(found, known, project.renamed)
@@ -46,6 +50,21 @@ def adding_and_learning(
                 project, known, [s for s in project.scans if s.case != scan.case]
             )
     return project.scan(scan.case)
+
+
+def refusing_fractions(labels: VolumeFile) -> Generator[float, None, None]:
+    """Read labels that are stored as floats, a piece at a time.
+
+    Raises
+    ------
+    LabelError
+        Where one is not a whole number.
+    """
+    if np.dtype(inspect_volume(labels.path, labels.part).dtype).kind != "f":
+        return
+    for _, block in blocks_of(labels.path, labels.part)[1]:
+        values_in(block, str(labels.path))
+        yield 0.0
 
 
 def _know_only(project: Project, drawn: LabelSet, scans: Sequence[Scan]) -> None:

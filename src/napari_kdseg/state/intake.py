@@ -6,19 +6,23 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_kdseg.errors import VolumeError
+from napari_kdseg.errors import KdsegError, VolumeError
 from napari_kdseg.project_folder import is_project
 from napari_kdseg.volumes.formats import (
     Header,
+    blocks_of,
     inspect_volume,
     is_volume,
     parts_of,
     suffix_of,
 )
 from napari_kdseg.volumes.formats.sniff import is_dicom, is_zarr
+from napari_kdseg.volumes.labels import values_in
 from napari_kdseg.volumes.naming import (
     group_by_pattern,
+    images_of_labels,
     labelled_case,
+    lies_among_labels,
     looks_like_labels,
     unique_name,
 )
@@ -27,7 +31,12 @@ from napari_kdseg.volumes.volume import Grid
 
 _DEEPEST = 6
 _MOST_FOLDERS = 2000
+_MOST_READ_BYTES = 2**24  # in the time that a picture or two take
 _VOXELS_OF_A_PAIR = (".img", ".img.gz")
+
+
+LABELS = "labels"
+"""What stands for the channel of labels."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,12 @@ class Found:
     case: str
     channel: str = ""
     is_labels: bool = False
+
+    def called(self, case: str, channel: str) -> "Found":
+        """The same of another scan and channel; ``labels`` makes it the labels."""
+        labels = channel.strip().casefold() == LABELS
+        name = "" if labels else channel.strip()
+        return Found(self.file, case.strip(), name, is_labels=labels)
 
     @property
     def what(self) -> str:
@@ -113,11 +128,12 @@ def scans_of(found: Sequence[Found]) -> tuple[NewScan, ...]:
     """Put volumes of one case together, in their order."""
     cases: dict[str, list[Found]] = {}
     for one in found:
-        cases.setdefault(one.case.strip(), []).append(one)
+        again = one.called(one.case, LABELS if one.is_labels else one.channel)
+        cases.setdefault(again.case, []).append(again)
     made = []
     for case, members in cases.items():
         images = tuple(
-            replace(one.file, channel=one.channel.strip())
+            replace(one.file, channel=one.channel)
             for one in members
             if not one.is_labels
         )
@@ -134,6 +150,8 @@ class _Look:
     headers: dict[VolumeFile, Header] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     folders: int = 0
+    pairs: dict[Path, dict[Path, Path]] = field(default_factory=dict)
+    """Labels and their images that data sets list, by the folder of the data set."""
 
     def at(self, path: Path) -> None:
         before = len(self.headers) + len(self.notes)
@@ -147,7 +165,7 @@ class _Look:
 
     def sorted(self, pattern: str | None, taken: Iterable[str]) -> Iterator[Found]:
         """Propose cases, images first, then the labels that belong to them."""
-        labels = [one for one in self.headers if _holds_labels(one, self.headers[one])]
+        labels = {one: None for one in self.headers if self._holds_labels(one)}
         images = [one for one in self.headers if one not in labels]
         cases = self._cases(images, pattern, taken)
         found = [
@@ -155,7 +173,7 @@ class _Look:
             for case, channels in cases.items()
             for channel, one in channels.items()
         ]
-        found += self._matched(labels, found)
+        found += self._matched([*labels], found)
         order = {case: number for number, case in enumerate(cases)}
         yield from sorted(found, key=lambda one: order[one.case])
 
@@ -236,16 +254,48 @@ class _Look:
             yield Found(one, case, is_labels=True)
 
     def _case_of(self, labels: VolumeFile, images: Sequence[Found]) -> str | None:
-        named = labelled_case(labels.path)
-        here = [one for one in images if one.file.path.parent == labels.path.parent]
+        """Name the case of labels: as a data set lists them, else by their grid.
+
+        A name decides among scans with that grid, or where there is none. In a folder
+        for labels it decides alone: those of another grid are not somebody else's.
+        """
         grid: Grid = self.headers[labels].grid
         alike = [one for one in images if self.headers[one.file].grid.matches(grid)]
-        tries = ([one for one in images if one.case == named], here, alike)
+        among = alike or images
+        listed, name = self._image_of(labels), labelled_case(labels.path)
+        by_place = images if lies_among_labels(labels.path) else among
+        tries = (
+            [one for one in images if one.file.path == listed],
+            [one for one in by_place if one.case == name],
+            [one for one in among if one.file.path.parent == labels.path.parent],
+            alike,
+        )
         for candidates in tries:
             cases = {one.case for one in candidates}
             if len(cases) == 1:
                 return cases.pop()
         return None
+
+    def _holds_labels(self, one: VolumeFile) -> bool:
+        """Whether a volume holds labels; large ones are read when they are added."""
+        header = self.headers[one]
+        if header.holds_labels is not None:
+            return header.holds_labels
+        kind = np.dtype(header.dtype).kind
+        if len(header.channels) != 1 or kind not in "uif":
+            return False
+        if lies_among_labels(one.path) or self._image_of(one) is not None:
+            return True
+        return looks_like_labels(one.path) and (
+            kind != "f" or _may_be_labels(header, one)
+        )
+
+    def _image_of(self, labels: VolumeFile) -> Path | None:
+        """The image that a data set lists with a file of labels."""
+        folder = labels.path.parent.parent
+        if folder not in self.pairs:
+            self.pairs[folder] = images_of_labels(folder)
+        return self.pairs[folder].get(labels.path)
 
 
 def _with_series(paths: Sequence[Path]) -> list[Path]:
@@ -276,8 +326,13 @@ def _is_scan_file(path: Path) -> bool:
     return is_volume(path)
 
 
-def _holds_labels(one: VolumeFile, header: Header) -> bool:
-    if header.holds_labels is not None:
-        return header.holds_labels
-    whole = np.dtype(header.dtype).kind in "ui" and len(header.channels) == 1
-    return whole and looks_like_labels(one.path)
+def _may_be_labels(header: Header, one: VolumeFile) -> bool:
+    """Whether all numbers of a volume are whole, as far as it can be read at once."""
+    if header.bytes > _MOST_READ_BYTES:
+        return True
+    try:
+        for _, block in blocks_of(one.path, one.part)[1]:
+            values_in(block, str(one.path))
+    except (KdsegError, OSError):
+        return False
+    return True

@@ -110,6 +110,7 @@ class Segmentation:
         self._began = 0.0
         self._pace, self._goes_on = Pace(), False
         self._wish: Wish | None = None
+        self._ran: Source | None = None
         self._wanted_grid: Grid | None = None
         self._running: tuple[Model, ...] = ()
         self._grid: Grid | None = None
@@ -211,7 +212,8 @@ class Segmentation:
         Models stay ticked for scans of the kind that they were ticked for.
         """
         before, self._source = self._source, source
-        if before is not None and not self._status.busy and not _alike(before, source):
+        other = before is not None and not _alike(before, source)
+        if other and self.about and not self._status.busy:
             self._set_status(Status())
         if source is not None:
             fitting = (model for model in self._models if not self.misfit(model))
@@ -317,6 +319,14 @@ class Segmentation:
         return self._status
 
     @property
+    def about(self) -> str:
+        """Name of the scan that the status is of, where another one is chosen."""
+        ran = self._ran
+        if ran is None or self._status.phase == "idle" or _alike(ran, self._source):
+            return ""
+        return ran.name
+
+    @property
     def command_line(self) -> str:
         """What repeats the last run in a shell; empty before the first."""
         return command_line(self._run) if self._run is not None else ""
@@ -348,6 +358,7 @@ class Segmentation:
             return
         self._aside = f" The earlier results are in {aside}." if aside else ""
         # What is asked now is what runs, whatever is chosen while the scan is prepared.
+        self._ran = self._source
         self._wish = self._wish_for(self._source, view)
         self._wanted_grid = self._source.grid
         self.worker.start()  # loads while the scan is prepared

@@ -13,7 +13,7 @@ from napari_kdseg.amounts import size
 from napari_kdseg.errors import KdsegError, ProjectError
 from napari_kdseg.project import Project
 from napari_kdseg.state.adding import Adding, Status
-from napari_kdseg.state.classes import adding_and_learning
+from napari_kdseg.state.classes import adding_and_learning, refusing_fractions
 from napari_kdseg.state.intake import Found, Intake, look_at
 from napari_kdseg.state.jobs import Job, Worker, something_runs
 from napari_kdseg.state.opening import Opening
@@ -436,6 +436,8 @@ class Volumes:
         taken = [scan.case for scan in self._session]
         name = unique_name(new.case or new.images[0].name, taken)
         yield 0.0
+        if new.labels is not None:
+            yield from refusing_fractions(new.labels)
         scan = described(new, name)
         self._session.append(scan)
         return scan

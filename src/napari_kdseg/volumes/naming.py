@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from napari_kdseg.errors import UsageError
 from napari_kdseg.json_files import object_in
@@ -126,9 +126,12 @@ def is_plain_name(text: str) -> bool:
 
 def looks_like_labels(path: Path) -> bool:
     """Whether the name of a file, or of its folder, says that it holds labels."""
-    if path.parent.name.lower() in _LABEL_FOLDERS:
-        return True
-    return _LABEL_WORDS.search(case_id(path)) is not None
+    return lies_among_labels(path) or _LABEL_WORDS.search(case_id(path)) is not None
+
+
+def lies_among_labels(path: Path) -> bool:
+    """Whether a file lies in a folder that is for labels, such as ``labelsTr``."""
+    return path.parent.name.lower() in _LABEL_FOLDERS
 
 
 def labelled_case(path: Path) -> str:
@@ -168,6 +171,18 @@ def channel_told(path: Path, known: Iterable[str] = ()) -> str:
     ending = rf"(?:.*[-_. ])?({'|'.join(map(re.escape, words))})"
     found = re.fullmatch(ending, name, re.IGNORECASE | re.DOTALL)
     return "" if found is None else found[1]
+
+
+def images_of_labels(folder: Path) -> dict[Path, Path]:
+    """Files of labels that the data set in a folder lists, and the image of each."""
+    listed = object_in(folder / "dataset.json").get("training")
+    pairs = listed if isinstance(listed, list) else []
+    named = [(one.get("label"), one.get("image")) for one in pairs if _is_object(one)]
+    return {
+        folder / label: folder / image
+        for label, image in named
+        if isinstance(label, str) and isinstance(image, str)
+    }
 
 
 def classes_of_data_set(path: Path) -> LabelSet | None:
@@ -249,6 +264,10 @@ def _in_order(item: tuple[str, Path]) -> tuple[int, str, Path]:
     # Channels that a data set names keep the order of their numbers.
     place = MODALITIES.index(channel.lower()) if known else 0
     return place, path.name, path
+
+
+def _is_object(found: object) -> TypeGuard[dict[str, object]]:
+    return isinstance(found, dict)
 
 
 def _description(path: Path) -> dict[str, Any]:

@@ -7,7 +7,10 @@ from napari_kdseg.state.views import is_being_painted
 
 def is_occupied(viewer: Any) -> bool:
     """Whether slices are judged or corrected in a viewer, or a layer is painted on."""
+    return is_judged(viewer) or is_being_painted(viewer.layers.selection.active)
+
+
+def is_judged(viewer: Any) -> bool:
+    """Whether slices are judged or corrected in a viewer."""
     docks = viewer.window.dock_widgets.values()
-    if any(getattr(dock, "holds_canvas", False) for dock in docks):
-        return True
-    return is_being_painted(viewer.layers.selection.active)
+    return any(getattr(dock, "holds_canvas", False) for dock in docks)

@@ -1,7 +1,6 @@
 """Questions of the Volumes dock: series, files of a scan, classes, organs drawn."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]  # qtpy makes Signal
 from qtpy.QtGui import QColor
@@ -24,14 +23,13 @@ from qtpy.QtWidgets import (
 
 from napari_kdseg.errors import LabelError
 from napari_kdseg.state.classes import classes_from, next_class
-from napari_kdseg.state.intake import Found, Intake
+from napari_kdseg.state.intake import LABELS, Found, Intake
 from napari_kdseg.volumes.labels import LabelClass, LabelSet
 from napari_kdseg.volumes.naming import PATTERNS
 from napari_kdseg.widgets._form import cell, swatch, table, wrapped_label
 
 _AUTOMATIC = "as is usual: CASE_0000, CASE_t1, CASE/t1"
 _ALONE = "every file is a scan of its own"
-_LABELS = "labels"
 _TICKS = {
     True: Qt.CheckState.Checked,
     False: Qt.CheckState.Unchecked,
@@ -170,9 +168,12 @@ class ScansDialog(_Question):
         self.table.setRowCount(len(found))
         for row, one in enumerate(found):
             self.table.setItem(row, 0, QTableWidgetItem(one.case))
-            channel = QTableWidgetItem(one.channel)
-            channel.setToolTip("Empty: what the file says itself")
-            self.table.setItem(row, 1, cell(_LABELS) if one.is_labels else channel)
+            channel = QTableWidgetItem(LABELS if one.is_labels else one.channel)
+            channel.setToolTip(
+                f"Empty: what the file says itself; {LABELS!r}: it holds the scan's "
+                "labels, and is no channel"
+            )
+            self.table.setItem(row, 1, channel)
             self.table.setItem(row, 2, cell(one.what, str(one.file.path)))
 
     def _on_pattern_chosen(self, text: str) -> None:
@@ -182,11 +183,7 @@ class ScansDialog(_Question):
     def _on_accepted(self) -> None:
         self.agreed.emit(
             [
-                replace(
-                    one,
-                    case=self._text(row, 0),
-                    channel="" if one.is_labels else self._text(row, 1),
-                )
+                one.called(self._text(row, 0), self._text(row, 1))
                 for row, one in enumerate(self.found)
             ]
         )

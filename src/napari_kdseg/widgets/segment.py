@@ -26,6 +26,7 @@ from napari_kdseg.inference.presets import PRESETS
 from napari_kdseg.inference.settings import UNCERTAINTIES
 from napari_kdseg.models.model import Model
 from napari_kdseg.state.estimates import devices
+from napari_kdseg.state.front import is_behind, keep_behind, make_room
 from napari_kdseg.state.layers import LayerData, source_of_layer
 from napari_kdseg.state.project_prediction import ProjectPrediction
 from napari_kdseg.state.segmentation import Segmentation, Status
@@ -114,6 +115,10 @@ class SegmentDock(Dock):
             signal.disconnect(slot)
         self.state.close()
         self.whole.close()
+
+    def choose_scan(self, layer: Any) -> None:
+        """Choose the scan to segment; what is none is ignored."""
+        self.layer_choice.setValue(layer)
 
     # ---- Building ----
 
@@ -363,6 +368,7 @@ class SegmentDock(Dock):
         self.upright_button.setEnabled(source is not None)
         self.whole.set_source(source)
         self._show_models()
+        self._show_status(self.state.status)  # names its scan where that is another
 
     def _show_models(self) -> None:
         models = sorted(self.state.models, key=self.state.misfit)  # fitting ones first
@@ -410,8 +416,9 @@ class SegmentDock(Dock):
 
     def _show_status(self, status: Status) -> None:
         self.progress.setValue(round(1000 * status.fraction))
+        about = f"{self.state.about}:" if self.state.about else ""
         behind = _BEHIND if self._shows_behind else ""
-        self.message.setText(" ".join(filter(None, (status.text, behind))))
+        self.message.setText(" ".join(filter(None, (about, status.text, behind))))
         self._show_buttons()
         if not status.busy:
             self._timer.stop()
@@ -435,7 +442,12 @@ class SegmentDock(Dock):
         self._shows_behind = is_occupied(self.viewer)
         if self._shows_behind:
             self._held_back += show_hidden(self.viewer, layers)
+            self._show_status(self.state.status)  # says where they are
             return
+        if is_behind(self.viewer, layers):
+            keep_behind(self.viewer, layers)
+            return
+        make_room(self.viewer, layers)
         shown = [show(self.viewer, layer_data) for layer_data in layers]
         self.viewer.layers.selection.active = shown[-1]
         for layer in shown:
@@ -445,7 +457,7 @@ class SegmentDock(Dock):
 
     def _show_predicted(self, layers: list[LayerData]) -> None:
         self._show_layers(layers)
-        self._show_status(self.state.status)  # says where they are if not in view
+        self._show_status(self.state.status)
 
     def _show_tiles(self) -> None:
         refresh_live(self.viewer.layers)

@@ -20,9 +20,10 @@ from qtpy.QtWidgets import (
 
 from napari_kdseg.shipped import shipped_volumes
 from napari_kdseg.state.adding import Status
+from napari_kdseg.state.front import bring_to_front, keep_behind
 from napari_kdseg.state.intake import Found, Intake, scans_of
 from napari_kdseg.state.layers import LayerData
-from napari_kdseg.state.views import show
+from napari_kdseg.state.views import is_being_painted
 from napari_kdseg.state.volumes import Volumes
 from napari_kdseg.volumes.naming import looks_like_labels
 from napari_kdseg.volumes.scan import Use
@@ -35,6 +36,7 @@ from napari_kdseg.widgets._form import (
     table,
     wrapped_label,
 )
+from napari_kdseg.widgets._occupied import is_judged, is_occupied
 from napari_kdseg.widgets._volumes_dialogs import (
     ClassesDialog,
     CopyBox,
@@ -50,7 +52,10 @@ _USES: dict[Use, str] = {
     "test": "test (held out)",
     "left-out": "left out",
 }
-_WIDTHS = {0: 100, 1: 110, 2: 64}  # scan, grid, channels; the state has the rest
+_BEHIND = "While you judge or paint, the scan waits in the layer list; Open shows it."
+_SCAN, _GRID, _CHANNELS, _STATE = range(4)
+_WIDTHS = {_SCAN: 100, _GRID: 100, _CHANNELS: 60}  # the state has the rest
+_NARROWEST_PX = 400
 
 
 class VolumesDock(DropDock):
@@ -78,6 +83,8 @@ class VolumesDock(DropDock):
         self.dialog: SeriesDialog | ScansDialog | ClassesDialog | DrawnDialog | None = (
             None
         )
+        self._was_painted = False
+        self._names: list[str] = []
         self._timer = QTimer(self)
         self._timer.setInterval(POLL_MS)
         self._build_project()
@@ -129,10 +136,12 @@ class VolumesDock(DropDock):
         self.table.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         header = self.table.horizontalHeader()
         assert header is not None
-        header.setSectionResizeMode(3, QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(_STATE, QHeaderView.ResizeMode.Stretch)
         for column, width in _WIDTHS.items():
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.Interactive)
             header.resizeSection(column, width)
+        # Names of scans mostly begin alike, and differ at their end.
+        self.table.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         self.hint = wrapped_label("Drop files and folders here.")
         self.files_button = _button("Add files…", "Scans, and their labels")
         self.folder_button = _button(
@@ -319,6 +328,7 @@ class VolumesDock(DropDock):
 
     def _on_open_clicked(self) -> None:
         if self.state.selected is not None:
+            self._was_painted = is_being_painted(self.viewer.layers.selection.active)
             self.state.open(self.state.selected.case)
 
     def _on_locate_clicked(self) -> None:
@@ -386,8 +396,29 @@ class VolumesDock(DropDock):
                     item.setFlags(item.flags() | Qt.ItemFlag.ItemIsSelectable)
                     self.table.setItem(number, column, item)
         fit_height(self.table, most_rows=9)
+        self._fit_columns()
         self.hint.setVisible(not rows)
         self._show_selected()
+
+    def _fit_columns(self) -> None:
+        """Leave room for names and states: what is the same of all scans is hidden.
+
+        The text below the table says it of the one that is looked at. Names that were
+        there keep the width that a person gave them.
+        """
+        rows = self.state.rows
+        grids, channels = {row.badge for row in rows}, {row.channels for row in rows}
+        for column, different in ((_GRID, grids), (_CHANNELS, channels)):
+            self.table.setColumnHidden(column, len(rows) > 1 and len(different) == 1)
+        names = [row.case for row in rows]
+        if names == self._names:
+            return
+        self._names = names
+        beside = sum(map(self.table.columnWidth, (_GRID, _CHANNELS)))
+        width = max(_NARROWEST_PX, self.table.width())
+        wanted = max(_WIDTHS[_SCAN], self.table.sizeHintForColumn(_SCAN))
+        half = max(_WIDTHS[_SCAN], (width - beside) // 2)
+        self.table.setColumnWidth(_SCAN, min(wanted, half))
 
     def _show_selected(self) -> None:
         scan, chosen = self.state.selected, self.state.chosen
@@ -456,8 +487,19 @@ class VolumesDock(DropDock):
         self.resample_button.setVisible(self.state.can_resample and not busy)
 
     def _show_layers(self, layers: list[LayerData]) -> None:
-        for layer_data in layers:
-            show(self.viewer, layer_data)
+        # Who has a brush in hand and opens a scan means it; not who took it up while
+        # the scan was converted.
+        waits = is_judged if self._was_painted else is_occupied
+        if waits(self.viewer):
+            keep_behind(self.viewer, layers)
+            self.message.setText(_BEHIND)
+            self.message.show()
+            return
+        listed = [scan.case for scan in self.state.scans]
+        front = bring_to_front(self.viewer, layers, listed)
+        for dock in self.viewer.window.dock_widgets.values():
+            if hasattr(dock, "choose_scan"):
+                dock.choose_scan(front)
 
     def _show_cache(self) -> None:
         self.cache.setText(self.state.cache_text)
