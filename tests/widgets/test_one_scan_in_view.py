@@ -161,6 +161,20 @@ def test_a_scan_that_is_opened_while_slices_are_judged_waits(
     assert in_view(dock) == ["bert", "bert labels"]
 
 
+def test_a_scan_that_is_ready_once_a_person_paints_waits(
+    dock: VolumesDock, tmp_path: Path
+) -> None:
+    add(dock, tmp_path, "anna", "bert", labels=True)
+    dock.state.open("anna")
+    labels = dock.viewer.layers["anna labels"]
+    dock.viewer.layers.selection.active = labels
+    labels.mode = "paint"  # while bert was converted
+    dock.state.open("bert")
+    assert in_view(dock) == ["anna", "anna labels"]
+    assert dock.viewer.layers.selection.active is labels
+    assert "waits in the layer list" in dock.message.text()
+
+
 def test_the_scan_that_is_opened_again_is_the_one_to_segment(
     dock: VolumesDock, tmp_path: Path
 ) -> None:
