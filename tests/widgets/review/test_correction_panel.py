@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from made_predictions import CLASSES, write_prediction
+from napari.utils._proxies import PublicOnlyProxy
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QMainWindow, QWidget
@@ -76,6 +77,18 @@ def close(panel: CorrectionPanel) -> None:
 @pytest.fixture
 def panel(make: Make) -> CorrectionPanel:
     return make()
+
+
+@pytest.fixture
+def plugged_in(panel: CorrectionPanel) -> Iterator[CorrectionPanel]:
+    """A panel with a viewer as plugins get it: a proxy, whose layers are proxies."""
+    viewer, review = panel.canvas.viewer, panel.review
+    other = CorrectionPanel(PublicOnlyProxy(viewer), review)
+    viewer.window.add_dock_widget(other, name="Plugged in")
+    yield other
+    other.close_panel()
+    viewer.window.remove_dock_widget(other)
+    other.deleteLater()
 
 
 def slice_of(panel: CorrectionPanel, axis: int, index: int) -> About:
@@ -435,13 +448,46 @@ def test_closing_asks_nothing_and_loses_nothing(
     assert (read_labels(file)[0][6, 20:28, 10:18] == 1).all()
 
 
-def test_removing_the_layer_is_being_done(panel: CorrectionPanel, out: Path) -> None:
+def delete_by_name(layers: Any, labels: Any) -> None:
+    del layers[labels.name]
+
+
+def delete_as_the_button_does(layers: Any, labels: Any) -> None:
+    layers.selection = {labels}
+    layers.remove_selected()
+
+
+def delete_all(layers: Any, labels: Any) -> None:
+    layers.select_all()
+    layers.remove_selected()
+
+
+@pytest.mark.parametrize(
+    "delete", [delete_by_name, delete_as_the_button_does, delete_all]
+)
+def test_deleting_the_layer_is_being_done(
+    qtbot: QtBot,
+    plugged_in: CorrectionPanel,
+    out: Path,
+    delete: Callable[[Any, Any], None],
+) -> None:
+    panel = plugged_in
     labels = begin(panel)
     paint_square(labels, 6, 20, 10, 8)
-    panel.canvas.viewer.layers.remove(labels)
-    assert not panel.active
+    paint_square(labels, 9, 20, 10, 8)
+    panel.state.poll()
+    assert panel.interpolate_button.isEnabled()
+    delete(panel.canvas.viewer.layers, labels)
+    for widget in (panel.interpolate_button, panel.slice_button, panel.volume_button):
+        assert not widget.isEnabled()
+    qtbot.waitUntil(lambda: not panel.active)
+    assert panel.correct_button.isEnabled()
+    assert "layer was deleted" in panel.message.text()
+    assert panel.message.isVisible()
     assert len(panel.canvas.viewer.layers) == 0
-    assert panel.state.corrected(out, "fish", "student") == {(0, 6)}
+    assert panel.state.corrected(out, "fish", "student") == {(0, 6), (0, 9)}
+    again = begin(panel)  # what was saved stays
+    assert again.data[6, 20, 10] == again.data[9, 20, 10] == 1
 
 
 def test_a_viewer_that_is_closed_loses_nothing(

@@ -35,6 +35,12 @@ class CorrectionCanvas:
         return self._layers[-1] if self._layers else None
 
     @property
+    def has_labels(self) -> bool:
+        """Whether the layer that is painted on is in the viewer still."""
+        # A plugin's viewer hands layers out as proxies: equal, but not the same.
+        return self.labels is not None and self.labels in self.viewer.layers
+
+    @property
     def contrast(self) -> Range | None:
         """The grey values that a slice is judged with; None where none is shown."""
         if IMAGE not in self.viewer.layers:

@@ -22,6 +22,10 @@ from napari_kdseg.widgets.review.parts import button, row
 POLL_MS = 200
 BUSY_MS = 20
 _ERASE = "background (erase)"
+_DELETED = (
+    "The layer was deleted, which ends the correction. What was painted is on disk; "
+    "Correct this slice goes on with it."
+)
 _UNKEPT, _KEPT = "● not on disk yet", "all on disk"
 
 
@@ -239,15 +243,20 @@ class CorrectionPanel(QWidget):
             self.label.setCurrentIndex(number)
 
     def _on_view_moved(self, _event: Any = None) -> None:
-        if self.active:
+        if self.active and self.canvas.has_labels:
             self.state.look(*self.canvas.place)
 
-    def _on_layer_removed(self, event: Any) -> None:
-        if self.active and event.value is self.canvas.labels:
-            self.state.end()
-            self._take_away()
+    def _on_layer_removed(self, _event: Any = None) -> None:
+        if not self.active or self.canvas.has_labels or self.state.prediction is None:
+            return
+        ended = self.state.end()
+        if ended:
+            self._show_message(_DELETED)
+        # The rest goes later: napari may be at work on its list, deleting others too.
 
     def _on_tick(self) -> None:
+        if self.active and not self.canvas.has_labels:
+            self._take_away()
         self.state.poll()
         self._timer.setInterval(BUSY_MS if self.state.busy else POLL_MS)
         if not self.active and not self.state.busy:
@@ -260,7 +269,7 @@ class CorrectionPanel(QWidget):
         self.message.setVisible(bool(text))
 
     def _show(self) -> None:
-        shown, active = self.state.shown, self.active
+        shown, active = self.state.shown, self.active and self.canvas.has_labels
         for widget, enabled in (
             (self.correct_button, not active and self.review.current is not None),
             (self.done_button, active),
@@ -280,7 +289,7 @@ class CorrectionPanel(QWidget):
         self.message.setVisible(bool(self.message.text()))
         self.progress.setVisible(shown.fraction is not None)
         self.progress.setValue(round(1000 * (shown.fraction or 0.0)))
-        if active:
+        if active and self.canvas.has_labels:
             self.canvas.say(self._title(shown))
 
     def _title(self, shown: Shown) -> str:
