@@ -245,6 +245,20 @@ def test_labels_off_the_grid_of_their_own_scan_are_not_given_to_another(
     assert bert.labels is None
 
 
+@pytest.mark.parametrize("taken", [(), ("b",)])
+def test_labels_that_bear_a_scans_name_come_before_those_that_only_share_its_grid(
+    tmp_path: Path, taken: tuple[str, ...]
+) -> None:
+    write(tmp_path / "imagesTr" / "b.nii.gz")
+    for name in "ab":
+        write_mask(tmp_path / "labelsTr" / f"{name}.nii.gz")
+    intake = look_at([tmp_path], taken=taken)
+    [scan] = scans_of(intake.found)
+    assert scan.labels == VolumeFile(tmp_path / "labelsTr" / "b.nii.gz")
+    [note] = intake.notes
+    assert "a.nii.gz holds labels and belongs to no scan here" in note
+
+
 def test_labels_of_no_scan_are_left_out_with_a_word(tmp_path: Path) -> None:
     for case in "ab":
         write(tmp_path / f"{case}.nii.gz")

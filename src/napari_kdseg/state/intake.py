@@ -31,7 +31,7 @@ from napari_kdseg.volumes.volume import Grid
 
 _DEEPEST = 6
 _MOST_FOLDERS = 2000
-_MOST_READ_BYTES = 2**24  # in the time that a picture or two take
+_MOST_READ_BYTES = 2**24  # of all that is brought at once: the viewer waits
 _VOXELS_OF_A_PAIR = (".img", ".img.gz")
 
 
@@ -152,6 +152,10 @@ class _Look:
     folders: int = 0
     pairs: dict[Path, dict[Path, Path]] = field(default_factory=dict)
     """Labels and their images that data sets list, by the folder of the data set."""
+    given: dict[str, str] = field(default_factory=dict)
+    """What files call the cases; these have other names where those are taken."""
+    bytes_left: int = _MOST_READ_BYTES
+    """Of voxels that may be read to tell labels from images."""
 
     def at(self, path: Path) -> None:
         before = len(self.headers) + len(self.notes)
@@ -226,6 +230,7 @@ class _Look:
         for case, channels in grouped.items():
             name = unique_name(VolumeFile(Path(case)).name, {*names, *cases})
             cases[name] = {channel: alone[path] for channel, path in channels.items()}
+            self.given[name] = case
         parts = [one for one in images if one.part is not None]
         places = [one.path for one in parts]
         for one in parts:
@@ -239,8 +244,9 @@ class _Look:
     ) -> Iterator[Found]:
         """Give labels to the case of their name, else to the one that can be meant."""
         labelled: set[str] = set()
-        for one in labels:
-            case = self._case_of(one, images)
+        said = {one: self._case_said(one, images) for one in labels}
+        for one in sorted(labels, key=lambda one: said[one] is None):
+            case = said[one] or self._case_of(one, images, said)
             # Which of several parts is meant is asked later.
             if case is None or (case in labelled and one.part is None):
                 why = "to no scan here" if case is None else f"to {case!r} as others do"
@@ -253,28 +259,42 @@ class _Look:
             labelled.add(case)
             yield Found(one, case, is_labels=True)
 
-    def _case_of(self, labels: VolumeFile, images: Sequence[Found]) -> str | None:
-        """Name the case of labels: as a data set lists them, else by their grid.
+    def _case_said(self, labels: VolumeFile, images: Sequence[Found]) -> str | None:
+        """Name the case of labels, as a data set or a name says it.
 
-        A name decides among scans with that grid, or where there is none. In a folder
+        A name decides among scans of their grid, or where there is none. In a folder
         for labels it decides alone: those of another grid are not somebody else's.
         """
-        grid: Grid = self.headers[labels].grid
-        alike = [one for one in images if self.headers[one.file].grid.matches(grid)]
-        among = alike or images
         listed, name = self._image_of(labels), labelled_case(labels.path)
+        among = self._alike(labels, images) or images
         by_place = images if lies_among_labels(labels.path) else among
-        tries = (
-            [one for one in images if one.file.path == listed],
-            [one for one in by_place if one.case == name],
-            [one for one in among if one.file.path.parent == labels.path.parent],
-            alike,
+        return _only(one for one in images if one.file.path == listed) or _only(
+            one for one in by_place if self.given.get(one.case, one.case) == name
         )
-        for candidates in tries:
-            cases = {one.case for one in candidates}
-            if len(cases) == 1:
-                return cases.pop()
-        return None
+
+    def _case_of(
+        self,
+        labels: VolumeFile,
+        images: Sequence[Found],
+        said: dict[VolumeFile, str | None],
+    ) -> str | None:
+        """Name the case of labels of which nothing says it, by folder and grid.
+
+        None in a folder for labels in which others are named as their scans.
+        """
+        folder = labels.path.parent
+        beside = (case for one, case in said.items() if one.path.parent == folder)
+        if lies_among_labels(labels.path) and any(beside):
+            return None
+        alike = self._alike(labels, images)
+        among = alike or images
+        return _only(one for one in among if one.file.path.parent == folder) or _only(
+            alike
+        )
+
+    def _alike(self, labels: VolumeFile, images: Sequence[Found]) -> list[Found]:
+        grid: Grid = self.headers[labels].grid
+        return [one for one in images if self.headers[one.file].grid.matches(grid)]
 
     def _holds_labels(self, one: VolumeFile) -> bool:
         """Whether a volume holds labels; large ones are read when they are added."""
@@ -287,8 +307,20 @@ class _Look:
         if lies_among_labels(one.path) or self._image_of(one) is not None:
             return True
         return looks_like_labels(one.path) and (
-            kind != "f" or _may_be_labels(header, one)
+            kind != "f" or self._may_be_labels(header, one)
         )
+
+    def _may_be_labels(self, header: Header, one: VolumeFile) -> bool:
+        """Whether all numbers are whole, as far as they can be read at once."""
+        self.bytes_left -= header.bytes
+        if self.bytes_left < 0:
+            return True  # looked at when it is added
+        try:
+            for _, block in blocks_of(one.path, one.part)[1]:
+                values_in(block, str(one.path))
+        except (KdsegError, OSError):
+            return False
+        return True
 
     def _image_of(self, labels: VolumeFile) -> Path | None:
         """The image that a data set lists with a file of labels."""
@@ -326,13 +358,7 @@ def _is_scan_file(path: Path) -> bool:
     return is_volume(path)
 
 
-def _may_be_labels(header: Header, one: VolumeFile) -> bool:
-    """Whether all numbers of a volume are whole, as far as it can be read at once."""
-    if header.bytes > _MOST_READ_BYTES:
-        return True
-    try:
-        for _, block in blocks_of(one.path, one.part)[1]:
-            values_in(block, str(one.path))
-    except (KdsegError, OSError):
-        return False
-    return True
+def _only(candidates: Iterable[Found]) -> str | None:
+    """The case of them all; None where there is none, or several."""
+    cases = {one.case for one in candidates}
+    return cases.pop() if len(cases) == 1 else None
