@@ -201,6 +201,23 @@ def test_what_is_called_labels_is_no_channel(tmp_path: Path) -> None:
     assert scan.labels == files[1]
 
 
+def test_a_scan_has_an_image_and_labels_at_most_once(
+    state: Volumes, tmp_path: Path
+) -> None:
+    files = [VolumeFile(write(tmp_path / name)) for name in ("x.nii", "y.nii")]
+    labels = [Found(file, "anna", is_labels=True) for file in files]
+    state.take(labels)
+    assert "anna was given several files of labels, x.nii and y.nii" in (
+        state.status.text
+    )
+    state.take(labels[:1])
+    assert "anna was given labels, x.nii, and no image" in state.status.text
+    assert not state.rows
+    state.take([Found(files[0], "anna")])
+    settle(state)
+    assert [row.case for row in state.rows] == ["anna"]
+
+
 def test_labels_go_to_the_scan_whose_grid_they_have(tmp_path: Path) -> None:
     # A file that is called ct is the case of its folder, and so are labels that name
     # no case: the name would give the chest's labels to the abdomen.

@@ -143,6 +143,24 @@ def scans_of(found: Sequence[Found]) -> tuple[NewScan, ...]:
     return tuple(made)
 
 
+def unclear(found: Sequence[Found]) -> str:
+    """Say which case has labels alone, or several of them; nothing where none has."""
+    for case in dict.fromkeys(one.case for one in found):
+        members = [one for one in found if one.case == case]
+        labels = [one.what for one in members if one.is_labels]
+        if len(labels) > 1:
+            return (
+                f"{case} was given several files of labels, {' and '.join(labels)}, "
+                "and a scan has one. Add it again, and call others by another scan."
+            )
+        if len(labels) == len(members):
+            return (
+                f"{case} was given labels, {labels[0]}, and no image. Add it again, "
+                "and call both by the same scan."
+            )
+    return ""
+
+
 @dataclass
 class _Look:
     """Volumes found so far, and their headers."""

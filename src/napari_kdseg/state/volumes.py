@@ -14,7 +14,7 @@ from napari_kdseg.errors import KdsegError, ProjectError
 from napari_kdseg.project import Project
 from napari_kdseg.state.adding import Adding, Status
 from napari_kdseg.state.classes import adding_and_learning, refusing_fractions
-from napari_kdseg.state.intake import Found, Intake, look_at
+from napari_kdseg.state.intake import Found, Intake, look_at, scans_of, unclear
 from napari_kdseg.state.jobs import Job, Worker, something_runs
 from napari_kdseg.state.opening import Opening
 from napari_kdseg.state.project_prediction import is_predicting
@@ -302,6 +302,13 @@ class Volumes:
         )
         self._adding = Adding(scans, begin)
         self._set_status(Status(self._adding.text, busy=True))
+
+    def take(self, found: Sequence[Found], *, copy: bool = False) -> None:
+        """Begin to add what a person called scans, channels and labels."""
+        if why := unclear(found):
+            self._say(why)
+        else:
+            self.add(scans_of(found), copy=copy)
 
     @property
     def can_resample(self) -> bool:

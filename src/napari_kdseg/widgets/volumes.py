@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 from napari_kdseg.shipped import shipped_volumes
 from napari_kdseg.state.adding import Status
 from napari_kdseg.state.front import bring_to_front, keep_behind
-from napari_kdseg.state.intake import Found, Intake, scans_of
+from napari_kdseg.state.intake import Found, Intake
 from napari_kdseg.state.layers import LayerData
 from napari_kdseg.state.views import is_being_painted
 from napari_kdseg.state.volumes import Volumes
@@ -312,7 +312,7 @@ class VolumesDock(DropDock):
 
     def _on_agreed(self, found: list[Found]) -> None:
         copy = self.copy_box.isEnabled() and self.copy_box.isChecked()
-        self.state.add(scans_of(found), copy=copy)
+        self.state.take(found, copy=copy)
 
     def _on_sample_chosen(self, action: Any) -> None:
         self.viewer.open_sample(PLUGIN, action.text())
