@@ -13,7 +13,7 @@ import pytest
 import torch
 from distributed import Client, KilledWorker, LocalCluster
 
-from kdseg_train import bulk
+from kdseg_train import bulk, bulk_job
 from kdseg_train.bulk_report import Report
 from kdseg_train.crew import (
     Crew,
@@ -200,6 +200,20 @@ def test_any_setting_of_predict_can_be_set(
     assert asked["tile"] == [16, 16]
     assert (asked["preset"], asked["backend"]) == ("fast", "openvino")
     assert asked["roi"] == "coarse"
+
+
+def test_a_volume_that_an_older_version_began_goes_on(tmp_path: Path) -> None:
+    new = {"version": 1, "command": "predict", "inputs": ["a.nii"], "device": "cpu"}
+    old = dict(new)
+    new |= {"case": "a", "channels": ["t1"], "threads": 2, "later": None}
+    folder = tmp_path / "a"
+    Run.create(folder, old)
+    (folder / "partial").mkdir()
+    (folder / "partial" / "half").touch()
+    assert bulk_job._prepared(folder, new).config == new
+    assert (folder / "partial" / "half").exists()
+    bulk_job._prepared(folder, new | {"inputs": ["b.nii"]})
+    assert not (folder / "partial").exists()
 
 
 @pytest.mark.parametrize(("asked", "ends"), [("stop", 3), ("requeue", 75)])
