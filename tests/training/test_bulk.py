@@ -185,7 +185,7 @@ def test_results_of_other_settings_are_reported_not_replaced(
     before = records(tmp_path / "out")
     status, _, told = predict("--set", "overlap=0.25")
     assert status == 1
-    assert "Choose another --out" in told
+    assert "Choose another folder for the results" in told
     assert records(tmp_path / "out") == before
 
 
