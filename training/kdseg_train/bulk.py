@@ -42,7 +42,7 @@ from napari_kdseg.errors import KdsegError, RunError, StopRequested, UsageError
 from napari_kdseg.free_memory import free_bytes
 from napari_kdseg.inference.estimate import estimate
 from napari_kdseg.models.model import Model
-from napari_kdseg.runs.run import Run
+from napari_kdseg.runs.run import Run, keep_aside
 from napari_kdseg.volumes.formats.sniff import is_zarr
 
 FOLDER = ".bulk"
@@ -219,10 +219,7 @@ def make_room(folder: Path) -> None:
     if not (folder / "config.yaml").exists():
         return
     if Run.open(folder).state() == "finished":
-        number = 1
-        while (aside := folder.with_name(f"{folder.name}-{number}")).exists():
-            number += 1
-        folder.rename(aside)
+        keep_aside(folder)
 
 
 # ---- Doing it ----
