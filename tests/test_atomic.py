@@ -107,13 +107,30 @@ def test_a_place_below_a_file_is_refused(tmp_path: Path) -> None:
 def test_a_disk_that_may_only_be_read_is_refused_with_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(**_: object) -> None:
+    def refuse(*_: object) -> None:
         raise OSError(30, "Read-only file system", "/some/where/tmp3f")
 
-    monkeypatch.setattr("napari_kdseg.atomic.tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("napari_kdseg.atomic.os.open", refuse)
     told = rf"{tmp_path}: Read-only file system\. Take a place that may be written to"
     with pytest.raises(UsageError, match=told):
         check_writable(tmp_path / "table.csv")
+
+
+def test_a_folder_that_windows_protects_is_tried_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def refuse(path: Path, *_: object) -> None:
+        tried.append(Path(path))
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("napari_kdseg.atomic.os.open", refuse)
+    with pytest.raises(UsageError, match="Ask for the right to use it"):
+        check_writable(tmp_path / "table.csv")
+    (path,) = tried
+    assert path.parent == tmp_path
+    assert path.name.startswith(".")
 
 
 def test_a_temporary_name_is_told_as_the_name_of_the_file(tmp_path: Path) -> None:

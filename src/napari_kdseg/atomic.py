@@ -7,7 +7,6 @@ to the disk, and renamed: a reader, a crash or a full disk never meets half a fi
 import errno
 import os
 import re
-import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -43,9 +42,11 @@ def check_writable(path: Path) -> None:
     if path.is_dir():
         raise UsageError(f"{path} is a folder; give the name of a file in it.")
     above = next(one for one in path.absolute().parents if one.exists())
+    probe = above / f".{uuid.uuid4().hex}"
     try:
-        with tempfile.TemporaryFile(dir=above):
-            pass
+        # Once: tempfile tries for ever where Windows protects a folder.
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        probe.unlink()
     except OSError as error:
         raise UsageError(
             f"{path} cannot be written: {refusal(error, above)}"

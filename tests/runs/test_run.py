@@ -90,6 +90,18 @@ def test_a_run_with_other_settings_is_refused_by_name_of_the_setting(run: Run) -
         Run.create(run.folder, CONFIG | {"inputs": ["b.nii.gz"]})
 
 
+def test_a_setting_that_an_older_version_did_not_know_is_no_other_where_it_is_unused(
+    tmp_path: Path,
+) -> None:
+    old = CONFIG | {"training": [{"epochs": 2}]}
+    new = CONFIG | {"training": [{"epochs": 2, "decay": None}], "channels": None}
+    folder = tmp_path / "run"
+    leave_work(folder, old)
+    assert Run.create(folder, new).config == Run.open(folder).config == new
+    with pytest.raises(RunError, match=r"other settings \(channels\)"):
+        Run.create(folder, new | {"channels": ["t1"]})
+
+
 def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.docx").touch()
     with pytest.raises(RunError, match="holds files and no run"):
@@ -435,6 +447,18 @@ def test_settings_that_do_not_matter_do_not_keep_a_run_from_going_on(
     assert found is not None
     assert found.config == Run.open(folder).config == asked
     assert (folder / "partial" / "half").exists()
+
+
+def test_a_run_of_an_older_version_goes_on_where_no_newer_setting_is_used(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / ".run"
+    leave_work(folder, CONFIG)
+    found = make_way(folder, CONFIG | {"channels": None})
+    assert found is not None
+    assert (folder / "partial" / "half").exists()
+    assert make_way(folder, CONFIG | {"channels": ["t1"]}) is None
+    assert (tmp_path / ".run-1" / "partial" / "half").exists()
 
 
 def test_a_run_that_is_at_work_or_done_says_with_which_settings(run: Run) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.models.card import ModelCard, NetworkSpec, Tiling
@@ -314,6 +315,27 @@ def test_a_stopped_run_goes_on_in_its_own_folder_and_others_get_new_ones(
     state.run(Settings(), "draft")
     waits_at_c(state)
     assert runs_in(project)["predict-2"] == ["c"]
+
+
+def test_a_run_of_an_older_version_goes_on_in_its_own_folder(
+    make_state: MakeState, project: Path, model: Model
+) -> None:
+    state = make_state()
+    state.look(project, [model])
+    state.run(Settings(), "exact")
+    waits_at_c(state)
+    stop(state)
+    file = project / "runs" / "predict-1" / "config.yaml"
+    config = Run.open(file.parent).config
+    unused = [key for key, value in config["predictions"][-1].items() if value is None]
+    assert unused
+    for one in config["predictions"]:
+        for key in unused:
+            del one[key]
+    file.write_text(yaml.safe_dump(config))
+    state.run(Settings(), "exact")
+    waits_at_c(state)
+    assert list(runs_in(project)) == ["predict-1"]
 
 
 @pytest.mark.parametrize("becomes", ["left out", "removed", "gone"])

@@ -7,13 +7,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import damaged_corpus
 import numpy as np
 import psutil
 import pytest
 import torch
 from distributed import Client, KilledWorker, LocalCluster
 
-from kdseg_train import bulk
+from kdseg_train import bulk, bulk_job
 from kdseg_train.bulk_report import Report
 from kdseg_train.crew import (
     Crew,
@@ -25,7 +26,7 @@ from kdseg_train.crew import (
 )
 from kdseg_train.inputs import GivenCase, find_cases
 from kdseg_train.plan import PredictConfig
-from kdseg_train.scans import scan_of
+from kdseg_train.scans import Scan, scan_of
 from kdseg_train.slurm_jobs import Slurm
 from napari_kdseg.errors import UsageError
 from napari_kdseg.inference.estimate import estimate
@@ -185,7 +186,7 @@ def test_results_of_other_settings_are_reported_not_replaced(
     before = records(tmp_path / "out")
     status, _, told = predict("--set", "overlap=0.25")
     assert status == 1
-    assert "Choose another --out" in told
+    assert "Choose another folder for the results" in told
     assert records(tmp_path / "out") == before
 
 
@@ -200,6 +201,20 @@ def test_any_setting_of_predict_can_be_set(
     assert asked["tile"] == [16, 16]
     assert (asked["preset"], asked["backend"]) == ("fast", "openvino")
     assert asked["roi"] == "coarse"
+
+
+def test_a_volume_that_an_older_version_began_goes_on(tmp_path: Path) -> None:
+    new = {"version": 1, "command": "predict", "inputs": ["a.nii"], "device": "cpu"}
+    old = dict(new)
+    new |= {"case": "a", "channels": ["t1"], "threads": 2, "later": None}
+    folder = tmp_path / "a"
+    Run.create(folder, old)
+    (folder / "partial").mkdir()
+    (folder / "partial" / "half").touch()
+    assert bulk_job._prepared(folder, new).config == new
+    assert (folder / "partial" / "half").exists()
+    bulk_job._prepared(folder, new | {"inputs": ["b.nii"]})
+    assert not (folder / "partial").exists()
 
 
 @pytest.mark.parametrize(("asked", "ends"), [("stop", 3), ("requeue", 75)])
@@ -436,23 +451,53 @@ def test_a_volume_with_a_file_for_each_channel_takes_what_all_of_them_take(
     asked = PredictConfig(
         inputs=files, models=(model.folder,), out=tmp_path / "out", device="cpu"
     )
-    need = bulk._predict_bytes(asked, *bulk.check_prediction(asked))
+    found = bulk.check_prediction(asked)
+    need = bulk._predict_bytes(asked, *found, bulk._Headers())
     scan = scan_of(GivenCase("a", files))
     assert need == estimate(scan, [model], asked.settings).host_bytes
     assert scan.decoded_bytes == 2 * 2 * 64**3
     assert need != bulk.UNKNOWN_BYTES
 
 
+@pytest.mark.parametrize("name", ["seg.nii.gz", "seg.ome.zarr"])
 def test_labels_in_a_folder_of_scans_are_no_volumes_of_bulk(
-    write_scan: Any, tmp_path: Path
+    write_scan: Any, name: str
 ) -> None:
     scan = write_scan("a.nii.gz")
     grid = inspect_volume(scan).grid
-    file, made = scan.with_name("seg.nii.gz"), np.ones(grid.shape, np.uint8)
+    file, made = scan.with_name(name), np.ones(grid.shape, np.uint8)
     write_labels(file, made, grid, LabelSet.from_names(["liver"]))
-    kept, labels = bulk._labels_apart(find_cases([scan.parent]))
+    headers = bulk._Headers()
+    kept, labels = bulk._labels_apart(find_cases([scan.parent]), headers)
     assert ([case.id for case in kept], labels) == (["a"], [file])
-    assert bulk._labels_apart(find_cases([scan, file]))[1] == []
+    assert bulk._labels_apart(find_cases([scan, file]), headers)[1] == []
+
+
+def test_slurm_is_asked_after_each_header_was_read_once_and_none_of_slices(
+    call: Call,
+    scans: Path,
+    model: Model,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    damaged_corpus.dicom(scans)
+    read: list[str] = []
+
+    def counted(case: GivenCase, part: None) -> Scan:
+        read.append(case.id)
+        return scan_of(case, part)
+
+    monkeypatch.setattr(bulk, "scan_of", counted)
+    words = ("--model", model.folder, "--out", tmp_path / "out", "--device", "cpu")
+    asked = ("bulk", "predict", scans, *words, "--slurm")
+    status, _, told = call(*asked)
+    assert status == 2
+    assert "--slurm needs --workers" in told
+    assert read == []
+    status, _, told = call(*asked, "--workers", 1, "--slurm-set", "memory=1MB")
+    assert status == 2
+    assert "SLURM job asks for 1MB" in told
+    assert read == ["case_0", "case_1", "case_2"]
 
 
 def test_channels_of_cases_that_are_called_alike_are_told_for_one(
@@ -463,7 +508,7 @@ def test_channels_of_cases_that_are_called_alike_are_told_for_one(
             write_scan(f"{case}_{number:04d}.nii.gz")
     models = [model_folder("two", channels=("t1", "t2"))]
     cases = find_cases([tmp_path / "scans"])
-    told = list(bulk._told_channels(models, cases, None))
+    told = list(bulk._told_channels(models, cases, bulk._Headers()))
     assert told == ["a: t1 = a_0000.nii.gz, t2 = a_0001.nii.gz."]
 
 

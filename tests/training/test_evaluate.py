@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from kdseg_train.evaluate import COLUMNS, EvaluateConfig, compare, evaluate, means
 from kdseg_train.evaluate import write_table as write
 from kdseg_train.follow import print_table
+from kdseg_train.label_files import LabelFile, reference_files
 from napari_kdseg.errors import DataSetError, GridError, LabelError, UsageError
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes.formats import write_labels, write_volume
@@ -97,6 +99,22 @@ def test_folders_of_labels_are_matched_by_file_name(settings: EvaluateConfig) ->
         ("a", "1", 0.75)
     ]
     assert found.notes == ("Without prediction, not counted: b.",)
+
+
+def test_the_reference_is_looked_through_once(
+    settings: EvaluateConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[Path] = []
+
+    def counted(folder: Path) -> Iterator[LabelFile]:
+        looked.append(folder)
+        return reference_files(folder)
+
+    monkeypatch.setattr("kdseg_train.evaluate.reference_files", counted)
+    for folder in (settings.reference, settings.prediction):
+        save(folder / "a.nii.gz", cube())
+    assert compare(settings, ignore).rows
+    assert looked == [settings.reference]
 
 
 def test_classes_are_matched_by_name_whatever_their_values(

@@ -9,6 +9,7 @@ import pytest
 from kdseg_train.given_predictions import prediction_of, read_prediction
 from kdseg_train.layouts import Case
 from napari_kdseg.errors import DataSetError
+from napari_kdseg.volumes import formats
 from napari_kdseg.volumes.formats import write_labels, write_volume
 from napari_kdseg.volumes.preprocessing import Intensity, Preprocessing
 from napari_kdseg.volumes.volume import Grid
@@ -71,6 +72,23 @@ def test_a_mask_a_class_is_found_as_totalsegmentator_names_it(
     assert path.name == "kidney_left.nii.gz"
     found = read_prediction(path, case, ("kidney left",), PLAIN)
     assert np.array_equal(found[1], organs() == 1)
+
+
+def test_files_of_other_cases_are_not_opened_to_find_one(
+    tmp_path: Path, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "told").mkdir()
+    for name in ("anna", "berta", "carla"):
+        write_labels(tmp_path / "told" / f"{name}.nii.gz", organs(), GRID, None)
+    opened: list[str] = []
+
+    def counted(path: Path) -> bool:
+        opened.append(path.name)
+        return True
+
+    monkeypatch.setattr(formats, "is_volume", counted)
+    assert prediction_of(case, tmp_path / "told").name == "anna.nii.gz"
+    assert opened == ["anna.nii.gz"]
 
 
 def test_probabilities_of_many_organs_teach_one_and_the_rest_is_background(

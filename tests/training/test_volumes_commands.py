@@ -1,5 +1,6 @@
 """convert, inspect and cache: files of volumes on the command line."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from kdseg_train.execute import execute
+from kdseg_train.inputs import find_cases
 from napari_kdseg.models.model import Model, Tiling
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes.cache import default_cache
@@ -127,6 +129,24 @@ def test_inspect_lists_every_scan_of_a_data_set(call: Any, tmp_path: Path) -> No
     status, out, said = call("inspect", tmp_path / "set")
     assert status == 0, said
     assert out.startswith(str(scan))
+
+
+def test_a_dataset_json_beside_predictions_hides_no_volume(
+    call: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "predictions"
+    folder.mkdir()
+    copied = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}}
+    (folder / "dataset.json").write_text(json.dumps(copied))
+    status, _, said = call("inspect", folder)
+    assert status != 0
+    assert str(folder) in said.replace("\n", "")
+    file = damaged_corpus.nifti(folder)
+    status, out, said = call("inspect", folder)
+    assert status == 0, said
+    assert out.startswith(str(file))
+    (case,) = find_cases([folder])
+    assert (case.images, case.named) == ((file,), False)
 
 
 @pytest.mark.parametrize("command", ["inspect", "convert"])

@@ -46,10 +46,10 @@ def scan(folder: Path, ending: str = ".nii.gz") -> Path:
 def test_a_place_that_cannot_be_written_is_refused_before_the_source_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(**_: object) -> None:
+    def refuse(*_: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("napari_kdseg.atomic.tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("napari_kdseg.atomic.os.open", refuse)
     with pytest.raises(UsageError, match=r"out\.nii cannot be written: .*Read-only"):
         convert(tmp_path / "nothing.nii", tmp_path / "out.nii")
 

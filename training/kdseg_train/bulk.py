@@ -28,6 +28,7 @@ from kdseg_train.inputs import GivenCase, find_cases, refuse_doubles
 from kdseg_train.plan import PredictConfig, open_models
 from kdseg_train.scans import (
     Part,
+    Scan,
     as_models_take,
     left_out,
     pairings,
@@ -41,7 +42,8 @@ from napari_kdseg.errors import KdsegError, RunError, StopRequested, UsageError
 from napari_kdseg.free_memory import free_bytes
 from napari_kdseg.inference.estimate import estimate
 from napari_kdseg.models.model import Model
-from napari_kdseg.runs.run import Run
+from napari_kdseg.runs.run import Run, keep_aside
+from napari_kdseg.volumes.formats.sniff import is_zarr
 
 FOLDER = ".bulk"
 _CASES = ".bulk-cases"
@@ -73,17 +75,25 @@ def bulk_predict(run: Run) -> None:
     """
     config = parse(BulkPredictConfig, run.config, str(run.folder / "config.yaml"))
     asked = config.predict
+    _check_workers(config.crew)
     models, found = check_prediction(asked)
-    cases, labels = _labels_apart(found)
-    for note in (*left_out(labels), *_told_channels(models, cases, asked.part)):
+    headers = _Headers(asked.part)
+    cases, labels = _labels_apart(found, headers)
+    for note in (*left_out(labels), *_told_channels(models, cases, headers)):
         run.event("note", message=note)
 
-    def need_bytes() -> int:
-        return _predict_bytes(asked, models, cases)
+    def need_bytes(cases: Sequence[GivenCase]) -> int:
+        if not all(case in headers for case in cases):
+            message = "Reading all headers, to see what memory a worker needs."
+            run.event("note", message=message)
+        return _predict_bytes(asked, models, cases, headers)
 
     if config.crew.slurm is not None:
-        check_memory(config.crew.slurm, need_bytes)
-    count, gpus = team(config.crew, asked.device, lambda: need_bytes() or UNKNOWN_BYTES)
+        quick = [case for case in cases if not _has_slices(case)]
+        check_memory(config.crew.slurm, lambda: need_bytes(quick))
+    count, gpus = team(
+        config.crew, asked.device, lambda: need_bytes(cases) or UNKNOWN_BYTES
+    )
     count = min(count, len(cases))
     threads = asked.threads or threads_of_each(config.crew, count)
     single = asked.model_copy(update={"threads": threads})
@@ -136,8 +146,38 @@ def check_prediction(
     return models, cases
 
 
+class _Headers:
+    """Cases by their headers, each of which is read once."""
+
+    def __init__(self, part: Part = None) -> None:
+        self._part = part
+        self._known: dict[GivenCase, Scan] = {}
+
+    def __contains__(self, case: GivenCase) -> bool:
+        return case in self._known
+
+    def scan(self, case: GivenCase) -> Scan:
+        """Look at a case; as `scan_of`."""
+        if case not in self._known:
+            self._known[case] = scan_of(case, self._part)
+        return self._known[case]
+
+    def are_labels(self, case: GivenCase) -> bool:
+        """Whether the files of a case say that they hold labels."""
+        try:
+            scan = self.scan(case)
+        except (KdsegError, OSError):
+            return says_labels(case)  # of several parts, for instance
+        return all(header.holds_labels for header in scan.headers)
+
+
+def _has_slices(case: GivenCase) -> bool:
+    """Whether a case is in folders of slices, whose headers take long to read."""
+    return any(path.is_dir() and not is_zarr(path) for path in case.images)
+
+
 def _labels_apart(
-    cases: Sequence[GivenCase],
+    cases: Sequence[GivenCase], headers: _Headers
 ) -> tuple[list[GivenCase], list[Path]]:
     """Leave out files in folders that say that they hold labels.
 
@@ -146,8 +186,8 @@ def _labels_apart(
     kept: list[GivenCase] = []
     labels: list[Path] = []
     for case in cases:
-        looked_at = not case.named and not any(map(Path.is_dir, case.images))
-        if looked_at and says_labels(case):
+        looked_at = not case.named and not _has_slices(case)
+        if looked_at and headers.are_labels(case):
             labels += case.images
         else:
             kept.append(case)
@@ -156,7 +196,7 @@ def _labels_apart(
 
 
 def _told_channels(
-    models: Sequence[Model], cases: Sequence[GivenCase], part: Part
+    models: Sequence[Model], cases: Sequence[GivenCase], headers: _Headers
 ) -> Iterator[str]:
     """Say which file is which channel, for one case of those whose files are alike."""
     cards = [model.card for model in models]
@@ -167,7 +207,8 @@ def _told_channels(
             alike.setdefault(tuple(names), case)
     for case in alike.values():
         with contextlib.suppress(KdsegError, OSError):  # told when its turn comes
-            yield from pairings(as_models_take(models, [scan_of(case, part)]), cards)
+            scans = as_models_take(models, [headers.scan(case)])
+            yield from pairings(scans, cards)
 
 
 def make_room(folder: Path) -> None:
@@ -178,10 +219,7 @@ def make_room(folder: Path) -> None:
     if not (folder / "config.yaml").exists():
         return
     if Run.open(folder).state() == "finished":
-        number = 1
-        while (aside := folder.with_name(f"{folder.name}-{number}")).exists():
-            number += 1
-        folder.rename(aside)
+        keep_aside(folder)
 
 
 # ---- Doing it ----
@@ -286,9 +324,7 @@ def team(
     if crew.scheduler is not None:
         return 1, ()  # they are there already; nobody is started
     if crew.slurm is not None:
-        if crew.workers is None:
-            raise UsageError("--slurm needs --workers: how many jobs to ask for.")
-        return crew.workers, ()
+        return _check_workers(crew), ()
     gpus = gpus_for(device)
     if crew.workers is not None:
         return crew.workers, gpus
@@ -297,6 +333,12 @@ def team(
     free = free_bytes() * _MEMORY_SHARE
     fitting = int(free // (need_bytes() + _WORKER_BYTES))
     return max(1, min(usable_cores(), fitting)), ()
+
+
+def _check_workers(crew: Crew) -> int:
+    if crew.slurm is not None and crew.workers is None:
+        raise UsageError("--slurm needs --workers: how many jobs to ask for.")
+    return crew.workers or 1
 
 
 def check_memory(slurm: Slurm, need_bytes: Callable[[], int]) -> None:
@@ -333,13 +375,13 @@ def _predict_bytes(
     asked: PredictConfig,
     models: Sequence[Model],
     cases: Sequence[GivenCase],
+    headers: _Headers,
 ) -> int:
     """What the largest volume takes, 0: unknown; damaged ones fail later."""
     largest = 0
     for case in cases:
         with contextlib.suppress(KdsegError, OSError):
-            scan = scan_of(case, asked.part)
-            need = estimate(scan, models, asked.settings).host_bytes
+            need = estimate(headers.scan(case), models, asked.settings).host_bytes
             largest = max(largest, need)
     return largest
 

@@ -26,6 +26,7 @@ from napari_kdseg.runs.lock import DEAD_AFTER_S, is_held
 from napari_kdseg.runs.run import Run, is_alike
 
 _LOOK_S = 0.5
+_OF_THE_FOLDER = ("case", "channels")  # its name and its files tell them
 _KEPT = re.compile(r"\.\d\.[0-9a-f]+\.npy$")
 
 
@@ -70,7 +71,8 @@ def _prepared(folder: Path, config: dict[str, Any]) -> Run:
     _wait_for_the_dead(folder)
     if (folder / "config.yaml").exists():
         run = Run.open(folder)
-        if run.state() == "finished" or not is_alike(run, config, MAY_CHANGE):
+        free = (*MAY_CHANGE, *_OF_THE_FOLDER)
+        if run.state() == "finished" or not is_alike(run, config, free):
             shutil.rmtree(folder)
         else:
             return run.going_on_with(config)

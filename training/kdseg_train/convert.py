@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from kdseg_train import config
-from kdseg_train.layouts import describes_itself, read_data_set
+from kdseg_train.layouts import describes_cases, read_data_set
 from napari_kdseg.errors import KdsegError, UsageError
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes import formats
@@ -131,10 +131,9 @@ def each_described(path: Path, part: str | None = None) -> Iterator[str | KdsegE
 def _volumes_of(path: Path) -> tuple[Path, ...]:
     if not path.is_dir() or formats.is_volume(path):
         return (path,)
-    if describes_itself(path):
-        cases = read_data_set(path).cases
-        return tuple(image for case in cases for image in case.images)
-    return formats.volumes_in(path) or (path,)
+    cases = read_data_set(path).cases if describes_cases(path) else ()
+    images = tuple(image for case in cases for image in case.images)
+    return images or formats.volumes_in(path) or (path,)
 
 
 def described(path: Path, part: str | None = None) -> str:

@@ -203,7 +203,7 @@ def compare(
     references = list(reference_files(settings.reference))
     whole = [file.case for file in references if not file.in_part]
     in_part = tuple(file.case for file in references if file.in_part)
-    pairs = matched(settings.reference, settings.prediction)
+    pairs = matched(settings.reference, settings.prediction, references)
     memory = None if settings.memory is None else Memory(settings.memory)
     rows: list[Row] = []
     slices: list[SliceRow] = []
@@ -227,18 +227,28 @@ def _left_out(references: Iterable[str], pairs: Sequence["Pair"]) -> Iterator[Le
         yield LeftOut(model, tuple(missing), classes, len(own))
 
 
-def matched(reference: Path, prediction: Path) -> list["Pair"]:
+def matched(
+    reference: Path, prediction: Path, known: Iterable[LabelFile] | None = None
+) -> list["Pair"]:
     """Find the labels that both places have of a case.
 
     A case of which some slices alone were labelled has no pair: all others are copies
     of a prediction.
+
+    Parameters
+    ----------
+    reference, prediction
+        The folders.
+    known
+        Label files of the reference, where they were listed before.
 
     Raises
     ------
     UsageError, DataSetError
         Where there are none.
     """
-    references = {file.case: file for file in reference_files(reference)}
+    listed = reference_files(reference) if known is None else known
+    references = {file.case: file for file in listed}
     predictions = list(predicted_files(prediction))
     both = [(references[p.case], p) for p in predictions if p.case in references]
     if not both:

@@ -73,8 +73,8 @@ def prediction_of(case: Case, folder: Path, classes: Sequence[str] = ()) -> Path
 def _named(folder: Path, name: str) -> list[Path]:
     if not folder.is_dir():
         return []
-    beside = [path for path in sorted(folder.iterdir()) if formats.is_volume(path)]
-    return [path for path in beside if formats.case_id(path) == name]
+    named = (path for path in folder.iterdir() if formats.case_id(path) == name)
+    return sorted(filter(formats.is_volume, named))  # which may open a file
 
 
 def _masks(folder: Path, name: str) -> list[Path]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdseg_train.channel_files import group_channels
-from kdseg_train.layouts import describes_itself, read_data_set
+from kdseg_train.layouts import describes_cases, read_data_set
 from napari_kdseg.errors import UsageError
 from napari_kdseg.volumes import formats
 
@@ -96,7 +96,7 @@ def refuse_doubles(cases: Sequence[GivenCase]) -> None:
 
 def _cases_in(folder: Path) -> list[GivenCase]:
     found = read_data_set(folder)
-    if not describes_itself(folder):
+    if not describes_cases(folder):
         return [GivenCase(case.id, case.images, named=False) for case in found.cases]
     return [
         GivenCase(case.id, case.images, found.channels_of(case.id))

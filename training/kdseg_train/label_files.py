@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdseg_train.given_predictions import DATASET, meaning_of
-from kdseg_train.layouts import read_data_set
+from kdseg_train.given_predictions import meaning_of
+from kdseg_train.layouts import describes_cases, read_data_set
 from napari_kdseg.errors import DataSetError
-from napari_kdseg.json_files import object_in
 from napari_kdseg.project_folder import is_project
 from napari_kdseg.volumes import formats
 
@@ -44,7 +43,7 @@ def reference_files(folder: Path) -> Iterator[LabelFile]:
         raise DataSetError(
             f"{folder} is no folder; give a data set or a folder of labels."
         )
-    if not describes_cases(folder) and not is_project(folder):
+    if not describes_cases(folder):
         yield from _plain_files(folder)
         return
     for case in read_data_set(folder).cases:
@@ -106,17 +105,6 @@ def _plain_files(folder: Path) -> Iterator[LabelFile]:
         )
     for path in paths:
         yield LabelFile(formats.case_id(path), path, values_said(path))
-
-
-def describes_cases(folder: Path) -> bool:
-    """Whether a folder has the description of a data set, and not only a copy of it.
-
-    nnU-Net copies ``dataset.json`` beside its predictions; there it names classes.
-    """
-    copied = "channel_names" in object_in(folder / DATASET)
-    if copied and not (folder / "labelsTr").is_dir():
-        return False
-    return any((folder / name).is_file() for name in (DATASET, "dataset.yaml"))
 
 
 def values_said(path: Path, part: str | None = None) -> Values | None:

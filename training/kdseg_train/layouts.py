@@ -16,6 +16,7 @@ import yaml
 
 from kdseg_train.channel_files import group_channels
 from napari_kdseg.errors import DataSetError
+from napari_kdseg.json_files import object_in
 from napari_kdseg.project_folder import is_project
 from napari_kdseg.project_folder import read as read_project
 from napari_kdseg.review.corrections import Corrected
@@ -23,8 +24,6 @@ from napari_kdseg.review.labelled_set import labelled_set
 from napari_kdseg.volumes import formats
 from napari_kdseg.volumes.labels import LabelSet
 from napari_kdseg.volumes.scan import Scan, StoredImage
-
-_SETS = ("dataset.yaml", "dataset.json")
 
 Values = dict[str, tuple[int, ...]]
 """Class -> stored label values that mean it."""
@@ -79,9 +78,18 @@ class DataSet:
         return self.shown.get(case, self.channels)
 
 
-def describes_itself(folder: Path) -> bool:
-    """Whether a folder says what its files are; else they are only looked through."""
-    return is_project(folder) or any(map(Path.is_file, map(folder.joinpath, _SETS)))
+def describes_cases(folder: Path) -> bool:
+    """Whether a folder says what its cases are; else it is only looked through.
+
+    nnU-Net copies ``dataset.json`` beside its predictions; there it names classes.
+    """
+    if is_project(folder) or (folder / "dataset.yaml").is_file():
+        return True
+    path = folder / "dataset.json"
+    said = object_in(path)
+    if "channel_names" in said:
+        return any((folder / "labelsTr").glob("*"))
+    return path.is_file() and said.get("training") != []
 
 
 def read_data_set(folder: Path) -> DataSet:
@@ -110,7 +118,7 @@ def _read(folder: Path) -> DataSet:
         return _project(folder)
     if (folder / "dataset.yaml").is_file():
         return _own(folder, _mapping(folder / "dataset.yaml"))
-    if (folder / "dataset.json").is_file():
+    if describes_cases(folder):
         description = _mapping(folder / "dataset.json")
         if "channel_names" in description:
             return _nnunet(folder, description)
@@ -315,8 +323,9 @@ def _images_alone(folder: Path) -> DataSet:
     groups = group_channels(sorted(folder.iterdir()))
     if not groups:
         raise DataSetError(
-            f"{folder} is no data set: it has neither dataset.yaml nor dataset.json, "
-            "and no image that can be read; give a Decathlon, nnU-Net or own folder."
+            f"{folder} is no data set: neither a dataset.yaml nor a dataset.json in it "
+            "names cases, and it has no image that can be read; give a Decathlon, "
+            "nnU-Net or own folder."
         )
     count = max(len(images) for images in groups.values())
     channels = ("image",) if count == 1 else tuple(f"{i:04d}" for i in range(count))

@@ -11,11 +11,10 @@ from pydantic import Field
 from kdseg_train import config
 from kdseg_train.label_files import (
     Values,
-    describes_cases,
     predicted_files,
     values_said,
 )
-from kdseg_train.layouts import read_data_set
+from kdseg_train.layouts import describes_cases, read_data_set
 from napari_kdseg.errors import DataSetError, UsageError
 from napari_kdseg.project_folder import is_project, read
 from napari_kdseg.review.predictions import finder, predictions_in

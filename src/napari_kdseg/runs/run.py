@@ -72,6 +72,9 @@ class Run:
     def create(cls, folder: Path, config: dict[str, Any]) -> Self:
         """Prepare a run; an existing one is returned where its config is the same.
 
+        A setting that is None is the same as one that is missing: an older version
+        prepared the run.
+
         Raises
         ------
         RunError
@@ -83,9 +86,9 @@ class Run:
         plain = as_yaml.load(text)  # as whoever opens the run will find it
         if (folder / "config.yaml").exists():
             run = cls.open(folder)
-            if run.config != plain:
+            if not is_alike(run, plain):
                 raise RunError(_other_config(run, plain))
-            return run
+            return run.going_on_with(plain)
         others = (
             path
             for path in folder.glob("*")
@@ -437,13 +440,23 @@ def _kept_aside(folder: Path) -> Iterator[Run]:
             yield Run.open(folder.with_name(f"{folder.name}-{number}"))
 
 
-def is_alike(run: Run, config: dict[str, Any], but: Collection[str]) -> bool:
+def is_alike(run: Run, config: dict[str, Any], but: Collection[str] = ()) -> bool:
     """Whether a run has these settings, apart from some."""
     kept, asked = (
         {key: value for key, value in one.items() if key not in but}
         for one in (run.config, as_plain(config))
     )
-    return kept == asked
+    return bool(given(kept) == given(asked))
+
+
+def given(settings: Any) -> Any:
+    """Settings without those that are None: older versions did not know them all."""
+    if isinstance(settings, dict):
+        known = settings.items()
+        return {key: given(value) for key, value in known if value is not None}
+    if isinstance(settings, list):
+        return [given(value) for value in settings]
+    return settings
 
 
 def _refuse_newer(version: object, path: Path) -> None:
@@ -469,7 +482,9 @@ def _ordered(config: dict[str, Any], where: str = "The config") -> dict[str, Any
 
 def _other_config(run: Run, wanted: dict[str, Any]) -> str:
     found = run.config
-    keys = [key for key in found | wanted if found.get(key) != wanted.get(key)]
+    keys = [
+        key for key in found | wanted if given(found.get(key)) != given(wanted.get(key))
+    ]
     return (
         f"{run.folder} holds a run that is {run.state()} and has other settings "
         f"({', '.join(keys)}); choose a new folder, or the same settings, or remove "

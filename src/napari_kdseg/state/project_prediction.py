@@ -20,7 +20,7 @@ from napari_kdseg.inference.settings import Settings
 from napari_kdseg.models.model import Model
 from napari_kdseg.project_folder import last_changes, read
 from napari_kdseg.runs.lock import is_held
-from napari_kdseg.runs.run import Run
+from napari_kdseg.runs.run import Run, given
 from napari_kdseg.state.arriving import Arriving
 from napari_kdseg.state.detached import Detached
 from napari_kdseg.state.jobs import Job
@@ -206,7 +206,7 @@ class ProjectPrediction:
         ]
         config = {"version": 1, "command": "predict-each", "predictions": predictions}
         earlier = _last_run(self._project)
-        if earlier is not None and _left_of(earlier) == predictions:
+        if earlier is not None and given(_left_of(earlier)) == given(predictions):
             return earlier
         runs = self._project / "runs"
         number = 1 + max(map(_number, runs.glob(f"{_RUNS}*")), default=0)
