@@ -688,6 +688,30 @@ def test_results_that_cannot_be_put_aside_stay_and_nothing_is_computed(
     assert (project / "predictions/case/ct/prediction.json").is_file()
 
 
+def test_a_refusal_is_told_of_the_scan_that_it_is_of(
+    state: Segmentation,
+    scan: Source,
+    make_model: MakeModel,
+    worker: WorkerAtHand,
+    project: Path,
+) -> None:
+    model = make_model("ct")
+    state.set_project(project)
+    started(state, scan, model)
+    predicted(worker, model)
+    other = array_source(np.zeros(SHAPE, np.int16), "other")
+    started(state, other)
+    state.cancel()
+    assert state.about == ""
+    state.set_source(scan)
+    state.set_preset("draft")
+    state.run()
+    assert state.status.phase == "failed"
+    assert state.about == ""
+    state.set_source(other)
+    assert state.status == Status()
+
+
 # ---- Another run in the same folder ----
 
 

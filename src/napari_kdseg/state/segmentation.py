@@ -346,6 +346,7 @@ class Segmentation:
         """
         if self._source is None or self.problem or self._status.busy:
             return
+        self._ran = self._source  # what is told from here on is of this scan
         earlier, aside = self._in_the_way(), None
         if earlier is not None and not replace_earlier:
             self.estimate_changed.emit()  # they came after it was told
@@ -358,7 +359,6 @@ class Segmentation:
             return
         self._aside = f" The earlier results are in {aside}." if aside else ""
         # What is asked now is what runs, whatever is chosen while the scan is prepared.
-        self._ran = self._source
         self._wish = self._wish_for(self._source, view)
         self._wanted_grid = self._source.grid
         self.worker.start()  # loads while the scan is prepared
