@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from importlib.machinery import ModuleSpec
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from napari_kdseg.review.predictions import predictions_in
 from napari_kdseg.review.verdicts import read_verdicts
 from napari_kdseg.runs.run import Run
 from napari_kdseg.state import estimates
+from napari_kdseg.state.correction.correction import Correction
 from napari_kdseg.state.earlier import _NO_MATTER, UNASKED
 from napari_kdseg.state.jobs import Job
 from napari_kdseg.state.layers import (
@@ -686,6 +688,57 @@ def test_results_that_cannot_be_put_aside_stay_and_nothing_is_computed(
     assert len(worker.jobs) == 1
     assert "nothing was computed" in state.status.text
     assert (project / "predictions/case/ct/prediction.json").is_file()
+
+
+@pytest.mark.parametrize("moment", ["painting", "saving"])
+def test_results_stay_while_a_correction_reads_them(
+    moment: str,
+    state: Segmentation,
+    scan: Source,
+    make_model: MakeModel,
+    worker: WorkerAtHand,
+    project: Path,
+) -> None:
+    model = make_model("ct")
+    state.set_project(project)
+    started(state, scan, model)
+    predicted(worker, model)
+    seconds = count()  # each look at the clock takes one, so writing has to wait
+    correction = Correction(clock=lambda: float(next(seconds)))
+    [one] = predictions_in(project / "predictions")
+    assert correction.begin(project, one)
+    correction.layers()[-1][0][1:2, 3:6, 3:6] = 2
+    if moment == "saving":
+        assert correction.end()
+    state.set_preset("draft")
+    state.run(replace_earlier=True)
+    assert "case is being corrected" in state.status.text
+    assert predictions_in(project / "predictions") == (one,)
+    assert len(worker.jobs) == 1
+
+    correction.close()
+    state.set_preset("draft")
+    assert "the correction stays, and is of these labels" in state.replaced
+    state.run(replace_earlier=True)
+    assert len(worker.jobs) == 2
+
+
+def test_results_stay_while_slices_are_judged(
+    state: Segmentation,
+    scan: Source,
+    make_model: MakeModel,
+    worker: WorkerAtHand,
+    project: Path,
+) -> None:
+    model = make_model("ct")
+    state.set_project(project)
+    started(state, scan, model)
+    predicted(worker, model)
+    state.set_preset("draft")
+    state.run(replace_earlier=True, judged=True)
+    assert "Stop judging" in state.status.text
+    assert (project / "predictions/case/ct/prediction.json").is_file()
+    assert not (project / "trash").exists()
 
 
 def test_a_refusal_is_told_of_the_scan_that_it_is_of(

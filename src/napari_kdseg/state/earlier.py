@@ -17,8 +17,10 @@ from typing import Any
 from napari_kdseg.errors import KdsegError
 from napari_kdseg.models.model import Model
 from napari_kdseg.project_folder import is_project
+from napari_kdseg.review.corrections import LOCKS, read_record, records_in
 from napari_kdseg.review.predictions import RECORD
 from napari_kdseg.review.verdicts import current, read_verdicts
+from napari_kdseg.runs.lock import is_held, read_holder
 from napari_kdseg.state.prediction import Wish, case_wanted, config_of
 from napari_kdseg.volumes.formats import is_volume
 from napari_kdseg.volumes.naming import unique_name
@@ -67,7 +69,7 @@ class Earlier:
             f" Run makes them anew; what is there goes to {self._trash}, where nothing "
             "is deleted and Review can open it."
         )
-        return " ".join(filter(None, (told, self._judged)))
+        return " ".join(filter(None, (told, self._judged, self._corrected)))
 
     def put_aside(self) -> Path:
         """Move it away.
@@ -80,8 +82,9 @@ class Earlier:
         Raises
         ------
         KdsegError
-            Where it cannot be moved.
+            Where it cannot be moved, or is being corrected.
         """
+        self._check_uncorrected()
         try:
             self._trash.mkdir(exist_ok=True)
             stamp = f"{datetime.now():%Y-%m-%d-%H%M%S}"
@@ -109,9 +112,40 @@ class Earlier:
         return self.out.parent / "trash" if self._in_project else self.out
 
     @property
+    def _home(self) -> Path:
+        """The folder that has what people said of results."""
+        return self.out.parent if self._in_project else self.out
+
+    def _check_uncorrected(self) -> None:
+        """Refuse while a correction reads what was not painted from these labels."""
+        place = self._home.joinpath(*LOCKS, self.case)
+        for path in sorted(place.glob("*.lock")):
+            if is_held(path):
+                holder = read_holder(path)
+                who = f" in process {holder.pid} on {holder.host}" if holder else ""
+                raise KdsegError(
+                    f"{self.case} is being corrected{who}, or its correction is "
+                    "written, so its results stay and nothing was computed. Press "
+                    "Done in Review there, then Replace and run."
+                )
+
+    @property
+    def _corrected(self) -> str:
+        """Whether it was corrected, and what that means."""
+        hashes = self._hashes
+        for path in records_in(self._home, self.case):
+            try:
+                if read_record(path).labels_hash not in hashes:
+                    continue
+            except KdsegError:  # it might be of these
+                pass
+            return "It was corrected: the correction stays, and is of these labels."
+        return ""
+
+    @property
     def _judged(self) -> str:
         """How many slices of it were judged, and what that means."""
-        home = (self.out.parent if self._in_project else self.out) / "review"
+        home = self._home / "review"
         if not home.is_dir():
             return ""
         count = _slices_judged(home, self._hashes)

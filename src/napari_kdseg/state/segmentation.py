@@ -35,6 +35,10 @@ Phase = Literal[
 _JUDGE = "quality-classifier"  # tells good slices from bad ones; segments nothing
 COPYING = "Copying the layer for the worker"
 _IN_THE_WAY = "There are results here that this would replace: see above Run."
+_LOOKED_AT = (
+    "Review shows slices that are judged or corrected, perhaps of these results, so "
+    "nothing was replaced. Stop judging, or press Done, and then Replace and run."
+)
 BUSY: tuple[Phase, ...] = ("preparing", "running", "cancelling")
 
 
@@ -332,7 +336,11 @@ class Segmentation:
         return command_line(self._run) if self._run is not None else ""
 
     def run(
-        self, view: tuple[int, int] | None = None, *, replace_earlier: bool = False
+        self,
+        view: tuple[int, int] | None = None,
+        *,
+        replace_earlier: bool = False,
+        judged: bool = False,
     ) -> None:
         """Segment the scan; the slice in view comes first.
 
@@ -343,6 +351,8 @@ class Segmentation:
         replace_earlier
             Whether results that are `replaced` may be put aside; nothing runs
             otherwise where there are such.
+        judged
+            Whether slices are judged or corrected here: what is looked at stays.
         """
         if self._source is None or self.problem or self._status.busy:
             return
@@ -351,6 +361,9 @@ class Segmentation:
         if earlier is not None and not replace_earlier:
             self.estimate_changed.emit()  # they came after it was told
             self._set_status(Status("failed", 0.0, _IN_THE_WAY))
+            return
+        if earlier is not None and judged:
+            self._set_status(Status("failed", 0.0, _LOOKED_AT))
             return
         try:
             aside = None if earlier is None else earlier.put_aside()
