@@ -690,6 +690,57 @@ def test_results_that_cannot_be_put_aside_stay_and_nothing_is_computed(
     assert (project / "predictions/case/ct/prediction.json").is_file()
 
 
+@pytest.mark.parametrize("stuck", ["liver", "regions.nii.gz"])
+def test_results_of_which_some_cannot_be_moved_are_all_put_back(
+    stuck: str,
+    state: Segmentation,
+    scan: Source,
+    make_model: MakeModel,
+    worker: WorkerAtHand,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    models = [make_model(name, role="teacher") for name in ("liver", "spleen")]
+    state.set_project(project)
+    started(state, scan, *models)
+    predicted(worker, *models)
+    before = {path.name for path in (project / "predictions/case").iterdir()}
+    rename = Path.rename
+
+    def fail(path: Path, target: Path) -> Path:
+        if path.name == stuck:
+            raise PermissionError(13, "Permission denied")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    state.set_preset("draft")
+    state.run(replace_earlier=True)
+    assert "nothing was computed" in state.status.text
+    assert {path.name for path in (project / "predictions/case").iterdir()} == before
+    assert not list((project / "trash").iterdir())
+    assert len(worker.jobs) == 1
+
+
+@pytest.mark.parametrize("ended", ["failed", "stopped"])
+def test_where_earlier_results_are_is_told_though_no_new_ones_come(
+    ended: str,
+    state: Segmentation,
+    scan: Source,
+    make_model: MakeModel,
+    worker: WorkerAtHand,
+    project: Path,
+) -> None:
+    model = make_model("ct")
+    state.set_project(project)
+    started(state, scan, model)
+    predicted(worker, model)
+    state.set_preset("draft")
+    state.run(replace_earlier=True)
+    worker.tell(state=ended, error="The card is full.")
+    [aside] = (project / "trash").iterdir()
+    assert state.status.text.endswith(f" The earlier results are in {aside}.")
+
+
 @pytest.mark.parametrize("moment", ["painting", "saving"])
 def test_results_stay_while_a_correction_reads_them(
     moment: str,

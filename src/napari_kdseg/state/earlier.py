@@ -9,6 +9,7 @@ aside, where Review opens them still, before new ones come in their place::
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -86,22 +87,49 @@ class Earlier:
         """
         self._check_uncorrected()
         try:
-            self._trash.mkdir(exist_ok=True)
-            stamp = f"{datetime.now():%Y-%m-%d-%H%M%S}"
-            kind = "predictions" if self._in_project else ".earlier"
-            taken = [path.name for path in self._trash.iterdir()]
-            aside = self._trash / unique_name(f"{kind}-{stamp}", taken)
-            (aside / self.case).mkdir(parents=True)
-            folder = self.out / self.case
-            for path in (*(folder / name for name in self.models), *self.files):
-                path.rename(aside / self.case / path.name)
+            aside = self._made_aside()
+            self._move(aside)
         except OSError as error:
             raise KdsegError(
                 f"The results of {self.case} could not be put aside to {self._trash} "
                 f"({error.strerror}), so nothing was computed. Make room or ask for "
                 "the right to write, or choose another folder for the results."
             ) from error
+        return aside.parent
+
+    def _made_aside(self) -> Path:
+        self._trash.mkdir(exist_ok=True)
+        stamp = f"{datetime.now():%Y-%m-%d-%H%M%S}"
+        kind = "predictions" if self._in_project else ".earlier"
+        taken = [path.name for path in self._trash.iterdir()]
+        aside = self._trash / unique_name(f"{kind}-{stamp}", taken) / self.case
+        aside.mkdir(parents=True)
         return aside
+
+    def _move(self, aside: Path) -> None:
+        """Move all of it, or nothing."""
+        folder, moved = self.out / self.case, list[Path]()
+        try:
+            for path in (*(folder / name for name in self.models), *self.files):
+                path.rename(aside / path.name)
+                moved.append(path)
+        except OSError:
+            self._put_back(moved, aside)
+            raise
+
+    def _put_back(self, moved: list[Path], aside: Path) -> None:
+        try:
+            for path in reversed(moved):
+                (aside / path.name).rename(path)
+        except OSError as error:
+            raise KdsegError(
+                f"Only some of the results of {self.case} could be put aside "
+                f"({error.strerror}), so nothing was computed. Move what is in {aside} "
+                f"back to {self.out / self.case}."
+            ) from error
+        with suppress(OSError):
+            aside.rmdir()
+            aside.parent.rmdir()
 
     @property
     def _in_project(self) -> bool:
