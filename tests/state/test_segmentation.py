@@ -1,5 +1,7 @@
 """What the Segment dock knows and does, without Qt and without a process."""
 
+import json
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 import zarr
@@ -635,6 +638,7 @@ def test_a_teacher_more_makes_the_results_of_all_anew(
     third = make_model("kidneys", role="teacher")
     state.choose(state.add_model(third.folder))
     assert "results of liver, spleen, and regions" in state.replaced
+    assert "with regions and uncertainty of several models, goes" in state.replaced
     state.run(replace_earlier=True)
     newest = max((project / "trash").iterdir(), key=lambda path: path.stat().st_mtime)
     kept = {path.name for path in (newest / "case").iterdir()}
@@ -739,6 +743,32 @@ def test_where_earlier_results_are_is_told_though_no_new_ones_come(
     worker.tell(state=ended, error="The card is full.")
     [aside] = (project / "trash").iterdir()
     assert state.status.text.endswith(f" The earlier results are in {aside}.")
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_results_are_replaced_by_who_has_the_project(
+    ours: bool,
+    state: Segmentation,
+    scan: Source,
+    make_model: MakeModel,
+    worker: WorkerAtHand,
+    project: Path,
+) -> None:
+    model = make_model("ct")
+    state.set_project(project)
+    started(state, scan, model)
+    predicted(worker, model)
+    state.set_preset("draft")
+    with Project.open(project):
+        if not ours:
+            holder = json.loads((project / "lock").read_text())
+            parent = psutil.Process(os.getppid())
+            holder |= {"pid": parent.pid, "started": parent.create_time()}
+            (project / "lock").write_text(json.dumps(holder))
+        state.run(replace_earlier=True)
+    assert len(worker.jobs) == (2 if ours else 1)
+    assert (f"open in process {os.getppid()}" in state.status.text) is not ours
+    assert (project / "predictions/case/ct").exists() is not ours
 
 
 @pytest.mark.parametrize("moment", ["painting", "saving"])

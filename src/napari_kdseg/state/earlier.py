@@ -17,11 +17,11 @@ from typing import Any
 
 from napari_kdseg.errors import KdsegError
 from napari_kdseg.models.model import Model
-from napari_kdseg.project_folder import is_project
+from napari_kdseg.project_folder import LOCK, is_project
 from napari_kdseg.review.corrections import LOCKS, read_record, records_in
 from napari_kdseg.review.predictions import RECORD
 from napari_kdseg.review.verdicts import current, read_verdicts
-from napari_kdseg.runs.lock import is_held, read_holder
+from napari_kdseg.runs.lock import Holder, is_held, read_holder
 from napari_kdseg.state.prediction import Wish, case_wanted, config_of
 from napari_kdseg.volumes.formats import is_volume
 from napari_kdseg.volumes.naming import unique_name
@@ -67,8 +67,8 @@ class Earlier:
                 "at once."
             )
         told += (
-            f" Run makes them anew; what is there goes to {self._trash}, where nothing "
-            "is deleted and Review can open it."
+            f" Run makes them anew; what is there{self._joint} goes to {self._trash}, "
+            "where nothing is deleted and Review can open it."
         )
         return " ".join(filter(None, (told, self._judged, self._corrected)))
 
@@ -83,8 +83,10 @@ class Earlier:
         Raises
         ------
         KdsegError
-            Where it cannot be moved, or is being corrected.
+            Where it cannot be moved, is being corrected, or is of a project that
+            another process may change.
         """
+        self._check_is_ours()
         self._check_uncorrected()
         try:
             aside = self._made_aside()
@@ -132,6 +134,12 @@ class Earlier:
             aside.parent.rmdir()
 
     @property
+    def _joint(self) -> str:
+        """What is moved with it that is of several models together."""
+        kinds = dict.fromkeys(path.name.split(".")[0] for path in self.files)
+        return f", with {' and '.join(kinds)} of several models," if kinds else ""
+
+    @property
     def _in_project(self) -> bool:
         return self.out.name == "predictions" and is_project(self.out.parent)
 
@@ -143,6 +151,20 @@ class Earlier:
     def _home(self) -> Path:
         """The folder that has what people said of results."""
         return self.out.parent if self._in_project else self.out
+
+    def _check_is_ours(self) -> None:
+        """Refuse where another process has the project: here it is looked at only."""
+        lock = self.out.parent / LOCK
+        if not self._in_project or not is_held(lock):
+            return
+        holder, this = read_holder(lock), Holder.this_process()
+        if holder is None or (holder.host, holder.pid) != (this.host, this.pid):
+            who = f"process {holder.pid} on {holder.host}" if holder else "another one"
+            raise KdsegError(
+                f"{self.out.parent} is open in {who}, so its results stay and nothing "
+                "was computed. Close it there and open it here again, or choose "
+                "another folder for the results."
+            )
 
     def _check_uncorrected(self) -> None:
         """Refuse while a correction reads what was not painted from these labels."""
