@@ -652,8 +652,15 @@ def test_of_results_that_were_judged_it_is_said_before_they_are_replaced(
     make_model: MakeModel,
     worker: WorkerAtHand,
     project: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model = make_model("ct")
+    model, read = make_model("ct"), list[Path]()
+
+    def noted(store: Path) -> Any:
+        read.append(store)
+        return read_verdicts(store)
+
+    monkeypatch.setattr("napari_kdseg.state.earlier.read_verdicts", noted)
     state.set_project(project)
     started(state, scan, model)
     predicted(worker, model)
@@ -661,12 +668,18 @@ def test_of_results_that_were_judged_it_is_said_before_they_are_replaced(
     review.open_folder(project)
     assert review.begin("Ada"), review.status
     [one] = review.predictions
+    state.set_uncertainty("margin")
     for index in range(2):
         review.go_to(one.about(0, index))
         review.judge("good")
+        count = "2 slices of it were" if index else "1 slice of it was"
+        assert f"{count} judged: the verdicts stay" in state.replaced
     review.close()
-    state.set_uncertainty("margin")
     assert "2 slices of it were judged: the verdicts stay" in state.replaced
+    read.clear()
+    state.set_device("cpu")
+    assert state.replaced
+    assert read == []  # as nobody has judged meanwhile
     state.run(replace_earlier=True)
     [aside] = (project / "trash").iterdir()
     [kept] = predictions_in(aside)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -300,10 +301,25 @@ def _slices_judged(home: Path, hashes: set[str]) -> int | None:
             return None
         if not store.is_file():
             return 0
-        verdicts = current(read_verdicts(store))
+        return _count(store, _stamp(store), frozenset(hashes))
     except (KdsegError, OSError):
         return None
+
+
+@lru_cache(maxsize=8)
+def _count(store: Path, stamp: tuple[int, ...], hashes: frozenset[str]) -> int:
+    """Count them; remembered, as it is asked for with every setting that is touched."""
+    del stamp
+    verdicts = current(read_verdicts(store))
     return len({(v.place, v.labels_hash) for v in verdicts if v.labels_hash in hashes})
+
+
+def _stamp(store: Path) -> tuple[int, ...]:
+    """What changes with each verdict: the newest ones lie beside the store."""
+    files = (store, store.with_name(f"{store.name}-wal"))
+    found = [file.stat() for file in files if file.is_file()]
+    there = [one for one in found if one.st_size]  # to read it may make an empty one
+    return tuple(part for one in there for part in (one.st_mtime_ns, one.st_size))
 
 
 def _slices(count: int) -> str:
