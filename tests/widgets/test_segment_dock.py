@@ -390,7 +390,7 @@ def test_results_are_not_replaced_while_slices_are_judged(
 
 
 class Judged(QWidget):
-    holds_canvas = True
+    holds_canvas = reads_results = True
 
 
 def run_to_end_at_once(qtbot: QtBot, dock: SegmentDock) -> None:

@@ -37,7 +37,8 @@ COPYING = "Copying the layer for the worker"
 _IN_THE_WAY = "There are results here that this would replace: see above Run."
 _LOOKED_AT = (
     "Review shows slices that are judged or corrected, perhaps of these results, so "
-    "nothing was replaced. Stop judging, or press Done, and then Replace and run."
+    "nothing was replaced. Press Stop judging or Done there, or close the contact "
+    "sheet, and then Replace and run."
 )
 BUSY: tuple[Phase, ...] = ("preparing", "running", "cancelling")
 
@@ -352,7 +353,7 @@ class Segmentation:
             Whether results that are `replaced` may be put aside; nothing runs
             otherwise where there are such.
         judged
-            Whether slices are judged or corrected here: what is looked at stays.
+            Whether Review shows slices here: what is looked at stays.
         """
         if self._source is None or self.problem or self._status.busy:
             return

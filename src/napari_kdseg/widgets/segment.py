@@ -51,7 +51,7 @@ from napari_kdseg.widgets._form import (
     table,
     wrapped_label,
 )
-from napari_kdseg.widgets._occupied import is_judged, is_occupied
+from napari_kdseg.widgets._occupied import are_results_read, is_occupied
 from napari_kdseg.widgets._open_project import open_project
 
 POLL_MS = 50
@@ -328,7 +328,7 @@ class SegmentDock(Dock):
         self.state.run(
             view,
             replace_earlier=self.run_button.text() == _REPLACE,
-            judged=is_judged(self.viewer),
+            judged=are_results_read(self.viewer),
         )
         self._timer.start()
 
