@@ -1,13 +1,17 @@
 """What the Segment dock knows and does, without Qt and without a process."""
 
+import json
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from importlib.machinery import ModuleSpec
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 import zarr
@@ -29,6 +33,7 @@ from napari_kdseg.review.predictions import predictions_in
 from napari_kdseg.review.verdicts import read_verdicts
 from napari_kdseg.runs.run import Run
 from napari_kdseg.state import estimates
+from napari_kdseg.state.correction.correction import Correction
 from napari_kdseg.state.earlier import _NO_MATTER, UNASKED
 from napari_kdseg.state.jobs import Job
 from napari_kdseg.state.layers import (
@@ -633,6 +638,7 @@ def test_a_teacher_more_makes_the_results_of_all_anew(
     third = make_model("kidneys", role="teacher")
     state.choose(state.add_model(third.folder))
     assert "results of liver, spleen, and regions" in state.replaced
+    assert "with regions and uncertainty of several models, goes" in state.replaced
     state.run(replace_earlier=True)
     newest = max((project / "trash").iterdir(), key=lambda path: path.stat().st_mtime)
     kept = {path.name for path in (newest / "case").iterdir()}
@@ -646,8 +652,15 @@ def test_of_results_that_were_judged_it_is_said_before_they_are_replaced(
     make_model: MakeModel,
     worker: WorkerAtHand,
     project: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model = make_model("ct")
+    model, read = make_model("ct"), list[Path]()
+
+    def noted(store: Path) -> Any:
+        read.append(store)
+        return read_verdicts(store)
+
+    monkeypatch.setattr("napari_kdseg.state.earlier.read_verdicts", noted)
     state.set_project(project)
     started(state, scan, model)
     predicted(worker, model)
@@ -655,12 +668,18 @@ def test_of_results_that_were_judged_it_is_said_before_they_are_replaced(
     review.open_folder(project)
     assert review.begin("Ada"), review.status
     [one] = review.predictions
+    state.set_uncertainty("margin")
     for index in range(2):
         review.go_to(one.about(0, index))
         review.judge("good")
+        count = "2 slices of it were" if index else "1 slice of it was"
+        assert f"{count} judged: the verdicts stay" in state.replaced
     review.close()
-    state.set_uncertainty("margin")
     assert "2 slices of it were judged: the verdicts stay" in state.replaced
+    read.clear()
+    state.set_device("cpu")
+    assert state.replaced
+    assert read == []  # as nobody has judged meanwhile
     state.run(replace_earlier=True)
     [aside] = (project / "trash").iterdir()
     [kept] = predictions_in(aside)
@@ -686,6 +705,158 @@ def test_results_that_cannot_be_put_aside_stay_and_nothing_is_computed(
     assert len(worker.jobs) == 1
     assert "nothing was computed" in state.status.text
     assert (project / "predictions/case/ct/prediction.json").is_file()
+
+
+@pytest.mark.parametrize("stuck", ["liver", "regions.nii.gz"])
+def test_results_of_which_some_cannot_be_moved_are_all_put_back(
+    stuck: str,
+    state: Segmentation,
+    scan: Source,
+    make_model: MakeModel,
+    worker: WorkerAtHand,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    models = [make_model(name, role="teacher") for name in ("liver", "spleen")]
+    state.set_project(project)
+    started(state, scan, *models)
+    predicted(worker, *models)
+    before = {path.name for path in (project / "predictions/case").iterdir()}
+    rename = Path.rename
+
+    def fail(path: Path, target: Path) -> Path:
+        if path.name == stuck:
+            raise PermissionError(13, "Permission denied")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    state.set_preset("draft")
+    state.run(replace_earlier=True)
+    assert "nothing was computed" in state.status.text
+    assert {path.name for path in (project / "predictions/case").iterdir()} == before
+    assert not list((project / "trash").iterdir())
+    assert len(worker.jobs) == 1
+
+
+@pytest.mark.parametrize("ended", ["failed", "stopped"])
+def test_where_earlier_results_are_is_told_though_no_new_ones_come(
+    ended: str,
+    state: Segmentation,
+    scan: Source,
+    make_model: MakeModel,
+    worker: WorkerAtHand,
+    project: Path,
+) -> None:
+    model = make_model("ct")
+    state.set_project(project)
+    started(state, scan, model)
+    predicted(worker, model)
+    state.set_preset("draft")
+    state.run(replace_earlier=True)
+    worker.tell(state=ended, error="The card is full.")
+    [aside] = (project / "trash").iterdir()
+    assert state.status.text.endswith(f" The earlier results are in {aside}.")
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_results_are_replaced_by_who_has_the_project(
+    ours: bool,
+    state: Segmentation,
+    scan: Source,
+    make_model: MakeModel,
+    worker: WorkerAtHand,
+    project: Path,
+) -> None:
+    model = make_model("ct")
+    state.set_project(project)
+    started(state, scan, model)
+    predicted(worker, model)
+    state.set_preset("draft")
+    with Project.open(project):
+        if not ours:
+            holder = json.loads((project / "lock").read_text())
+            parent = psutil.Process(os.getppid())
+            holder |= {"pid": parent.pid, "started": parent.create_time()}
+            (project / "lock").write_text(json.dumps(holder))
+        state.run(replace_earlier=True)
+    assert len(worker.jobs) == (2 if ours else 1)
+    assert (f"open in process {os.getppid()}" in state.status.text) is not ours
+    assert (project / "predictions/case/ct").exists() is not ours
+
+
+@pytest.mark.parametrize("moment", ["painting", "saving"])
+def test_results_stay_while_a_correction_reads_them(
+    moment: str,
+    state: Segmentation,
+    scan: Source,
+    make_model: MakeModel,
+    worker: WorkerAtHand,
+    project: Path,
+) -> None:
+    model = make_model("ct")
+    state.set_project(project)
+    started(state, scan, model)
+    predicted(worker, model)
+    seconds = count()  # each look at the clock takes one, so writing has to wait
+    correction = Correction(clock=lambda: float(next(seconds)))
+    [one] = predictions_in(project / "predictions")
+    assert correction.begin(project, one)
+    correction.layers()[-1][0][1:2, 3:6, 3:6] = 2
+    if moment == "saving":
+        assert correction.end()
+    state.set_preset("draft")
+    state.run(replace_earlier=True)
+    assert "case is being corrected" in state.status.text
+    assert predictions_in(project / "predictions") == (one,)
+    assert len(worker.jobs) == 1
+
+    correction.close()
+    state.set_preset("draft")
+    assert "the correction stays, and is of these labels" in state.replaced
+    state.run(replace_earlier=True)
+    assert len(worker.jobs) == 2
+
+
+def test_results_stay_while_slices_are_judged(
+    state: Segmentation,
+    scan: Source,
+    make_model: MakeModel,
+    worker: WorkerAtHand,
+    project: Path,
+) -> None:
+    model = make_model("ct")
+    state.set_project(project)
+    started(state, scan, model)
+    predicted(worker, model)
+    state.set_preset("draft")
+    state.run(replace_earlier=True, judged=True)
+    assert "Stop judging" in state.status.text
+    assert (project / "predictions/case/ct/prediction.json").is_file()
+    assert not (project / "trash").exists()
+
+
+def test_a_refusal_is_told_of_the_scan_that_it_is_of(
+    state: Segmentation,
+    scan: Source,
+    make_model: MakeModel,
+    worker: WorkerAtHand,
+    project: Path,
+) -> None:
+    model = make_model("ct")
+    state.set_project(project)
+    started(state, scan, model)
+    predicted(worker, model)
+    other = array_source(np.zeros(SHAPE, np.int16), "other")
+    started(state, other)
+    state.cancel()
+    assert state.about == ""
+    state.set_source(scan)
+    state.set_preset("draft")
+    state.run()
+    assert state.status.phase == "failed"
+    assert state.about == ""
+    state.set_source(other)
+    assert state.status == Status()
 
 
 # ---- Another run in the same folder ----

@@ -231,3 +231,23 @@ def test_labels_that_a_person_painted_on_are_not_hidden_by_results(
     segment.state.layers_published.emit([result(dock, "liver")])
     assert in_view(dock) == ["anna", "anna labels", "liver"]
     dock.viewer.window.remove_dock_widget(shell)
+
+
+def test_results_that_waited_are_seen_without_the_labels_that_were_there(
+    dock: VolumesDock, tmp_path: Path
+) -> None:
+    segment = SegmentDock(dock.viewer, Segmentation(scratch=tmp_path))
+    shell = dock.viewer.window.add_dock_widget(segment, name="Segment")
+    add(dock, tmp_path, "anna", "bert", "carl", labels=True)
+    for case in ("carl", "anna", "bert"):
+        dock.state.open(case)
+    segment.state.layers_published.emit([result(dock, "liver"), result(dock, "spleen")])
+    assert in_view(dock) == ["bert", "bert labels"]
+    dock.state.open("anna")
+    assert in_view(dock) == ["anna", "liver", "spleen"]
+    # Labels of other scans, though they lie on the same grid, are there as before.
+    dock.state.open("bert")
+    assert in_view(dock) == ["bert", "bert labels"]
+    dock.state.open("carl")
+    assert in_view(dock) == ["carl", "carl labels"]
+    dock.viewer.window.remove_dock_widget(shell)

@@ -375,8 +375,22 @@ def test_results_do_not_cover_the_slice_that_is_judged(
     assert "in the layer list" in dock.message.text()
 
 
+def test_results_are_not_replaced_while_slices_are_judged(
+    qtbot: QtBot, dock: SegmentDock, make_model: MakeModel, scan: Path, tmp_path: Path
+) -> None:
+    dock.state.set_out(tmp_path / "results")
+    dock.viewer.open(str(scan), plugin="napari-kdseg")
+    tick(dock, make_model("organs"))
+    run_to_end(qtbot, dock)
+    dock.preset.setCurrentText("draft")
+    dock.viewer.window.add_dock_widget(Judged(), name="Review")
+    qtbot.mouseClick(dock.run_button, Qt.MouseButton.LeftButton)
+    assert "Stop judging" in dock.message.text()
+    assert not list((tmp_path / "results").glob(".earlier-*"))
+
+
 class Judged(QWidget):
-    holds_canvas = True
+    holds_canvas = reads_results = True
 
 
 def run_to_end_at_once(qtbot: QtBot, dock: SegmentDock) -> None:

@@ -56,6 +56,8 @@ from napari_kdseg.volumes.naming import unique_name
 
 FOLDER = "corrections"
 RECORD = "correction.json"
+LOCKS = ("review", "correcting")
+"""Folders of a project, or of results, that have ``CASE/*.lock`` of who paints."""
 VERSION = 1
 
 How = Literal["painted", "interpolated"]

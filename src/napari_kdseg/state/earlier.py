@@ -9,16 +9,20 @@ aside, where Review opens them still, before new ones come in their place::
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from napari_kdseg.errors import KdsegError
 from napari_kdseg.models.model import Model
-from napari_kdseg.project_folder import is_project
+from napari_kdseg.project_folder import LOCK, is_project
+from napari_kdseg.review.corrections import LOCKS, read_record, records_in
 from napari_kdseg.review.predictions import RECORD
 from napari_kdseg.review.verdicts import current, read_verdicts
+from napari_kdseg.runs.lock import Holder, is_held, read_holder
 from napari_kdseg.state.prediction import Wish, case_wanted, config_of
 from napari_kdseg.volumes.formats import is_volume
 from napari_kdseg.volumes.naming import unique_name
@@ -64,10 +68,10 @@ class Earlier:
                 "at once."
             )
         told += (
-            f" Run makes them anew; what is there goes to {self._trash}, where nothing "
-            "is deleted and Review can open it."
+            f" Run makes them anew; what is there{self._joint} goes to {self._trash}, "
+            "where nothing is deleted and Review can open it."
         )
-        return " ".join(filter(None, (told, self._judged)))
+        return " ".join(filter(None, (told, self._judged, self._corrected)))
 
     def put_aside(self) -> Path:
         """Move it away.
@@ -80,25 +84,61 @@ class Earlier:
         Raises
         ------
         KdsegError
-            Where it cannot be moved.
+            Where it cannot be moved, is being corrected, or is of a project that
+            another process may change.
         """
+        self._check_is_ours()
+        self._check_uncorrected()
         try:
-            self._trash.mkdir(exist_ok=True)
-            stamp = f"{datetime.now():%Y-%m-%d-%H%M%S}"
-            kind = "predictions" if self._in_project else ".earlier"
-            taken = [path.name for path in self._trash.iterdir()]
-            aside = self._trash / unique_name(f"{kind}-{stamp}", taken)
-            (aside / self.case).mkdir(parents=True)
-            folder = self.out / self.case
-            for path in (*(folder / name for name in self.models), *self.files):
-                path.rename(aside / self.case / path.name)
+            aside = self._made_aside()
+            self._move(aside)
         except OSError as error:
             raise KdsegError(
                 f"The results of {self.case} could not be put aside to {self._trash} "
                 f"({error.strerror}), so nothing was computed. Make room or ask for "
                 "the right to write, or choose another folder for the results."
             ) from error
+        return aside.parent
+
+    def _made_aside(self) -> Path:
+        self._trash.mkdir(exist_ok=True)
+        stamp = f"{datetime.now():%Y-%m-%d-%H%M%S}"
+        kind = "predictions" if self._in_project else ".earlier"
+        taken = [path.name for path in self._trash.iterdir()]
+        aside = self._trash / unique_name(f"{kind}-{stamp}", taken) / self.case
+        aside.mkdir(parents=True)
         return aside
+
+    def _move(self, aside: Path) -> None:
+        """Move all of it, or nothing."""
+        folder, moved = self.out / self.case, list[Path]()
+        try:
+            for path in (*(folder / name for name in self.models), *self.files):
+                path.rename(aside / path.name)
+                moved.append(path)
+        except OSError:
+            self._put_back(moved, aside)
+            raise
+
+    def _put_back(self, moved: list[Path], aside: Path) -> None:
+        try:
+            for path in reversed(moved):
+                (aside / path.name).rename(path)
+        except OSError as error:
+            raise KdsegError(
+                f"Only some of the results of {self.case} could be put aside "
+                f"({error.strerror}), so nothing was computed. Move what is in {aside} "
+                f"back to {self.out / self.case}."
+            ) from error
+        with suppress(OSError):
+            aside.rmdir()
+            aside.parent.rmdir()
+
+    @property
+    def _joint(self) -> str:
+        """What is moved with it that is of several models together."""
+        kinds = dict.fromkeys(path.name.split(".")[0] for path in self.files)
+        return f", with {' and '.join(kinds)} of several models," if kinds else ""
 
     @property
     def _in_project(self) -> bool:
@@ -109,9 +149,54 @@ class Earlier:
         return self.out.parent / "trash" if self._in_project else self.out
 
     @property
+    def _home(self) -> Path:
+        """The folder that has what people said of results."""
+        return self.out.parent if self._in_project else self.out
+
+    def _check_is_ours(self) -> None:
+        """Refuse where another process has the project: here it is looked at only."""
+        lock = self.out.parent / LOCK
+        if not self._in_project or not is_held(lock):
+            return
+        holder, this = read_holder(lock), Holder.this_process()
+        if holder is None or (holder.host, holder.pid) != (this.host, this.pid):
+            who = f"process {holder.pid} on {holder.host}" if holder else "another one"
+            raise KdsegError(
+                f"{self.out.parent} is open in {who}, so its results stay and nothing "
+                "was computed. Close it there and open it here again, or choose "
+                "another folder for the results."
+            )
+
+    def _check_uncorrected(self) -> None:
+        """Refuse while a correction reads what was not painted from these labels."""
+        place = self._home.joinpath(*LOCKS, self.case)
+        for path in sorted(place.glob("*.lock")):
+            if is_held(path):
+                holder = read_holder(path)
+                who = f" in process {holder.pid} on {holder.host}" if holder else ""
+                raise KdsegError(
+                    f"{self.case} is being corrected{who}, or its correction is "
+                    "written, so its results stay and nothing was computed. Press "
+                    "Done in Review there, then Replace and run."
+                )
+
+    @property
+    def _corrected(self) -> str:
+        """Whether it was corrected, and what that means."""
+        hashes = self._hashes
+        for path in records_in(self._home, self.case):
+            try:
+                if read_record(path).labels_hash not in hashes:
+                    continue
+            except KdsegError:  # it might be of these
+                pass
+            return "It was corrected: the correction stays, and is of these labels."
+        return ""
+
+    @property
     def _judged(self) -> str:
         """How many slices of it were judged, and what that means."""
-        home = (self.out.parent if self._in_project else self.out) / "review"
+        home = self._home / "review"
         if not home.is_dir():
             return ""
         count = _slices_judged(home, self._hashes)
@@ -216,10 +301,25 @@ def _slices_judged(home: Path, hashes: set[str]) -> int | None:
             return None
         if not store.is_file():
             return 0
-        verdicts = current(read_verdicts(store))
+        return _count(store, _stamp(store), frozenset(hashes))
     except (KdsegError, OSError):
         return None
+
+
+@lru_cache(maxsize=8)
+def _count(store: Path, stamp: tuple[int, ...], hashes: frozenset[str]) -> int:
+    """Count them; remembered, as it is asked for with every setting that is touched."""
+    del stamp
+    verdicts = current(read_verdicts(store))
     return len({(v.place, v.labels_hash) for v in verdicts if v.labels_hash in hashes})
+
+
+def _stamp(store: Path) -> tuple[int, ...]:
+    """What changes with each verdict: the newest ones lie beside the store."""
+    files = (store, store.with_name(f"{store.name}-wal"))
+    found = [file.stat() for file in files if file.is_file()]
+    there = [one for one in found if one.st_size]  # to read it may make an empty one
+    return tuple(part for one in there for part in (one.st_mtime_ns, one.st_size))
 
 
 def _slices(count: int) -> str:

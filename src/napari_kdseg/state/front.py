@@ -3,7 +3,7 @@
 No napari is imported; a viewer is asked and set through its public face.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,15 @@ def bring_to_front(
 
 
 def keep_behind(viewer: Any, layers: Sequence[LayerData]) -> None:
-    """Put a scan into the list of layers alone, until it is brought to the front."""
+    """Put a scan into the list of layers alone, until it is brought to the front.
+
+    Of the labels that left the view with it only these come back, as if they had come
+    while it was in view.
+    """
+    cases = {Path(record_of(one[1]).get("result", "")).name for one in layers}
+    for layer in list(_in_the_way(viewer, layers)):
+        if _owner(layer) in cases:
+            _note(layer, left=False)
     for layer in show_hidden(viewer, layers):
         _note(layer, left=True)
 
@@ -81,6 +89,12 @@ def make_room(viewer: Any, layers: Sequence[LayerData]) -> None:
 
     Where nothing new comes they stay as they are, and so does what a person paints on.
     """
+    for layer in list(_in_the_way(viewer, layers)):
+        layer.visible = False
+
+
+def _in_the_way(viewer: Any, layers: Sequence[LayerData]) -> Iterator[Any]:
+    """Labels that new ones among these layers would be mixed with."""
     keys = {record_of(arguments).get("key") for _, arguments, _ in layers}
     new = keys - {_record(layer).get("key") for layer in viewer.layers}
     for _, arguments, kind in layers:
@@ -91,7 +105,7 @@ def make_room(viewer: Any, layers: Sequence[LayerData]) -> None:
             own = _record(layer)
             is_old = own.get("kind") == "labels" and own.get("key") not in keys
             if is_old and _is_on(layer, record["grid"]) and not is_being_painted(layer):
-                layer.visible = False
+                yield layer
 
 
 def _record(layer: Any) -> dict[str, Any]:

@@ -35,6 +35,11 @@ Phase = Literal[
 _JUDGE = "quality-classifier"  # tells good slices from bad ones; segments nothing
 COPYING = "Copying the layer for the worker"
 _IN_THE_WAY = "There are results here that this would replace: see above Run."
+_LOOKED_AT = (
+    "Review shows slices that are judged or corrected, perhaps of these results, so "
+    "nothing was replaced. Press Stop judging or Done there, or close the contact "
+    "sheet, and then Replace and run."
+)
 BUSY: tuple[Phase, ...] = ("preparing", "running", "cancelling")
 
 
@@ -332,7 +337,11 @@ class Segmentation:
         return command_line(self._run) if self._run is not None else ""
 
     def run(
-        self, view: tuple[int, int] | None = None, *, replace_earlier: bool = False
+        self,
+        view: tuple[int, int] | None = None,
+        *,
+        replace_earlier: bool = False,
+        judged: bool = False,
     ) -> None:
         """Segment the scan; the slice in view comes first.
 
@@ -343,22 +352,29 @@ class Segmentation:
         replace_earlier
             Whether results that are `replaced` may be put aside; nothing runs
             otherwise where there are such.
+        judged
+            Whether Review shows slices here: what is looked at stays.
         """
         if self._source is None or self.problem or self._status.busy:
             return
-        earlier, aside = self._in_the_way(), None
+        self._ran = self._source  # what is told from here on is of this scan
+        self._aside = ""
+        earlier = self._in_the_way()
         if earlier is not None and not replace_earlier:
             self.estimate_changed.emit()  # they came after it was told
             self._set_status(Status("failed", 0.0, _IN_THE_WAY))
             return
-        try:
-            aside = None if earlier is None else earlier.put_aside()
-        except KdsegError as error:
-            self._set_status(Status("failed", 0.0, str(error)))
+        if earlier is not None and judged:
+            self._set_status(Status("failed", 0.0, _LOOKED_AT))
             return
-        self._aside = f" The earlier results are in {aside}." if aside else ""
+        if earlier is not None:
+            try:
+                aside = earlier.put_aside()
+            except KdsegError as error:
+                self._set_status(Status("failed", 0.0, str(error)))
+                return
+            self._aside = f" The earlier results are in {aside}."
         # What is asked now is what runs, whatever is chosen while the scan is prepared.
-        self._ran = self._source
         self._wish = self._wish_for(self._source, view)
         self._wanted_grid = self._source.grid
         self.worker.start()  # loads while the scan is prepared
@@ -373,7 +389,7 @@ class Segmentation:
         if self._copy is not None:
             self._copy.cancel()
             self._copy = None
-            self._set_status(Status("cancelled", 0.0, "Cancelled."))
+            self._end("cancelled", 0.0, "Cancelled.")
         elif self._job is not None and not self._job.ended:
             text = "Stopping after the tile at hand"
             self._set_status(Status("cancelling", self._job.fraction, text))
@@ -448,7 +464,7 @@ class Segmentation:
             fraction = copy.step()
         except KdsegError as error:
             self._copy = None
-            self._set_status(Status("failed", 0.0, str(error)))
+            self._end("failed", 0.0, str(error))
             return
         if fraction is None:
             self._copy = None
@@ -461,7 +477,7 @@ class Segmentation:
         try:
             run = prepared(wish, self._scratch)
         except KdsegError as error:
-            self._set_status(Status("failed", 0.0, str(error)))
+            self._end("failed", 0.0, str(error))
             return
         self._run, self._running = run, tuple(wish.models)
         self._grid = self._wanted_grid
@@ -487,10 +503,10 @@ class Segmentation:
             took = duration(time.monotonic() - self._began)
             self._publish(f"Finished in {took}")
         elif job.state in ("failed", "interrupted"):
-            self._set_status(Status("failed", job.fraction, job.error or job.message))
+            self._end("failed", job.fraction, job.error or job.message)
         elif job.state == "stopped":
             text = "Cancelled; finished tiles stay. Run goes on from there."
-            self._set_status(Status("cancelled", job.fraction, text))
+            self._end("cancelled", job.fraction, text)
         elif self._status.phase != "cancelling":
             self._set_status(Status("running", job.fraction, self._progress_text(job)))
 
@@ -533,12 +549,12 @@ class Segmentation:
             names = [model.card.name for model in self._running]
             layers = published_layers(folder, case, names)
         except KdsegError as error:
-            self._set_status(Status("failed", 1.0, str(error)))
+            self._end("failed", 1.0, str(error))
             return
         self.layers_published.emit(layers)
         in_cache = self._wish.out is None
         where = "kept in the cache until saved" if in_cache else str(folder)
-        self._set_status(Status("finished", 1.0, f"{words}; {where}.{self._aside}"))
+        self._end("finished", 1.0, f"{words}; {where}.")
         self.models_changed.emit()  # how long each takes may be known better now
         self.estimate_changed.emit()
 
@@ -552,6 +568,9 @@ class Segmentation:
     def _results(self, kind: Kind, folder: Path) -> list[Result]:
         # The folders of a prediction have the names of its models.
         return [Result(kind, folder, model.card.name) for model in self._running]
+
+    def _end(self, phase: Phase, fraction: float, text: str) -> None:
+        self._set_status(Status(phase, fraction, f"{text}{self._aside}"))
 
     def _set_status(self, status: Status) -> None:
         if status != self._status:

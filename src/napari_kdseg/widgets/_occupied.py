@@ -12,5 +12,14 @@ def is_occupied(viewer: Any) -> bool:
 
 def is_judged(viewer: Any) -> bool:
     """Whether slices are judged or corrected in a viewer."""
+    return _any_dock(viewer, "holds_canvas")
+
+
+def are_results_read(viewer: Any) -> bool:
+    """Whether Review shows slices of results, so that those have to stay."""
+    return _any_dock(viewer, "reads_results")
+
+
+def _any_dock(viewer: Any, what: str) -> bool:
     docks = viewer.window.dock_widgets.values()
-    return any(getattr(dock, "holds_canvas", False) for dock in docks)
+    return any(getattr(dock, what, False) for dock in docks)

@@ -51,7 +51,7 @@ from napari_kdseg.widgets._form import (
     table,
     wrapped_label,
 )
-from napari_kdseg.widgets._occupied import is_occupied
+from napari_kdseg.widgets._occupied import are_results_read, is_occupied
 from napari_kdseg.widgets._open_project import open_project
 
 POLL_MS = 50
@@ -325,7 +325,11 @@ class SegmentDock(Dock):
         layer = self.layer_choice.value()
         self._shows_behind = False
         view = None if layer is None else slice_in_view(self.viewer, layer)
-        self.state.run(view, replace_earlier=self.run_button.text() == _REPLACE)
+        self.state.run(
+            view,
+            replace_earlier=self.run_button.text() == _REPLACE,
+            judged=are_results_read(self.viewer),
+        )
         self._timer.start()
 
     def _on_cancel_clicked(self) -> None:

@@ -532,7 +532,9 @@ def click(qtbot: QtBot, view: SheetView, number: int) -> None:
 def test_a_page_is_judged_with_the_mouse_and_one_key(
     qtbot: QtBot, dock: ReviewDock, out: Path
 ) -> None:
+    assert not dock.reads_results
     view = open_sheet(qtbot, dock)
+    assert dock.reads_results
     first = dock.sheet.page
     for number in (2, 7):
         click(qtbot, view, number)

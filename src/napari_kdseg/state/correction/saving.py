@@ -8,12 +8,10 @@ from pathlib import Path
 from napari_kdseg.errors import KdsegError, ReviewError, RunError
 from napari_kdseg.review.arrays import Opener
 from napari_kdseg.review.correction_copy import Copy
-from napari_kdseg.review.corrections import home_of
+from napari_kdseg.review.corrections import LOCKS, home_of
 from napari_kdseg.review.predictions import Prediction
 from napari_kdseg.runs.lock import Lock, read_holder
 from napari_kdseg.volumes.cache import Cache
-
-_LOCKS = ("review", "correcting")
 
 
 @dataclass(eq=False)
@@ -130,7 +128,7 @@ class Savings:
 
 def _locked(folder: Path, prediction: Prediction) -> Lock:
     home = home_of(folder, prediction)
-    place = folder.joinpath(*_LOCKS, prediction.case)
+    place = folder.joinpath(*LOCKS, prediction.case)
     place.mkdir(parents=True, exist_ok=True)
     path = place / f"{home.name}.lock"
     try:

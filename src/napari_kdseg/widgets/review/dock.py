@@ -95,6 +95,11 @@ class ReviewDock(Dock):
         """Whether the canvas shows slices to be judged, or a scan to be corrected."""
         return self.judging.active or self.correction.active
 
+    @property
+    def reads_results(self) -> bool:
+        """Whether slices of results are shown, in the canvas or on the sheet."""
+        return self.holds_canvas or self.sheet.isVisible()
+
     # ---- Building ----
 
     def _build_folder(self, settings: QSettings) -> None:
