@@ -42,7 +42,8 @@ from napari_kdseg.errors import KdsegError, RunError, StopRequested, UsageError
 from napari_kdseg.free_memory import free_bytes
 from napari_kdseg.inference.estimate import estimate
 from napari_kdseg.models.model import Model
-from napari_kdseg.runs.run import Run, keep_aside
+from napari_kdseg.runs.in_turn import keep_aside
+from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes.formats.sniff import is_zarr
 
 FOLDER = ".bulk"

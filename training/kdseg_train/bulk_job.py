@@ -23,7 +23,8 @@ from kdseg_train.crew import Job, Outcome, State
 from napari_kdseg.errors import KdsegError, RunError, StopRequested
 from napari_kdseg.review.predictions import RECORD
 from napari_kdseg.runs.lock import DEAD_AFTER_S, is_held
-from napari_kdseg.runs.run import Run, is_alike
+from napari_kdseg.runs.plain import are_alike
+from napari_kdseg.runs.run import Run
 
 _LOOK_S = 0.5
 _OF_THE_FOLDER = ("case", "channels")  # its name and its files tell them
@@ -72,7 +73,7 @@ def _prepared(folder: Path, config: dict[str, Any]) -> Run:
     if (folder / "config.yaml").exists():
         run = Run.open(folder)
         free = (*MAY_CHANGE, *_OF_THE_FOLDER)
-        if run.state() == "finished" or not is_alike(run, config, free):
+        if run.state() == "finished" or not are_alike(run.config, config, free):
             shutil.rmtree(folder)
         else:
             return run.going_on_with(config)

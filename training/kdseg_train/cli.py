@@ -183,7 +183,7 @@ def predict(
     """Segment scans: OUT/CASE/MODEL/labels and what else is asked for."""
     from kdseg_train.config import MAY_CHANGE, parse
     from kdseg_train.plan import PredictConfig, plan
-    from napari_kdseg.runs.run import make_way
+    from napari_kdseg.runs.in_turn import make_way
     from napari_kdseg.shipped import find_model
 
     values = {

@@ -203,7 +203,7 @@ def _execute(out: Path, config: dict[str, Any]) -> None:
     from kdseg_train.bulk import FOLDER, make_room
     from kdseg_train.bulk_report import read_failures
     from kdseg_train.follow import prepare_and_execute, print_failures
-    from napari_kdseg.runs.run import make_way
+    from napari_kdseg.runs.in_turn import make_way
 
     folder = out / FOLDER
     make_room(folder)

@@ -1,6 +1,7 @@
 """Values in the words that YAML and JSON share."""
 
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -27,3 +28,22 @@ def as_finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def are_alike(one: Any, other: Any, but: Collection[str] = ()) -> bool:
+    """Whether two configs ask for the same, apart from some settings."""
+    first, second = (
+        {key: value for key, value in as_plain(config).items() if key not in but}
+        for config in (one, other)
+    )
+    return bool(given(first) == given(second))
+
+
+def given(settings: Any) -> Any:
+    """Settings without those that are None: older versions did not know them all."""
+    if isinstance(settings, dict):
+        known = settings.items()
+        return {key: given(value) for key, value in known if value is not None}
+    if isinstance(settings, list):
+        return [given(value) for value in settings]
+    return settings

@@ -23,7 +23,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -34,7 +34,7 @@ from napari_kdseg.errors import RequeueRequested, RunError, StopRequested
 from napari_kdseg.runs import as_yaml, requests
 from napari_kdseg.runs.environment import environment
 from napari_kdseg.runs.lock import Lock, is_held
-from napari_kdseg.runs.plain import as_finite, as_plain
+from napari_kdseg.runs.plain import are_alike, as_finite, as_plain, given
 
 EVENT_VERSION = 1
 CONFIG_VERSION = 1
@@ -46,7 +46,6 @@ _FINAL: dict[str, State] = {
     "stopped": "stopped",
     "error": "failed",
 }
-_TO_GO_ON_WITH: tuple[State, ...] = ("stopped", "failed", "interrupted")
 _TAIL_BYTES = 1 << 16
 
 
@@ -86,7 +85,7 @@ class Run:
         plain = as_yaml.load(text)  # as whoever opens the run will find it
         if (folder / "config.yaml").exists():
             run = cls.open(folder)
-            if not is_alike(run, plain):
+            if not are_alike(run.config, plain):
                 raise RunError(_other_config(run, plain))
             return run.going_on_with(plain)
         others = (
@@ -375,88 +374,6 @@ class Run:
             file.seek(size - 1)
             if file.read(1) != b"\n":
                 file.write(b"\n")
-
-
-def make_way(
-    folder: Path, config: dict[str, Any], but: Collection[str] = ()
-) -> Run | None:
-    """Make a folder ready for a run: its own, begun earlier, or none.
-
-    An earlier run of another config is kept under another name: ``NAME`` becomes
-    ``NAME-1``, ``NAME-2`` ... Nothing happens where it is being executed. A run of this
-    config that was kept so, and left work that can be gone on with, gets its name back.
-
-    Parameters
-    ----------
-    folder
-        Where the run is to lie.
-    config
-        Its settings.
-    but
-        Settings that do not matter to a run that goes on, which takes those given.
-
-    Returns
-    -------
-    Run or None
-        The run of this config that lies in the folder now; None where none does.
-    """
-    if (folder / "config.yaml").exists():
-        earlier = Run.open(folder)
-        if is_alike(earlier, config, but):
-            return earlier.going_on_with(config)
-        if earlier.state() == "running":
-            return None
-        keep_aside(folder)
-    if folder.exists():
-        return None
-    for kept in _kept_aside(folder):
-        if (
-            is_alike(kept, config, but)
-            and kept.has_work
-            and kept.state() in _TO_GO_ON_WITH
-        ):
-            kept.folder.rename(folder)
-            return Run.open(folder).going_on_with(config)
-    return None
-
-
-def keep_aside(folder: Path) -> None:
-    """Keep a run under the next of the names ``NAME-1``, ``NAME-2`` ..."""
-    number = 1
-    while (aside := folder.with_name(f"{folder.name}-{number}")).exists():
-        number += 1
-    folder.rename(aside)
-
-
-def _kept_aside(folder: Path) -> Iterator[Run]:
-    """Runs that made way in this folder, the newest first."""
-    endings = (
-        path.name.removeprefix(f"{folder.name}-")
-        for path in folder.parent.glob(f"{folder.name}-*")
-    )
-    numbers = [int(ending) for ending in endings if ending.isdecimal()]
-    for number in sorted(numbers, reverse=True):
-        with contextlib.suppress(RunError):  # a damaged one is of no use
-            yield Run.open(folder.with_name(f"{folder.name}-{number}"))
-
-
-def is_alike(run: Run, config: dict[str, Any], but: Collection[str] = ()) -> bool:
-    """Whether a run has these settings, apart from some."""
-    kept, asked = (
-        {key: value for key, value in one.items() if key not in but}
-        for one in (run.config, as_plain(config))
-    )
-    return bool(given(kept) == given(asked))
-
-
-def given(settings: Any) -> Any:
-    """Settings without those that are None: older versions did not know them all."""
-    if isinstance(settings, dict):
-        known = settings.items()
-        return {key: given(value) for key, value in known if value is not None}
-    if isinstance(settings, list):
-        return [given(value) for value in settings]
-    return settings
 
 
 def _refuse_newer(version: object, path: Path) -> None:

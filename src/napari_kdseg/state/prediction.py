@@ -11,7 +11,8 @@ from typing import Any
 from napari_kdseg.cores import cores_beside_viewer
 from napari_kdseg.inference.settings import Settings
 from napari_kdseg.models.model import WEIGHTS, Model
-from napari_kdseg.runs.run import Run, keep_aside, make_way
+from napari_kdseg.runs.in_turn import keep_aside, make_way
+from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes.formats import files_of
 from napari_kdseg.volumes.volume import case_id, without_channel
 

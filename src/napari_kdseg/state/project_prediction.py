@@ -20,7 +20,8 @@ from napari_kdseg.inference.settings import Settings
 from napari_kdseg.models.model import Model
 from napari_kdseg.project_folder import last_changes, read
 from napari_kdseg.runs.lock import is_held
-from napari_kdseg.runs.run import Run, given
+from napari_kdseg.runs.plain import given
+from napari_kdseg.runs.run import Run
 from napari_kdseg.state.arriving import Arriving
 from napari_kdseg.state.detached import Detached
 from napari_kdseg.state.jobs import Job
