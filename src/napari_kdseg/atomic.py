@@ -42,15 +42,39 @@ def check_writable(path: Path) -> None:
     if path.is_dir():
         raise UsageError(f"{path} is a folder; give the name of a file in it.")
     above = next(one for one in path.absolute().parents if one.exists())
-    probe = above / f".{uuid.uuid4().hex}"
     try:
-        # Once: tempfile tries for ever where Windows protects a folder.
-        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        probe.unlink()
+        try_to_write(above)
     except OSError as error:
         raise UsageError(
             f"{path} cannot be written: {refusal(error, above)}"
         ) from error
+
+
+def try_to_write(folder: Path, data: bytes = b"") -> None:
+    """Make a file in a folder and take it away again.
+
+    Parameters
+    ----------
+    folder
+        Where.
+    data
+        What is forced to the disk in it; a byte needs room.
+
+    Raises
+    ------
+    OSError
+        Where that cannot be done.
+    """
+    probe = folder / f".{uuid.uuid4().hex}"
+    # Once: tempfile tries for ever where Windows protects a folder.
+    file = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    try:
+        if data:
+            os.write(file, data)
+            os.fsync(file)
+    finally:
+        os.close(file)
+        probe.unlink()
 
 
 def refusal(error: OSError, path: Path | None = None) -> str:

@@ -551,6 +551,22 @@ def predicted(worker: WorkerAtHand, *models: Model) -> None:
     worker.tell(state="finished", fraction=1.0)
 
 
+@pytest.fixture
+def done(
+    state: Segmentation,
+    scan: Source,
+    make_model: MakeModel,
+    worker: WorkerAtHand,
+    project: Path,
+) -> Model:
+    """A model by which the scan is segmented, into the project."""
+    model = make_model("ct")
+    state.set_project(project)
+    started(state, scan, model)
+    predicted(worker, model)
+    return model
+
+
 def test_the_dock_asks_for_the_settings_that_a_prediction_has_by_itself() -> None:
     """What Segment leaves out is compared by these."""
     fields = PredictConfig.model_fields
@@ -561,15 +577,9 @@ def test_the_dock_asks_for_the_settings_that_a_prediction_has_by_itself() -> Non
 
 def test_results_of_the_same_settings_are_not_in_the_way(
     state: Segmentation,
-    scan: Source,
     make_model: MakeModel,
-    worker: WorkerAtHand,
-    project: Path,
+    done: Model,
 ) -> None:
-    model = make_model("ct")
-    state.set_project(project)
-    started(state, scan, model)
-    predicted(worker, model)
     assert not state.replaced
     state.choose(state.add_model(make_model("other").folder))
     state.choose(state.models[0], chosen=False)
@@ -690,15 +700,10 @@ def test_of_results_that_were_judged_it_is_said_before_they_are_replaced(
 
 def test_results_that_cannot_be_put_aside_stay_and_nothing_is_computed(
     state: Segmentation,
-    scan: Source,
-    make_model: MakeModel,
     worker: WorkerAtHand,
     project: Path,
+    done: Model,
 ) -> None:
-    model = make_model("ct")
-    state.set_project(project)
-    started(state, scan, model)
-    predicted(worker, model)
     (project / "trash").write_text("a file in its place")
     state.set_preset("draft")
     state.run(replace_earlier=True)
@@ -742,15 +747,10 @@ def test_results_of_which_some_cannot_be_moved_are_all_put_back(
 def test_where_earlier_results_are_is_told_though_no_new_ones_come(
     ended: str,
     state: Segmentation,
-    scan: Source,
-    make_model: MakeModel,
     worker: WorkerAtHand,
     project: Path,
+    done: Model,
 ) -> None:
-    model = make_model("ct")
-    state.set_project(project)
-    started(state, scan, model)
-    predicted(worker, model)
     state.set_preset("draft")
     state.run(replace_earlier=True)
     worker.tell(state=ended, error="The card is full.")
@@ -762,15 +762,10 @@ def test_where_earlier_results_are_is_told_though_no_new_ones_come(
 def test_results_are_replaced_by_who_has_the_project(
     ours: bool,
     state: Segmentation,
-    scan: Source,
-    make_model: MakeModel,
     worker: WorkerAtHand,
     project: Path,
+    done: Model,
 ) -> None:
-    model = make_model("ct")
-    state.set_project(project)
-    started(state, scan, model)
-    predicted(worker, model)
     state.set_preset("draft")
     with Project.open(project):
         if not ours:
@@ -788,15 +783,10 @@ def test_results_are_replaced_by_who_has_the_project(
 def test_results_stay_while_a_correction_reads_them(
     moment: str,
     state: Segmentation,
-    scan: Source,
-    make_model: MakeModel,
     worker: WorkerAtHand,
     project: Path,
+    done: Model,
 ) -> None:
-    model = make_model("ct")
-    state.set_project(project)
-    started(state, scan, model)
-    predicted(worker, model)
     seconds = count()  # each look at the clock takes one, so writing has to wait
     correction = Correction(clock=lambda: float(next(seconds)))
     [one] = predictions_in(project / "predictions")
@@ -819,15 +809,9 @@ def test_results_stay_while_a_correction_reads_them(
 
 def test_results_stay_while_slices_are_judged(
     state: Segmentation,
-    scan: Source,
-    make_model: MakeModel,
-    worker: WorkerAtHand,
     project: Path,
+    done: Model,
 ) -> None:
-    model = make_model("ct")
-    state.set_project(project)
-    started(state, scan, model)
-    predicted(worker, model)
     state.set_preset("draft")
     state.run(replace_earlier=True, judged=True)
     assert "Stop judging" in state.status.text
@@ -838,14 +822,8 @@ def test_results_stay_while_slices_are_judged(
 def test_a_refusal_is_told_of_the_scan_that_it_is_of(
     state: Segmentation,
     scan: Source,
-    make_model: MakeModel,
-    worker: WorkerAtHand,
-    project: Path,
+    done: Model,
 ) -> None:
-    model = make_model("ct")
-    state.set_project(project)
-    started(state, scan, model)
-    predicted(worker, model)
     other = array_source(np.zeros(SHAPE, np.int16), "other")
     started(state, other)
     state.cancel()

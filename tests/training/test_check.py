@@ -123,10 +123,10 @@ def test_a_folder_with_a_run_or_with_files_is_refused(tmp_path: Path) -> None:
 def test_a_place_that_nobody_may_write_to_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(**_: object) -> object:
+    def refuse(*_: object) -> object:
         raise OSError(30, os.strerror(30))  # a read-only file system
 
-    monkeypatch.setattr(checking.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr("napari_kdseg.atomic.os.open", refuse)
     with pytest.raises(RunError, match=r"cannot be written to \(Read-only"):
         check_folder(tmp_path / "runs" / "run")
     assert not list(tmp_path.iterdir())

@@ -30,6 +30,7 @@ from kdseg_train.scans import (
     Part,
     Scan,
     as_models_take,
+    called_alike,
     left_out,
     pairings,
     refuse_labels_alone,
@@ -166,10 +167,9 @@ class _Headers:
     def are_labels(self, case: GivenCase) -> bool:
         """Whether the files of a case say that they hold labels."""
         try:
-            scan = self.scan(case)
+            return self.scan(case).says_labels
         except (KdsegError, OSError):
             return says_labels(case)  # of several parts, for instance
-        return all(header.holds_labels for header in scan.headers)
 
 
 def _has_slices(case: GivenCase) -> bool:
@@ -201,12 +201,7 @@ def _told_channels(
 ) -> Iterator[str]:
     """Say which file is which channel, for one case of those whose files are alike."""
     cards = [model.card for model in models]
-    alike: dict[tuple[str, ...], GivenCase] = {}
-    for case in cases:
-        if len(case.images) > 1:
-            names = (path.name.replace(case.id, "*") for path in case.images)
-            alike.setdefault(tuple(names), case)
-    for case in alike.values():
+    for case, *_ in called_alike(cases):
         with contextlib.suppress(KdsegError, OSError):  # told when its turn comes
             scans = as_models_take(models, [headers.scan(case)])
             yield from pairings(scans, cards)

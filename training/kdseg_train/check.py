@@ -5,9 +5,7 @@ and what it would only meet on its way: an image that cannot be read, labels on 
 grid, a disk without room.
 """
 
-import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from kdseg_train.estimate import Estimate
 from kdseg_train.layouts import Case
 from kdseg_train.methods import check as check_training
 from kdseg_train.methods import module_of, prepare
+from napari_kdseg.atomic import try_to_write
 from napari_kdseg.errors import RunError
 from napari_kdseg.runs.run import Run
 from napari_kdseg.volumes import formats
@@ -109,7 +108,7 @@ def check(
         )
     for case in cases.test:
         _bytes_of(case, recipe.preprocessing)  # for what it refuses
-    foreseen = check_training(frozen, any_memory=any_memory)
+    foreseen = check_training(frozen, cases, any_memory=any_memory)
     return Findings(
         cases.channels,
         cases.classes,
@@ -143,10 +142,7 @@ def check_folder(out: Path) -> None:
         )
     place = _existing(out)
     try:
-        with tempfile.TemporaryFile(dir=place) as file:
-            file.write(b" ")
-            file.flush()
-            os.fsync(file.fileno())
+        try_to_write(place, b" ")
     except OSError as error:
         raise RunError(
             f"{place} cannot be written to ({error.strerror}), and the run goes there. "

@@ -247,7 +247,7 @@ def _divide(
     for group in groups.values():
         together: dict[str, list[Case]] = {}
         for case in sorted(group, key=lambda case: case.id):
-            together.setdefault(case.group or f"case {case.id}", []).append(case)
+            together.setdefault(case.unit, []).append(case)
         units = list(together.values())
         random.Random(recipe.split.seed).shuffle(units)
         test = round(recipe.split.test * len(units))

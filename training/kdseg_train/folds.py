@@ -128,7 +128,7 @@ def divided(material: Material, count: int, seed: int) -> list[Fold]:
     pairs = list(zip(material.cases.training, material.training, strict=True))
     groups: dict[str, list[tuple[Case, StoredCase]]] = {}
     for case, stored in sorted(pairs, key=lambda pair: pair[0].id):
-        groups.setdefault(_group_of(case), []).append((case, stored))
+        groups.setdefault(case.unit, []).append((case, stored))
     units = list(groups.values())
     random.Random(seed).shuffle(units)
     folds = []
@@ -152,17 +152,13 @@ def check_folds(cases: Sequence[Case], count: int) -> None:
         return
     groups: dict[str, list[Case]] = {}
     for case in cases:
-        groups.setdefault(_group_of(case), []).append(case)
+        groups.setdefault(case.unit, []).append(case)
     if len(groups) < count:
         raise DataSetError(
             f"{len(groups)} cases or groups cannot be divided into {count} folds; give "
             "more cases, or fewer folds."
         )
     _refuse_doubles([*groups.values()])
-
-
-def _group_of(case: Case) -> str:
-    return case.group or f"case {case.id}"
 
 
 def _fold(

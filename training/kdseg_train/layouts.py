@@ -60,6 +60,11 @@ class Case:
     left_out: bool = False
     slices: tuple[tuple[int, int], ...] = ()
 
+    @property
+    def unit(self) -> str:
+        """Names what is never divided: the case, or the cases of its group."""
+        return self.group or f"case {self.id}"
+
 
 @dataclass(frozen=True)
 class DataSet:

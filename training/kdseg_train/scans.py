@@ -2,10 +2,11 @@
 
 import contextlib
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -62,6 +63,11 @@ class Scan:
         return str(self.images[0])
 
     @property
+    def says_labels(self) -> bool:
+        """Whether its files say of themselves that they hold labels."""
+        return all(header.holds_labels for header in self.headers)
+
+    @property
     def kinds(self) -> tuple[str, ...]:
         """What each channel is by the file itself, or else by its data set."""
         own = tuple(name for header in self.headers for name in header.channels)
@@ -91,6 +97,9 @@ class Scan:
             tuple(self.parts[place] for place in places),
             tuple(self.said[place] for place in places if self.said),
         )
+
+
+_OfFiles = TypeVar("_OfFiles", Scan, GivenCase)
 
 
 def find_scans(
@@ -159,7 +168,7 @@ def scans_and_labels(
                 raise
             labels += one.images
             continue
-        if not one.named and all(header.holds_labels for header in scan.headers):
+        if not one.named and scan.says_labels:
             labels += one.images
         else:
             scans.append(scan)
@@ -243,18 +252,23 @@ def as_models_take(models: Sequence[Model], given: Sequence[Scan]) -> tuple[Scan
 def pairings(scans: Sequence[Scan], cards: Sequence[ModelCard]) -> Iterator[str]:
     """Say which file is which channel, once for cases whose files are called alike."""
     for card in {card.channels: card for card in reversed(cards)}.values():
-        alike: dict[tuple[str, ...], list[Scan]] = {}
-        for scan in scans:
-            if len(scan.images) > 1:
-                names = (path.name.replace(scan.id, "*") for path in scan.images)
-                alike.setdefault(tuple(names), []).append(scan)
-        for first, *others in alike.values():
+        for first, *others in called_alike(scans):
             pairs = ", ".join(
                 f"{' and '.join(names)} = {path.name}"
                 for path, names in first.files_of(card)
             )
             more = f"; {len(others)} more likewise" if others else ""
             yield f"{first.id}: {pairs}{more}."
+
+
+def called_alike(cases: Iterable[_OfFiles]) -> list[list[_OfFiles]]:
+    """Put cases of several files together where the case alone differs in the names."""
+    alike: dict[tuple[str, ...], list[_OfFiles]] = {}
+    for case in cases:
+        if len(case.images) > 1:
+            names = (path.name.replace(case.id, "*") for path in case.images)
+            alike.setdefault(tuple(names), []).append(case)
+    return list(alike.values())
 
 
 def doubts(scans: Sequence[Scan], cards: Sequence[ModelCard]) -> Iterator[str]:

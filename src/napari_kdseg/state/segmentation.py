@@ -290,25 +290,26 @@ class Segmentation:
     @property
     def problem(self) -> str:
         """Why Run cannot be pressed; empty where it can."""
-        if self._source is None:
-            return (
-                "Open a scan first: drop a file on the canvas, or File > Open Sample."
-            )
-        if not self.chosen:
-            asked = "Tick at least one model."
-            return " ".join(filter(None, (asked, self._ticks.left_behind)))
-        try:
-            in_words(self._source, self.chosen, self.settings)
-        except KdsegError as error:
-            return str(error)
-        return ""
+        return self._foreseen()[0]
 
     @property
     def estimate_text(self) -> str:
         """Memory and time that Run will take; empty where it cannot be pressed."""
-        if self._source is None or self.problem:
-            return ""
-        return in_words(self._source, self.chosen, self.settings)
+        return self._foreseen()[1]
+
+    def _foreseen(self) -> tuple[str, str]:
+        """Why Run cannot be pressed, or else what it will take."""
+        if self._source is None:
+            return (
+                "Open a scan first: drop a file on the canvas, or File > Open Sample."
+            ), ""
+        if not self.chosen:
+            asked = "Tick at least one model."
+            return " ".join(filter(None, (asked, self._ticks.left_behind))), ""
+        try:
+            return "", in_words(self._source, self.chosen, self.settings)
+        except KdsegError as error:
+            return str(error), ""
 
     @property
     def replaced(self) -> str:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from napari_kdseg.errors import UsageError
 from napari_kdseg.json_files import object_in
@@ -177,7 +177,9 @@ def images_of_labels(folder: Path) -> dict[Path, Path]:
     """Files of labels that the data set in a folder lists, and the image of each."""
     listed = object_in(folder / "dataset.json").get("training")
     pairs = listed if isinstance(listed, list) else []
-    named = [(one.get("label"), one.get("image")) for one in pairs if _is_object(one)]
+    named = [
+        (one.get("label"), one.get("image")) for one in pairs if isinstance(one, dict)
+    ]
     return {
         folder / label: folder / image
         for label, image in named
@@ -264,10 +266,6 @@ def _in_order(item: tuple[str, Path]) -> tuple[int, str, Path]:
     # Channels that a data set names keep the order of their numbers.
     place = MODALITIES.index(channel.lower()) if known else 0
     return place, path.name, path
-
-
-def _is_object(found: object) -> TypeGuard[dict[str, object]]:
-    return isinstance(found, dict)
 
 
 def _description(path: Path) -> dict[str, Any]:

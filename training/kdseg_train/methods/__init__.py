@@ -72,11 +72,15 @@ def prepare(values: dict[str, Any], where: str, root: Path) -> dict[str, Any]:
     return config.model_copy(update={"frozen": frozen}).model_dump(mode="json")
 
 
-def check(values: dict[str, Any], *, any_memory: bool = False) -> Estimate | None:
+def check(
+    values: dict[str, Any], cases: Cases | None = None, *, any_memory: bool = False
+) -> Estimate | None:
     """Refuse a training with a prepared config that cannot be done here.
 
     Parameters
     ----------
+    values, cases
+        The config, and its cases where they were found before.
     any_memory
         Whether it is to be tried however little memory is free; then nothing is
         foreseen.
@@ -94,7 +98,7 @@ def check(values: dict[str, Any], *, any_memory: bool = False) -> Estimate | Non
         As `foresee` and `Estimate.check_fits`.
     """
     config = _config(values, "The config")
-    cases = resolve(config, config.root)
+    cases = resolve(config, config.root) if cases is None else cases
     check_given_models(config, cases)
     module_of(config.method).checked(config, cases)
     if any_memory:
